@@ -1,0 +1,121 @@
+//! Named arguments of a table function: read by name, and none left over.
+
+use datafusion::sql::sqlparser::ast::{Array, Expr, UnaryOperator, Value};
+
+use super::misuse;
+use crate::error::{Error, Result, nearest};
+
+/// The named arguments of one call.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    function: &'static str,
+    given: Vec<(String, Expr)>,
+    /// Names that were asked for; they are the allowed ones.
+    asked: Vec<&'static str>,
+}
+
+impl Arguments {
+    pub(super) fn new(function: &'static str, given: Vec<(String, Expr)>) -> Self {
+        Self { function, given, asked: Vec::new() }
+    }
+
+    /// The argument as it was written, or `None` when it was not given or is NULL.
+    pub(super) fn expression(&mut self, name: &'static str) -> Option<Expr> {
+        self.asked.push(name);
+        let (_, expr) = self.given.iter().find(|(given, _)| given == name)?;
+        (!is_null(expr)).then(|| expr.clone())
+    }
+
+    /// A text constant.
+    pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>> {
+        let Some(expr) = self.expression(name) else { return Ok(None) };
+        match text_of(&expr) {
+            Some(text) => Ok(Some(text)),
+            None => Err(self.wrong(name, &expr, "a text in single quotes")),
+        }
+    }
+
+    /// One of `words`; the first is the default.
+    pub(super) fn word(&mut self, name: &'static str, words: &[&'static str]) -> Result<&'static str> {
+        let Some(text) = self.text(name)? else { return Ok(words[0]) };
+        words.iter().find(|word| **word == text).copied().ok_or_else(|| {
+            misuse(self.function, format!("{name} => '{text}': allowed are {}", words.join(", ")))
+        })
+    }
+
+    /// A text, or an array of texts.
+    pub(super) fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>> {
+        let Some(expr) = self.expression(name) else { return Ok(None) };
+        let elements = match &expr {
+            Expr::Array(Array { elem, .. }) => elem.iter().map(text_of).collect(),
+            other => text_of(other).map(|text| vec![text]),
+        };
+        match elements {
+            Some(texts) if !texts.is_empty() => Ok(Some(texts)),
+            _ => Err(self.wrong(name, &expr, "an array of texts such as ARRAY['a', 'b']")),
+        }
+    }
+
+    /// A whole number within a range.
+    pub(super) fn number(&mut self, name: &'static str, range: std::ops::RangeInclusive<i64>) -> Result<Option<i64>> {
+        let Some(expr) = self.expression(name) else { return Ok(None) };
+        match number_of(&expr) {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(self.wrong(name, &expr, &format!("a whole number from {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// Refuses what was given and never asked for.
+    pub(super) fn finish(&self) -> Result<()> {
+        let allowed: Vec<String> = self.asked.iter().map(|name| (*name).to_owned()).collect();
+        for (i, (name, _)) in self.given.iter().enumerate() {
+            if !allowed.contains(name) {
+                let error = misuse(self.function, format!("there is no argument {name:?}"));
+                return Err(match nearest(name, &allowed) {
+                    Some(near) => error.hint(format!("perhaps you mean {near}")),
+                    None => error.detail(format!("arguments of this version: {}", allowed.join(", "))),
+                });
+            }
+            if self.given[..i].iter().any(|(earlier, _)| earlier == name) {
+                return Err(misuse(self.function, format!("argument {name:?} is given twice")));
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, name: &str, expr: &Expr, allowed: &str) -> Error {
+        misuse(self.function, format!("{name} => {expr}: {allowed} is needed"))
+    }
+}
+
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(value.value, Value::Null),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => is_null(expr),
+        _ => false,
+    }
+}
+
+fn text_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => value.value.clone().into_string(),
+        // A bound parameter arrives as a cast literal.
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => text_of(expr),
+        _ => None,
+    }
+}
+
+fn number_of(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse().ok(),
+            _ => None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => number_of(expr)?.checked_neg(),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => match text_of(expr) {
+            Some(text) => text.parse().ok(),
+            None => number_of(expr),
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,289 @@
+//! Table functions that return a finished report: relation first, then named arguments.
+//!
+//! Each report is a parameterised SELECT. The planner hands us the call with the relation unplanned; we learn the
+//! relation's columns, check the arguments, write the SELECT over the relation and give it back to the planner, so that
+//! the optimizer sees one ordinary query. No report asks the clock.
+
+mod arguments;
+mod funnel_report;
+mod retention_matrix;
+mod rfm;
+mod steps;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use chrono::NaiveDate;
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Statement, TableAlias, TableFactor,
+};
+
+use crate::dialect;
+use crate::error::{Error, Kind};
+
+use arguments::Arguments;
+
+/// Names of the table functions.
+pub const FUNCTIONS: [&str; 3] = ["funnel_report", "retention_matrix", "rfm"];
+
+/// What a call gets from its session when it does not say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Defaults {
+    /// The day a report speaks for.
+    pub as_of: Option<NaiveDate>,
+    /// Zone of days, weeks and months.
+    pub timezone: String,
+}
+
+/// Plans the table functions of one statement.
+#[derive(Debug)]
+pub struct Analytics {
+    defaults: Defaults,
+    calls: AtomicUsize,
+}
+
+impl Analytics {
+    /// A planner with a session's defaults.
+    pub fn new(defaults: Defaults) -> Self {
+        Self { defaults, calls: AtomicUsize::new(0) }
+    }
+}
+
+impl RelationPlanner for Analytics {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let Some(function) = called(&relation, context) else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let (args, alias) = match relation {
+            TableFactor::Table { args: Some(args), alias, .. } => (args.args, alias),
+            TableFactor::Function { args, alias, .. } => (args, alias),
+            other => return Ok(RelationPlanning::Original(Box::new(other))),
+        };
+        let call = read_call(function, args, context)?;
+        let input = context.plan(call.relation.clone())?;
+        let columns = Columns { schema: input.schema().as_ref() };
+        let request = Request {
+            function,
+            relation: format!("(SELECT * FROM {})", call.relation),
+            arguments: Arguments::new(function, call.named),
+            columns,
+            defaults: &self.defaults,
+            tag: self.calls.fetch_add(1, Ordering::Relaxed),
+        };
+        let sql = match function {
+            "funnel_report" => funnel_report::select(request)?,
+            "retention_matrix" => retention_matrix::select(request)?,
+            _ => rfm::select(request)?,
+        };
+        let alias = alias.or_else(|| {
+            Some(TableAlias { explicit: false, name: Ident::new(function), columns: vec![], at: None })
+        });
+        let plan = context.plan(derived(&sql)?).map_err(|error| {
+            // A place in the text we wrote means nothing in the user's statement.
+            Error::from(error).at(None)
+        })?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
+}
+
+/// The function of ours that `relation` calls.
+fn called(relation: &TableFactor, context: &dyn RelationPlannerContext) -> Option<&'static str> {
+    let name = match relation {
+        TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => name,
+        _ => return None,
+    };
+    let name = context.normalize_ident(name.0.last()?.as_ident()?.clone());
+    FUNCTIONS.into_iter().find(|f| *f == name)
+}
+
+struct Call {
+    relation: TableFactor,
+    named: Vec<(String, Expr)>,
+}
+
+fn read_call(
+    function: &'static str,
+    args: Vec<FunctionArg>,
+    context: &dyn RelationPlannerContext,
+) -> Result<Call> {
+    let mut relation = None;
+    let mut named = Vec::new();
+    for arg in args {
+        match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if relation.is_none() && named.is_empty() => {
+                relation = Some(relation_of(function, expr)?);
+            }
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
+                named.push((context.normalize_ident(name), expr));
+            }
+            other => {
+                return Err(misuse(function, format!("argument {other} has no name"))
+                    .hint(format!("{function}(relation, name => value, ...)"))
+                    .into());
+            }
+        }
+    }
+    match relation {
+        Some(relation) => Ok(Call { relation, named }),
+        None => Err(misuse(function, "the relation is missing")
+            .hint(format!("the first argument is a table, a view or a query in brackets: {function}(orders, ...)"))
+            .into()),
+    }
+}
+
+fn relation_of(function: &'static str, expr: Expr) -> Result<TableFactor> {
+    let table = |parts: Vec<Ident>| TableFactor::Table {
+        name: ObjectName::from(parts),
+        alias: None,
+        args: None,
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
+    };
+    match expr {
+        Expr::Subquery(subquery) => Ok(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }),
+        Expr::Identifier(name) => Ok(table(vec![name])),
+        Expr::CompoundIdentifier(parts) => Ok(table(parts)),
+        Expr::Nested(inner) => relation_of(function, *inner),
+        other => Err(misuse(function, format!("the first argument is {other}, not a relation"))
+            .hint("give a table, a view or a query in brackets")
+            .into()),
+    }
+}
+
+fn derived(sql: &str) -> Result<TableFactor> {
+    let statement = dialect::tokenize(sql).and_then(dialect::parse_statement);
+    match statement {
+        Ok(Statement::Query(subquery)) => {
+            Ok(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
+        }
+        Ok(_) => Err(Error::internal("a report is not a query").into()),
+        Err(error) => Err(error.at(None).into()),
+    }
+}
+
+fn misuse(function: &str, problem: impl std::fmt::Display) -> Error {
+    Error::new(Kind::InvalidParameter, format!("{function}: {problem}"))
+}
+
+/// Columns of the relation of a call.
+struct Columns<'a> {
+    schema: &'a DFSchema,
+}
+
+impl Columns<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.schema.fields().iter().any(|f| f.name() == name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|f| f.name().clone()).collect()
+    }
+
+    fn data_type(&self, name: &str) -> Option<&arrow::datatypes::DataType> {
+        self.schema.fields().iter().find(|f| f.name() == name).map(|f| f.data_type())
+    }
+}
+
+/// One call, ready to be written as a SELECT.
+struct Request<'a> {
+    function: &'static str,
+    /// The relation as a derived table, without an alias.
+    relation: String,
+    arguments: Arguments,
+    columns: Columns<'a>,
+    defaults: &'a Defaults,
+    /// Distinguishes the helper names of several calls in one statement.
+    tag: usize,
+}
+
+impl Request<'_> {
+    /// The columns that name a customer: given, `one_id`, or (source, record_id).
+    fn customer(&mut self) -> Result<Vec<String>, Error> {
+        if let Some(columns) = self.arguments.texts("customer")? {
+            for column in &columns {
+                self.existing("customer", column)?;
+            }
+            return Ok(columns);
+        }
+        for default in [&["one_id"][..], &["source", "record_id"][..]] {
+            if default.iter().all(|c| self.columns.has(c)) {
+                return Ok(default.iter().map(|c| (*c).to_owned()).collect());
+            }
+        }
+        Err(misuse(self.function, "the relation has neither one_id nor source and record_id")
+            .hint("name the column of the customer: customer => 'customer_id'"))
+    }
+
+    /// The column of argument `argument`: given, or the first default that the relation has.
+    fn column(&mut self, argument: &'static str, defaults: &[&str]) -> Result<Option<String>, Error> {
+        if let Some(column) = self.arguments.text(argument)? {
+            self.existing(argument, &column)?;
+            return Ok(Some(column));
+        }
+        Ok(defaults.iter().find(|c| self.columns.has(c)).map(|c| (*c).to_owned()))
+    }
+
+    /// As [`Self::column`], for an argument that a report cannot do without.
+    fn needed_column(&mut self, argument: &'static str, defaults: &[&str]) -> Result<String, Error> {
+        self.column(argument, defaults)?.ok_or_else(|| {
+            misuse(self.function, format!("the relation has no column {}", defaults.join(" or ")))
+                .detail(format!("its columns: {}", self.columns.names().join(", ")))
+                .hint(format!("name the column: {argument} => '...'"))
+        })
+    }
+
+    fn existing(&self, argument: &str, column: &str) -> Result<(), Error> {
+        if self.columns.has(column) {
+            return Ok(());
+        }
+        let names = self.columns.names();
+        let error = Error::new(
+            Kind::UndefinedColumn,
+            format!("{}: {argument} => '{column}': the relation has no such column", self.function),
+        );
+        Err(match crate::error::nearest(column, &names) {
+            Some(near) => error.hint(format!("perhaps you mean '{near}'")),
+            None => error.detail(format!("its columns: {}", names.join(", "))),
+        })
+    }
+
+    /// The zone of days, given or the session's, as a literal.
+    fn timezone(&mut self) -> Result<String, Error> {
+        let zone = self.arguments.text("timezone")?.unwrap_or_else(|| self.defaults.timezone.clone());
+        if zone.parse::<chrono_tz::Tz>().is_err() {
+            return Err(misuse(self.function, format!("timezone => '{zone}' is not an IANA time zone such as 'Asia/Shanghai'")));
+        }
+        Ok(dialect::literal(&zone))
+    }
+
+    /// The day the report speaks for: given, or the session's; an SQL expression.
+    fn as_of(&mut self) -> Result<Option<String>, Error> {
+        if let Some(expr) = self.arguments.expression("as_of") {
+            return Ok(Some(format!("CAST({expr} AS DATE)")));
+        }
+        Ok(self.defaults.as_of.map(|day| format!("DATE '{day}'")))
+    }
+}
+
+/// `a, b` as quoted columns.
+fn column_list(columns: &[String]) -> String {
+    columns.iter().map(|c| dialect::quoted(c)).collect::<Vec<_>>().join(", ")
+}
+
+/// A condition that every customer column has a value.
+fn all_known(columns: &[String]) -> String {
+    columns.iter().map(|c| format!("{} IS NOT NULL", dialect::quoted(c))).collect::<Vec<_>>().join(" AND ")
+}

@@ -1,0 +1,207 @@
+//! What a name means to this session, at this moment.
+//!
+//! A [`Pinned`] catalog is one generation of the warehouse together with the table versions that a statement needs,
+//! loaded beforehand, so that planning never waits and a statement never sees two states. Every stored table leaves this
+//! room inside a [`PolicyTable`].
+
+pub mod information_schema;
+pub mod pg_catalog;
+mod policy;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::datasource::MemTable;
+
+use crate::error::Result;
+use crate::scan::SnapshotTable;
+use crate::store::{Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system};
+
+pub use policy::PolicyTable;
+
+/// Database, the only one of a warehouse.
+pub const DATABASE: &str = "clientele";
+
+/// Schema of unqualified names.
+pub const DEFAULT_SCHEMA: &str = "public";
+
+/// What a name stands for, ready to be planned.
+pub enum Meaning {
+    /// A table, stored or computed.
+    Table(Arc<dyn TableProvider>),
+    /// A view, to be planned from its definition.
+    View(ViewDef),
+}
+
+/// One generation and the tables of it that a statement needs.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    generation: Arc<Generation>,
+    snapshots: HashMap<Name, Arc<TableSnapshot>>,
+    view_schemas: HashMap<Name, SchemaRef>,
+    about: About,
+}
+
+/// What the catalogues say about the session itself.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Name of the role.
+    pub user: String,
+    /// Settings and their values, for `pg_settings`.
+    pub settings: Vec<(String, String)>,
+    /// Functions, for `pg_proc`.
+    pub functions: Vec<String>,
+}
+
+impl Pinned {
+    /// The newest generation, with every table loaded whose name is among `words`, or which such a view reads.
+    pub async fn load(warehouse: &Warehouse, words: &BTreeSet<String>, about: About) -> Result<Self> {
+        let generation = warehouse.newest().await?;
+        let mut snapshots = HashMap::new();
+        for name in names_among(&generation, words) {
+            if let Some(table) = generation.table(&name) {
+                let snapshot = warehouse.snapshot(&table.path, table.version).await?;
+                snapshots.insert(name, snapshot);
+            }
+        }
+        Ok(Self { generation, snapshots, view_schemas: HashMap::new(), about })
+    }
+
+    /// Whether `words` ask for the catalogues, which describe every view's columns too.
+    pub fn wants_catalogue(words: &BTreeSet<String>) -> bool {
+        words.iter().any(|w| w.starts_with("pg_") || w == "information_schema")
+    }
+
+    /// Notes the columns of a view, once it has been planned.
+    pub fn set_view_schema(&mut self, name: Name, schema: SchemaRef) {
+        self.view_schemas.insert(name, schema);
+    }
+
+    /// Columns of a view, when they were noted.
+    pub fn view_schema(&self, name: &Name) -> Option<SchemaRef> {
+        self.view_schemas.get(name).cloned()
+    }
+
+    /// Name of the role.
+    pub fn user(&self) -> &str {
+        &self.about.user
+    }
+
+    /// Settings of the session and their values.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.about.settings
+    }
+
+    /// Names of the functions that can be called.
+    pub fn function_names(&self) -> Vec<String> {
+        self.about.functions.clone()
+    }
+
+    /// The state it holds.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// The version of table `name`, when it was loaded.
+    pub fn snapshot(&self, name: &Name) -> Option<&Arc<TableSnapshot>> {
+        self.snapshots.get(name)
+    }
+
+    /// What `reference` means; `None` when nothing has that name.
+    pub fn meaning(&self, reference: &TableReference) -> Option<Meaning> {
+        if reference.catalog().is_some_and(|catalog| catalog != DATABASE) {
+            return None;
+        }
+        let table = reference.table();
+        match reference.schema() {
+            Some("pg_catalog") => pg_catalog::table(self, table).map(computed),
+            Some("information_schema") => information_schema::table(self, table).map(computed),
+            Some(schema) => self.stored(&Name::new(schema, table)),
+            // As PostgreSQL's search path: pg_catalog comes first, then public.
+            None if table.starts_with("pg_") => pg_catalog::table(self, table).map(computed),
+            None => self.stored(&Name::new(DEFAULT_SCHEMA, table)),
+        }
+    }
+
+    fn stored(&self, name: &Name) -> Option<Meaning> {
+        match self.generation.relations.get(name) {
+            Some(Relation::Table(_)) => {
+                let table = SnapshotTable::new(Arc::clone(self.snapshots.get(name)?));
+                Some(Meaning::Table(Arc::new(PolicyTable::new(Arc::new(table), &self.about.user))))
+            }
+            Some(Relation::View(view)) => Some(Meaning::View(view.clone())),
+            Some(Relation::Graph(_)) | None => system::schema_of(name).map(empty),
+        }
+    }
+
+    /// Every relation of the warehouse with its columns, for the catalogues; views are planned by the caller.
+    pub fn relations(&self) -> &BTreeMap<Name, Relation> {
+        &self.generation.relations
+    }
+}
+
+/// Relations that a statement may mean, by the words in it: views bring the words of their queries along.
+fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Name> {
+    let mut wanted: BTreeSet<String> = words.clone();
+    let mut names = BTreeSet::new();
+    // The catalogues describe every table's columns.
+    let wants_all = Pinned::wants_catalogue(words);
+    loop {
+        let before = names.len();
+        for (name, relation) in &generation.relations {
+            if (wants_all || wanted.contains(&name.table)) && names.insert(name.clone()) {
+                if let Relation::View(view) = relation {
+                    wanted.extend(words_of(&view.sql));
+                }
+            }
+        }
+        if names.len() == before {
+            return names;
+        }
+    }
+}
+
+/// Every word of a statement that could be a name, as written and in lower case.
+pub fn words_of(sql: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    for word in sql.split(|c: char| !is_part(c)).filter(|w| !w.is_empty()) {
+        words.insert(word.to_lowercase());
+        words.insert(word.to_owned());
+    }
+    // Between quotes a name may hold anything.
+    for quoted in sql.split('"').skip(1).step_by(2) {
+        words.insert(quoted.to_owned());
+    }
+    words
+}
+
+fn empty(schema: SchemaRef) -> Meaning {
+    computed(RecordBatch::new_empty(schema))
+}
+
+fn computed(batch: RecordBatch) -> Meaning {
+    let schema = batch.schema();
+    // A batch of its own schema always makes a table.
+    match MemTable::try_new(Arc::clone(&schema), vec![vec![batch]]) {
+        Ok(table) => Meaning::Table(Arc::new(table)),
+        Err(_) => Meaning::Table(Arc::new(datafusion::datasource::empty::EmptyTable::new(schema))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_cover_every_way_to_write_a_name() {
+        let words = words_of("SELECT * FROM rfm(Orders, x => \"my table\") JOIN shop.\"A\" ON 1=1");
+        for word in ["orders", "my table", "shop", "A"] {
+            assert!(words.contains(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,643 @@
+//! The one place where a failure becomes a five-letter code.
+//!
+//! Rooms say what went wrong with a [`Kind`]; [`Kind::sqlstate`] is the only list of codes. A message says what was seen,
+//! a detail what is allowed, a hint what to do. None of them may hold a personal value.
+
+use std::fmt;
+
+use arrow::error::ArrowError;
+use clientele_udfs::BadArgument;
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+
+/// Result of anything that can fail on a user's behalf.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure it is: what a caller can decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The statement is not SQL that we know.
+    Syntax,
+    /// No such table or view.
+    UndefinedTable,
+    /// No such column.
+    UndefinedColumn,
+    /// No such function.
+    UndefinedFunction,
+    /// No such schema.
+    UndefinedSchema,
+    /// No such database.
+    UndefinedDatabase,
+    /// No such setting, user, prepared statement's kind of thing.
+    UndefinedObject,
+    /// A prepared statement of that name does not exist.
+    UndefinedStatement,
+    /// A cursor or portal of that name does not exist.
+    UndefinedCursor,
+    /// The table, view or graph exists already.
+    DuplicateTable,
+    /// A column is named twice.
+    DuplicateColumn,
+    /// Any other thing that exists already.
+    DuplicateObject,
+    /// A name that could mean two columns.
+    AmbiguousColumn,
+    /// Something else depends on it.
+    DependentObjects,
+    /// The kind of object does not allow this.
+    WrongObjectType,
+    /// Types do not fit together.
+    DatatypeMismatch,
+    /// An aggregate or window used where it cannot be, a column not grouped.
+    Grouping,
+    /// An argument or setting outside what is allowed.
+    InvalidParameter,
+    /// Text that is no value of its type.
+    InvalidText,
+    /// A value that is no date or time.
+    InvalidDatetime,
+    /// A number outside its type.
+    OutOfRange,
+    /// Division by zero.
+    DivisionByZero,
+    /// Input of COPY or a load that cannot be read.
+    BadCopyFormat,
+    /// Too many bad rows in a load.
+    TooManyBadRows,
+    /// The role may not do this.
+    NotAllowed,
+    /// Wrong user, database or way of connecting.
+    InvalidAuthorization,
+    /// Wrong password.
+    InvalidPassword,
+    /// We do not have this.
+    NotSupported,
+    /// Stopped on request.
+    Cancelled,
+    /// Stopped because the server is going down.
+    Shutdown,
+    /// The server cannot take more right now.
+    TooManyConnections,
+    /// Not enough memory under the limit.
+    OutOfMemory,
+    /// The disk is full.
+    DiskFull,
+    /// A limit of the configuration.
+    LimitExceeded,
+    /// Nested too deeply.
+    TooComplex,
+    /// The block failed; only ROLLBACK is accepted.
+    InFailedTransaction,
+    /// No transaction is open.
+    NoActiveTransaction,
+    /// Lost against another writer too often.
+    Serialization,
+    /// Stored data is damaged.
+    DataCorrupted,
+    /// The file system or object store failed.
+    Io,
+    /// A file is missing.
+    UndefinedFile,
+    /// The configuration file or environment is wrong.
+    Config,
+    /// A message that does not belong here.
+    Protocol,
+    /// Our own broken promise.
+    Internal,
+}
+
+impl Kind {
+    /// The PostgreSQL code of this kind.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Self::Syntax => "42601",
+            Self::UndefinedTable => "42P01",
+            Self::UndefinedColumn => "42703",
+            Self::UndefinedFunction => "42883",
+            Self::UndefinedSchema => "3F000",
+            Self::UndefinedDatabase => "3D000",
+            Self::UndefinedObject => "42704",
+            Self::UndefinedStatement => "26000",
+            Self::UndefinedCursor => "34000",
+            Self::DuplicateTable => "42P07",
+            Self::DuplicateColumn => "42701",
+            Self::DuplicateObject => "42710",
+            Self::AmbiguousColumn => "42702",
+            Self::DependentObjects => "2BP01",
+            Self::WrongObjectType => "42809",
+            Self::DatatypeMismatch => "42804",
+            Self::Grouping => "42803",
+            Self::InvalidParameter => "22023",
+            Self::InvalidText => "22P02",
+            Self::InvalidDatetime => "22007",
+            Self::OutOfRange => "22003",
+            Self::DivisionByZero => "22012",
+            Self::BadCopyFormat => "22P04",
+            Self::TooManyBadRows => "22000",
+            Self::NotAllowed => "42501",
+            Self::InvalidAuthorization => "28000",
+            Self::InvalidPassword => "28P01",
+            Self::NotSupported => "0A000",
+            Self::Cancelled => "57014",
+            Self::Shutdown => "57P01",
+            Self::TooManyConnections => "53300",
+            Self::OutOfMemory => "53200",
+            Self::DiskFull => "53100",
+            Self::LimitExceeded => "54000",
+            Self::TooComplex => "54001",
+            Self::InFailedTransaction => "25P02",
+            Self::NoActiveTransaction => "25P01",
+            Self::Serialization => "40001",
+            Self::DataCorrupted => "XX001",
+            Self::Io => "58030",
+            Self::UndefinedFile => "58P01",
+            Self::Config => "F0000",
+            Self::Protocol => "08P01",
+            Self::Internal => "XX000",
+        }
+    }
+}
+
+/// A failure, in words for the person who caused or meets it.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    position: Option<Place>,
+}
+
+/// Where in the statement the trouble is; both count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Line of the statement.
+    pub line: u64,
+    /// Character in that line.
+    pub column: u64,
+}
+
+impl Place {
+    /// Characters from the start of `sql`, counted from 1, as the protocol's position field wants it.
+    pub fn offset_in(self, sql: &str) -> Option<usize> {
+        let before: usize =
+            sql.split_inclusive('\n').take(self.line.checked_sub(1)? as usize).map(|l| l.chars().count()).sum();
+        let offset = before + self.column as usize;
+        (offset <= sql.chars().count() + 1).then_some(offset)
+    }
+}
+
+impl Error {
+    /// A failure of `kind`; `message` says what was seen.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: None, hint: None, position: None }
+    }
+
+    /// Adds what is allowed, or what is known beside the message.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the place in the statement.
+    #[must_use]
+    pub fn at(mut self, place: Option<Place>) -> Self {
+        self.position = place;
+        self
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What was seen.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What is allowed.
+    pub fn detail_text(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// What to do.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Where in the statement.
+    pub fn place(&self) -> Option<Place> {
+        self.position
+    }
+
+    /// The five-letter code.
+    pub fn sqlstate(&self) -> &'static str {
+        self.kind.sqlstate()
+    }
+
+    /// A promise of our own that does not hold.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// A thing we do not have; `message` names it.
+    pub fn not_supported(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotSupported, message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(detail) = &self.detail {
+            write!(f, "\n  {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        io_error(&error)
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
+        arrow_error(&error)
+    }
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
+        store_error(&error)
+    }
+}
+
+impl From<parquet::errors::ParquetError> for Error {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        if let Some(io) = find_io(&error) {
+            return io_error(io);
+        }
+        Self::new(Kind::DataCorrupted, format!("a Parquet file cannot be read or written: {error}"))
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(Kind::DataCorrupted, format!("a stored document is not what it should be: {error}"))
+    }
+}
+
+impl From<deltalake::DeltaTableError> for Error {
+    fn from(error: deltalake::DeltaTableError) -> Self {
+        if let Some(io) = find_io(&error) {
+            return io_error(io);
+        }
+        match &error {
+            deltalake::DeltaTableError::ObjectStore { source } => store_error(source),
+            deltalake::DeltaTableError::Transaction { .. } => {
+                Self::new(Kind::Serialization, format!("another writer was faster: {error}"))
+                    .hint("run the statement again")
+            }
+            _ => Self::new(Kind::DataCorrupted, format!("the table's log cannot be used: {error}")),
+        }
+    }
+}
+
+impl From<ParserError> for Error {
+    fn from(error: ParserError) -> Self {
+        syntax_error(&error)
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        engine_error(&error)
+    }
+}
+
+/// The first I/O error among the causes.
+fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn io_error(error: &std::io::Error) -> Error {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Error::new(Kind::DiskFull, format!("no space left: {error}"))
+                .hint("free space on the disk and run the statement again; what was loaded before stands")
+        }
+        ErrorKind::NotFound => Error::new(Kind::UndefinedFile, format!("file not found: {error}")),
+        ErrorKind::PermissionDenied => Error::new(Kind::Io, format!("the operating system refused: {error}")),
+        _ => Error::new(Kind::Io, format!("input or output failed: {error}")),
+    }
+}
+
+fn store_error(error: &object_store::Error) -> Error {
+    if let Some(io) = find_io(error) {
+        return io_error(io);
+    }
+    match error {
+        object_store::Error::NotFound { path, .. } => {
+            Error::new(Kind::DataCorrupted, format!("a file of the warehouse is missing: {path}"))
+        }
+        _ => Error::new(Kind::Io, format!("the store failed: {error}")),
+    }
+}
+
+fn arrow_error(error: &ArrowError) -> Error {
+    match error {
+        ArrowError::DivideByZero => Error::new(Kind::DivisionByZero, "division by zero"),
+        ArrowError::ArithmeticOverflow(text) => Error::new(Kind::OutOfRange, format!("a number is out of range: {text}")),
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => cast_error(&error.to_string()),
+        ArrowError::InvalidArgumentError(text) if text.contains("too large to store") || text.contains("out of range") => {
+            Error::new(Kind::OutOfRange, "a number is out of range for its type")
+        }
+        ArrowError::IoError(_, io) => io_error(io),
+        ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
+            Some(engine) => engine_error(engine),
+            None => Error::internal(inner.to_string()),
+        },
+        other => Error::new(Kind::InvalidParameter, other.to_string()),
+    }
+}
+
+/// A value that does not convert. The value itself is left out, because it may be a person's.
+fn cast_error(text: &str) -> Error {
+    let target = text.rsplit("to ").next().unwrap_or("").split([' ', ':', ',']).next().unwrap_or("");
+    let is_time = ["Timestamp", "Date", "timestamp", "date", "Time"].iter().any(|t| text.contains(t));
+    let kind = if is_time { Kind::InvalidDatetime } else { Kind::InvalidText };
+    let is_range = text.contains("out of range") || text.contains("overflow") || text.contains("Can't cast value");
+    let kind = if is_range && !is_time { Kind::OutOfRange } else { kind };
+    let named = ["Int8", "Int16", "Int32", "Int64", "Float32", "Float64", "Boolean", "Date32", "Timestamp", "Decimal"]
+        .iter()
+        .find(|t| target.starts_with(**t) || text.contains(&format!("of {t} type")));
+    let message = match named {
+        Some(named) => format!("a value cannot be read as {}", sql_word(named)),
+        None => "a value cannot be converted to the type that is needed".to_owned(),
+    };
+    Error::new(kind, message).hint("TRY_CAST gives NULL where a value does not fit")
+}
+
+fn sql_word(arrow: &str) -> &'static str {
+    match arrow {
+        "Int8" | "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Boolean" => "boolean",
+        "Date32" => "date",
+        "Timestamp" => "timestamp",
+        "Decimal" => "numeric",
+        _ => "its type",
+    }
+}
+
+fn syntax_error(error: &ParserError) -> Error {
+    match error {
+        ParserError::RecursionLimitExceeded => {
+            Error::new(Kind::TooComplex, "the statement is nested too deeply")
+        }
+        ParserError::ParserError(text) | ParserError::TokenizerError(text) => {
+            let (message, place) = split_place(text);
+            Error::new(Kind::Syntax, format!("syntax error: {message}")).at(place)
+        }
+    }
+}
+
+/// Splits the parser's ` at Line: 1, Column: 8` off its message.
+fn split_place(text: &str) -> (String, Option<Place>) {
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else {
+        return (text.to_owned(), None);
+    };
+    let mut numbers = place.split(", Column: ").map(|n| n.trim().parse::<u64>().ok());
+    let place = match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(line), Some(column)) => Some(Place { line, column }),
+        _ => None,
+    };
+    (message.to_owned(), place)
+}
+
+fn engine_error(error: &DataFusionError) -> Error {
+    let place = span_of(error);
+    let root = error.find_root();
+    let error = match root {
+        DataFusionError::External(inner) => external_error(inner.as_ref()),
+        DataFusionError::SQL(parser, _) => syntax_error(parser),
+        DataFusionError::SchemaError(schema, _) => schema_error(schema),
+        DataFusionError::ArrowError(arrow, _) => arrow_error(arrow),
+        DataFusionError::ParquetError(parquet) => match find_io(parquet.as_ref()) {
+            Some(io) => io_error(io),
+            None => Error::new(Kind::DataCorrupted, format!("a Parquet file cannot be read: {parquet}")),
+        },
+        DataFusionError::ObjectStore(store) => store_error(store),
+        DataFusionError::IoError(io) => io_error(io),
+        DataFusionError::ResourcesExhausted(text) => resources_error(text),
+        DataFusionError::NotImplemented(text) => Error::not_supported(text.clone()),
+        DataFusionError::Plan(text) => plan_error(text),
+        DataFusionError::Execution(text) => execution_error(text),
+        DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, text.clone()),
+        DataFusionError::Internal(text) => Error::internal(format!("the engine broke a promise: {text}")),
+        other => Error::internal(other.to_string()),
+    };
+    if error.position.is_some() { error } else { error.at(place) }
+}
+
+fn span_of(error: &DataFusionError) -> Option<Place> {
+    let span = error.diagnostic()?.span?;
+    Some(Place { line: span.start.line, column: span.start.column })
+}
+
+fn external_error(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Error {
+    if let Some(ours) = inner.downcast_ref::<Error>() {
+        return ours.clone();
+    }
+    if let Some(bad) = inner.downcast_ref::<BadArgument>() {
+        return Error::new(Kind::InvalidParameter, bad.to_string());
+    }
+    if let Some(engine) = inner.downcast_ref::<DataFusionError>() {
+        return engine_error(engine);
+    }
+    match find_io(inner) {
+        Some(io) => io_error(io),
+        None => Error::internal(inner.to_string()),
+    }
+}
+
+fn resources_error(text: &str) -> Error {
+    if text.contains("disk") || text.contains("Disk") {
+        return Error::new(Kind::DiskFull, "the query needs more temporary disk space than is allowed")
+            .detail(text)
+            .hint("raise memory.spill_limit or narrow the query");
+    }
+    Error::new(Kind::OutOfMemory, "the query needs more memory than is left under the limit")
+        .detail(text.lines().next().unwrap_or("").to_owned())
+        .hint("raise memory.limit, run fewer queries at once, or narrow the query")
+}
+
+fn schema_error(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let error = Error::new(Kind::UndefinedColumn, format!("column {:?} does not exist", field.flat_name()));
+            let names: Vec<String> = valid_fields.iter().map(|f| f.name.clone()).collect();
+            match nearest(&field.name, &names) {
+                Some(name) => error.hint(format!("perhaps you mean {name:?}")),
+                None if names.is_empty() => error,
+                None => error.hint(format!("columns here: {}", shortened(&names))),
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Error::new(Kind::AmbiguousColumn, format!("column {:?} could mean several tables", field.name))
+                .hint("write the table's name or alias before it")
+        }
+        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => {
+            Error::new(Kind::DuplicateColumn, error.to_string()).hint("give one of them another name with AS")
+        }
+    }
+}
+
+fn shortened(names: &[String]) -> String {
+    const MOST: usize = 12;
+    let mut text = names.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > MOST {
+        text.push_str(", ...");
+    }
+    text
+}
+
+/// The name that a misspelling was probably meant to be.
+pub fn nearest<'a>(wanted: &str, names: &'a [String]) -> Option<&'a str> {
+    let scored = names.iter().map(|name| (datafusion::common::utils::datafusion_strsim::levenshtein(wanted, name), name));
+    let (distance, name) = scored.min()?;
+    (distance <= 2.max(wanted.len() / 4) && distance < wanted.len()).then_some(name)
+}
+
+fn plan_error(text: &str) -> Error {
+    let first_line = text.lines().next().unwrap_or("");
+    if let Some(name) = between(text, "table '", "' not found") {
+        let name = name.trim_start_matches("clientele.");
+        let name = name.strip_prefix("public.").unwrap_or(name);
+        return Error::new(Kind::UndefinedTable, format!("relation \"{name}\" does not exist"));
+    }
+    if let Some(name) = between(text, "Invalid function '", "'") {
+        let error = Error::new(Kind::UndefinedFunction, format!("function {name} does not exist"));
+        return match between(text, "Did you mean '", "'") {
+            Some(near) => error.hint(format!("perhaps you mean {near}")),
+            None => error,
+        };
+    }
+    let kind = if text.contains("table function") && text.contains("not found") {
+        Kind::UndefinedFunction
+    } else if text.contains("must appear in the GROUP BY clause") || text.contains("must be in GROUP BY") || text.contains("in aggregate") && text.contains("nested") {
+        Kind::Grouping
+    } else if text.contains("require unique expression names") {
+        Kind::DuplicateColumn
+    } else if text.contains("does not support") || text.contains("not supported") || text.contains("Unsupported") {
+        Kind::NotSupported
+    } else if text.contains("No function matches") || text.contains("Failed to coerce arguments") || text.contains("coercion") && text.contains("function") {
+        Kind::UndefinedFunction
+    } else if text.contains("Cannot coerce") || text.contains("type_coercion") || text.contains("Cannot infer common") || text.contains("Cannot cast") {
+        Kind::DatatypeMismatch
+    } else if text.contains("No field named") {
+        Kind::UndefinedColumn
+    } else {
+        Kind::Syntax
+    };
+    Error::new(kind, first_line.to_owned())
+}
+
+fn execution_error(text: &str) -> Error {
+    if text.contains("Divide by zero") || text.contains("division by zero") {
+        return Error::new(Kind::DivisionByZero, "division by zero");
+    }
+    if text.contains("ast error") || text.contains("arsing") || text.contains("annot cast") {
+        return cast_error(text);
+    }
+    if text.contains("verflow") {
+        return Error::new(Kind::OutOfRange, "a number is out of range");
+    }
+    Error::new(Kind::InvalidParameter, text.lines().next().unwrap_or("").to_owned())
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_characters_over_lines() {
+        let sql = "SELECT 数\nFROM nowhere";
+        assert_eq!(Place { line: 1, column: 8 }.offset_in(sql), Some(8));
+        assert_eq!(Place { line: 2, column: 6 }.offset_in(sql), Some(15));
+        assert_eq!(Place { line: 9, column: 99 }.offset_in(sql), None);
+    }
+
+    #[test]
+    fn the_parsers_place_becomes_ours() {
+        let error: Error = ParserError::ParserError("Expected: x, found: y at Line: 2, Column: 7".into()).into();
+        assert_eq!((error.sqlstate(), error.place()), ("42601", Some(Place { line: 2, column: 7 })));
+        assert_eq!(error.message(), "syntax error: Expected: x, found: y");
+    }
+
+    #[test]
+    fn our_own_errors_survive_the_engines_contexts() {
+        let inner = Error::new(Kind::NotAllowed, "no").hint("ask");
+        let wrapped = DataFusionError::from(inner).context("a").context("b");
+        let error = Error::from(wrapped);
+        assert_eq!((error.sqlstate(), error.hint_text()), ("42501", Some("ask")));
+        let bad = BadArgument::err("window_funnel", "window", "is negative").context("c");
+        assert_eq!(Error::from(bad).sqlstate(), "22023");
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_through_every_layer() {
+        let full = || std::io::Error::new(std::io::ErrorKind::StorageFull, "full");
+        let store = object_store::Error::Generic { store: "x", source: Box::new(full()) };
+        assert_eq!(Error::from(store).sqlstate(), "53100");
+        assert_eq!(Error::from(DataFusionError::IoError(full())).sqlstate(), "53100");
+        assert_eq!(Error::from(ArrowError::IoError("x".into(), full())).sqlstate(), "53100");
+    }
+
+    #[test]
+    fn values_never_appear_in_cast_errors() {
+        let error = Error::from(ArrowError::CastError("Cannot cast string '13800138000' to value of Int32 type".into()));
+        assert!(!error.to_string().contains("13800138000"));
+        assert_eq!(error.sqlstate(), "22P02");
+        assert_eq!(error.message(), "a value cannot be read as integer");
+    }
+}

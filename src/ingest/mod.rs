@@ -1,0 +1,414 @@
+//! Files and streams in; typed, checked rows out; what does not fit goes to quarantine with a reason.
+//!
+//! A load reads each file twice: once for its hash, which is its identity, and once for its rows. Rows are decoded on a
+//! thread of their own and written here. Nothing is visible until the table, `system.loads` and `system.quarantine` are
+//! published together.
+
+mod convert;
+mod csv;
+mod infer;
+mod input;
+mod json;
+pub mod model;
+mod parquet;
+mod records;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+
+use crate::config::MaxBad;
+use crate::error::{Error, Kind, Result};
+use crate::store::{Group, Name, Published, TableChange, TableWriter, Warehouse, stored_schema};
+
+pub use self::csv::CsvOptions;
+pub use convert::BadRow;
+pub use input::{Format, expand};
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// Batches that may wait for the writer.
+const BATCHES_AHEAD: usize = 4;
+
+/// What a reader thread hands over.
+pub(crate) struct Chunk {
+    /// Rows that fit.
+    pub(crate) rows: RecordBatch,
+    /// Rows that did not.
+    pub(crate) bad: Vec<BadRow>,
+    /// Bytes of input read so far.
+    pub(crate) bytes_read: u64,
+}
+
+/// How the one who waits learns how far a load is.
+pub trait Progress: Send + Sync {
+    /// A file begins; `bytes` is its size.
+    fn begin(&self, source: &str, bytes: u64);
+    /// So many bytes of it are read and so many rows written.
+    fn advance(&self, bytes_read: u64, rows: u64);
+    /// It is done.
+    fn end(&self);
+}
+
+/// Tells nobody.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _source: &str, _bytes: u64) {}
+    fn advance(&self, _bytes_read: u64, _rows: u64) {}
+    fn end(&self) {}
+}
+
+/// What to load where.
+#[derive(Debug, Clone)]
+pub struct LoadRequest {
+    /// The table; made when it is missing.
+    pub table: Name,
+    /// Files, already expanded.
+    pub files: Vec<PathBuf>,
+    /// Format, when it is not to be known from the names.
+    pub format: Option<Format>,
+    /// How CSV is written.
+    pub csv: CsvOptions,
+    /// When to give up.
+    pub max_bad: MaxBad,
+    /// Columns to mark PERSONAL beside the model's, when the table is made.
+    pub personal: Vec<String>,
+    /// Who loads.
+    pub user: String,
+}
+
+/// What became of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// File name, `STDIN` for a stream.
+    pub source: String,
+    /// Identity of the content for this table.
+    pub load_id: String,
+    /// Size of the input.
+    pub bytes: u64,
+    /// Rows now in the table.
+    pub rows: u64,
+    /// Rows now in quarantine.
+    pub quarantined: u64,
+    /// Whether the content was in the table before; then nothing was done.
+    pub was_loaded: bool,
+    started_at: DateTime<Utc>,
+}
+
+/// Loads files into a table: all that are new, or none.
+pub async fn load(warehouse: &Warehouse, request: &LoadRequest, progress: &dyn Progress) -> Result<Vec<Loaded>> {
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        match try_load(warehouse, request, progress).await {
+            // Somebody else made the table or loaded one of the files meanwhile: look again.
+            Ok(None) => {}
+            Err(error) if error.kind() == Kind::DuplicateTable => {}
+            Ok(Some(loaded)) => return Ok(loaded),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(Kind::Serialization, "other loads into the same table were faster every time").hint("run the load again"))
+}
+
+async fn try_load(
+    warehouse: &Warehouse,
+    request: &LoadRequest,
+    progress: &dyn Progress,
+) -> Result<Option<Vec<Loaded>>> {
+    let mut inputs = Vec::new();
+    for file in &request.files {
+        inputs.push(fingerprint(file, &request.table).await?);
+    }
+    // A file given twice is loaded once.
+    let mut seen = std::collections::HashSet::new();
+    inputs.retain(|input| seen.insert(input.load_id.clone()));
+
+    let newest = warehouse.newest().await?;
+    if let Some(existing) = newest.table(&request.table) {
+        let ids: Vec<String> = inputs.iter().map(|i| i.load_id.clone()).collect();
+        let known = warehouse.already_loaded(&existing.path, &ids).await?;
+        for input in &mut inputs {
+            input.was_loaded = known.contains(&input.load_id);
+        }
+    } else if newest.relations.contains_key(&request.table) {
+        return Err(Error::new(Kind::WrongObjectType, format!("\"{}\" is a view; rows go into tables", request.table)));
+    }
+    if inputs.iter().all(|input| input.was_loaded) {
+        return Ok(Some(inputs));
+    }
+    let Some(first) = request.files.iter().zip(&inputs).find(|(_, i)| !i.was_loaded).map(|(f, _)| f.clone()) else {
+        return Ok(Some(inputs));
+    };
+    let target = Target::prepare(warehouse, &request.table, &request.personal, || {
+        infer::infer(&first, request.format, &request.csv, &request.table)
+    })
+    .await?;
+    let mut load = Load::start(warehouse, target, request.user.clone()).await?;
+    let files: Vec<PathBuf> = request.files.clone();
+    for (file, input) in files.iter().zip(inputs.iter_mut()).filter(|(_, input)| !input.was_loaded) {
+        progress.begin(&input.source, input.bytes);
+        let reader = input::open(file, request.format, &request.csv)?;
+        let read = load.read(reader, input, progress).await;
+        progress.end();
+        if let Err(error) = read {
+            load.abandon(warehouse).await;
+            return Err(error);
+        }
+    }
+    let (rows, bad) = inputs.iter().fold((0, 0), |(rows, bad), i| (rows + i.rows, bad + i.quarantined));
+    if request.max_bad.is_exceeded(bad, rows + bad) {
+        let reasons = load.reasons();
+        load.abandon(warehouse).await;
+        return Err(too_many_bad(bad, rows + bad, request.max_bad, &reasons));
+    }
+    match load.publish(warehouse, &inputs).await? {
+        Published::At(_) => Ok(Some(inputs)),
+        Published::AlreadyLoaded(_) => Ok(None),
+    }
+}
+
+fn too_many_bad(bad: u64, all: u64, max_bad: MaxBad, reasons: &[String]) -> Error {
+    Error::new(Kind::TooManyBadRows, format!("{bad} of {all} rows do not fit the table; {max_bad} are allowed, nothing was loaded"))
+        .detail(format!("the first ones: {}", reasons.join("; ")))
+        .hint("correct the file, or allow more with --max-bad (COPY: WITH (max_bad '5%')); bad rows then go to system.quarantine")
+}
+
+/// Loads what a client sends after COPY FROM STDIN. Such a load has no identity and is never taken for another.
+pub async fn copy_in(
+    warehouse: &Warehouse,
+    table: &Name,
+    columns: Option<Vec<String>>,
+    format: CopyFormat,
+    max_bad: MaxBad,
+    user: &str,
+    data: mpsc::Receiver<bytes::Bytes>,
+) -> Result<Loaded> {
+    let missing = || -> Result<infer::Inferred> {
+        Err(Error::new(Kind::UndefinedTable, format!("relation \"{table}\" does not exist"))
+            .hint("CREATE TABLE it first, or use clientele load, which makes the table from the file"))
+    };
+    let target = Target::prepare(warehouse, table, &[], missing).await?;
+    let mut input = Loaded {
+        source: "STDIN".to_owned(),
+        load_id: format!("stdin-{}", uuid::Uuid::new_v4().simple()),
+        bytes: 0,
+        rows: 0,
+        quarantined: 0,
+        was_loaded: false,
+        started_at: Utc::now(),
+    };
+    let mut load = Load::start(warehouse, target, user.to_owned()).await?;
+    let reader = input::from_channel(data, format, columns);
+    if let Err(error) = load.read(reader, &mut input, &Silent).await {
+        load.abandon(warehouse).await;
+        return Err(error);
+    }
+    if max_bad.is_exceeded(input.quarantined, input.rows + input.quarantined) {
+        let reasons = load.reasons();
+        load.abandon(warehouse).await;
+        return Err(too_many_bad(input.quarantined, input.rows + input.quarantined, max_bad, &reasons));
+    }
+    load.publish(warehouse, std::slice::from_ref(&input)).await?;
+    Ok(input)
+}
+
+/// How COPY data is written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyFormat {
+    /// PostgreSQL's text format: a delimiter, backslash escapes, a word for NULL.
+    Text {
+        /// Between values.
+        delimiter: u8,
+        /// Spelling of NULL.
+        null: String,
+        /// Whether the first line names the columns.
+        has_header: bool,
+    },
+    /// CSV.
+    Csv(CsvOptions),
+}
+
+/// A reader of rows: given the columns that are wanted, it sends chunks until its input ends.
+pub(crate) type RowSource = Box<dyn FnOnce(SchemaRef, mpsc::Sender<Result<Chunk>>) + Send>;
+
+/// The table that rows go to.
+struct Target {
+    name: Name,
+    path: String,
+    schema: SchemaRef,
+    personal: Vec<String>,
+    is_new: bool,
+}
+
+impl Target {
+    /// The existing table `name`, or a new one as `infer` describes it.
+    async fn prepare(
+        warehouse: &Warehouse,
+        name: &Name,
+        personal: &[String],
+        infer: impl FnOnce() -> Result<infer::Inferred>,
+    ) -> Result<Self> {
+        let newest = warehouse.newest().await?;
+        if let Some(table) = newest.table(name) {
+            let snapshot = warehouse.snapshot(&table.path, table.version).await?;
+            return Ok(Self {
+                name: name.clone(),
+                path: table.path.clone(),
+                schema: Arc::clone(&snapshot.schema),
+                personal: snapshot.personal.clone(),
+                is_new: false,
+            });
+        }
+        if let Some(schema) = crate::store::system::schema_of(name) {
+            let path = warehouse.prepare_table(name, &schema, &[]).await?;
+            return Ok(Self { name: name.clone(), path, schema, personal: vec![], is_new: true });
+        }
+        let schema = stored_schema(&infer()?.schema)?;
+        for column in personal {
+            if schema.index_of(column).is_err() {
+                return Err(Error::new(Kind::UndefinedColumn, format!("PERSONAL column \"{column}\" is not in the file")));
+            }
+        }
+        let mut marked = model::personal_columns(&schema);
+        marked.extend(personal.iter().filter(|c| !model::is_personal(c)).cloned());
+        let path = warehouse.prepare_table(name, &schema, &marked).await?;
+        Ok(Self { name: name.clone(), path, schema, personal: marked, is_new: true })
+    }
+
+    fn writer(&self, warehouse: &Warehouse) -> Result<TableWriter> {
+        warehouse.writer(&self.path, Arc::clone(&self.schema), &self.personal)
+    }
+
+    fn change(&self, files: Vec<crate::store::WrittenFile>, load_ids: Vec<String>) -> TableChange {
+        TableChange {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            files,
+            replace: false,
+            is_new: self.is_new,
+            load_ids,
+        }
+    }
+}
+
+/// A load under way: rows are on disk, and nobody sees them yet.
+struct Load {
+    target: Target,
+    writer: TableWriter,
+    quarantine: Target,
+    quarantine_writer: TableWriter,
+    first_reasons: Vec<String>,
+    user: String,
+}
+
+impl Load {
+    async fn start(warehouse: &Warehouse, target: Target, user: String) -> Result<Self> {
+        let nothing = || Err(Error::internal("system tables have columns"));
+        let quarantine = Target::prepare(warehouse, &crate::store::system::quarantine().0, &[], nothing).await?;
+        let writer = target.writer(warehouse)?;
+        let quarantine_writer = quarantine.writer(warehouse)?;
+        Ok(Self { target, writer, quarantine, quarantine_writer, first_reasons: Vec::new(), user })
+    }
+
+    async fn read(&mut self, source: RowSource, input: &mut Loaded, progress: &dyn Progress) -> Result<()> {
+        let (sender, mut chunks) = mpsc::channel(BATCHES_AHEAD);
+        let schema = Arc::clone(&self.target.schema);
+        let reader = std::thread::Builder::new().name("load-reader".to_owned()).spawn(move || source(schema, sender))?;
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk?;
+            self.writer.write(&chunk.rows).await?;
+            input.rows += chunk.rows.num_rows() as u64;
+            input.quarantined += chunk.bad.len() as u64;
+            input.bytes = input.bytes.max(chunk.bytes_read);
+            self.set_aside(&chunk.bad, input).await?;
+            progress.advance(chunk.bytes_read, input.rows + input.quarantined);
+        }
+        reader.join().map_err(|_| Error::internal("the reader of the input stopped unexpectedly"))
+    }
+
+    async fn set_aside(&mut self, bad: &[BadRow], input: &Loaded) -> Result<()> {
+        const REASONS_SHOWN: usize = 3;
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let masked: Vec<BadRow> = bad.iter().map(|row| row.masked(&self.target.personal)).collect();
+        for row in masked.iter().take(REASONS_SHOWN.saturating_sub(self.first_reasons.len())) {
+            self.first_reasons.push(row.describe());
+        }
+        let batch = records::quarantine_batch(&input.load_id, &self.target.name, &input.source, &masked)?;
+        self.quarantine_writer.write(&batch).await
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        self.first_reasons.clone()
+    }
+
+    async fn publish(self, warehouse: &Warehouse, inputs: &[Loaded]) -> Result<Published> {
+        let new: Vec<&Loaded> = inputs.iter().filter(|i| !i.was_loaded).collect();
+        let nothing = || Err(Error::internal("system tables have columns"));
+        let loads = Target::prepare(warehouse, &crate::store::system::loads().0, &[], nothing).await?;
+        let mut loads_writer = loads.writer(warehouse)?;
+        loads_writer.write(&records::loads_batch(&self.target.name, &new, &self.user)?).await?;
+        let ids = new.iter().map(|i| i.load_id.clone()).collect();
+        let files = self.writer.finish().await?;
+        let path = self.target.path.clone();
+        let mut group = Group::default();
+        group.tables.push(self.target.change(files.clone(), ids));
+        group.tables.push(loads.change(loads_writer.finish().await?, vec![]));
+        let set_aside = self.quarantine_writer.finish().await?;
+        if !set_aside.is_empty() {
+            group.tables.push(self.quarantine.change(set_aside, vec![]));
+        }
+        let published = warehouse.publish(group).await?;
+        if let Published::AlreadyLoaded(_) = published {
+            warehouse.discard(&path, &files).await;
+        }
+        Ok(published)
+    }
+
+    async fn abandon(self, warehouse: &Warehouse) {
+        for (writer, path) in [(self.writer, &self.target.path), (self.quarantine_writer, &self.quarantine.path)] {
+            match writer.finish().await {
+                Ok(files) => warehouse.discard(path, &files).await,
+                Err(error) => tracing::warn!(%error, "files of an abandoned load could not be closed"),
+            }
+        }
+        if self.target.is_new
+            && let Err(error) = warehouse.delete_dropped(std::slice::from_ref(&self.target.path)).await
+        {
+            tracing::warn!(%error, "the folder of a table that was not made could not be removed");
+        }
+    }
+}
+
+/// Hashes a file; the hash and the table make the identity of a load.
+async fn fingerprint(file: &Path, table: &Name) -> Result<Loaded> {
+    let path = file.to_owned();
+    let hashed = tokio::task::spawn_blocking(move || -> Result<(blake3::Hash, u64)> {
+        let input = std::fs::File::open(&path).map_err(|error| {
+            Error::new(Error::from(error).kind(), format!("{} cannot be opened", path.display()))
+        })?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(input)?;
+        Ok((hasher.finalize(), hasher.count()))
+    });
+    let (content, bytes) = hashed.await.map_err(|_| Error::internal("hashing stopped unexpectedly"))??;
+    let mut identity = blake3::Hasher::new();
+    identity.update(content.as_bytes()).update(table.schema.as_bytes()).update(b"\0").update(table.table.as_bytes());
+    let source = file.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(Loaded {
+        source,
+        load_id: identity.finalize().to_hex()[..32].to_owned(),
+        bytes,
+        rows: 0,
+        quarantined: 0,
+        was_loaded: false,
+        started_at: Utc::now(),
+    })
+}

@@ -1,0 +1,424 @@
+//! The only maker of sessions: functions, catalog, settings, memory and time in one place.
+//!
+//! An [`Engine`] is shared by every connection; a [`Session`] belongs to one. A [`Planning`] belongs to one statement: it
+//! holds the pinned catalog and answers the SQL planner from memory.
+
+mod functions;
+mod settings;
+mod types;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::{TableFunctionArgs, TableProvider};
+use datafusion::common::{TableReference, plan_datafusion_err};
+use datafusion::config::{ConfigOptions, Dialect as ConfigDialect};
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::error::{DataFusionError, Result as EngineResult};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::{ContextProvider, PlannerContext, SqlToRel};
+use datafusion::sql::sqlparser::ast;
+use object_store::ObjectStore;
+use url::Url;
+
+use crate::analysis::{Analytics, Defaults};
+use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Pinned, words_of};
+use crate::config::{Config, processors};
+use crate::dialect;
+use crate::error::{Error, Kind, Result};
+use crate::store::{DATA_URL, Name, Relation, ViewDef, Warehouse};
+
+pub use settings::Settings;
+
+/// What every connection shares.
+pub struct Engine {
+    warehouse: Arc<Warehouse>,
+    config: Config,
+    base: SessionState,
+}
+
+impl Engine {
+    /// An engine over `warehouse` under the limits of `config`.
+    pub fn new(warehouse: Arc<Warehouse>, config: Config) -> Result<Arc<Self>> {
+        let most = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
+        let pool = TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes()), most);
+        let spill = match &config.memory.spill_dir {
+            Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
+            None => DiskManagerMode::OsTmpDirectory,
+        };
+        let spill = DiskManagerBuilder::default().with_mode(spill).with_max_temp_directory_size(config.spill_bytes());
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(pool))
+            .with_disk_manager_builder(spill)
+            .with_object_store_registry(Arc::new(OnlyTheWarehouse { store: Arc::clone(warehouse.store()) }))
+            .build_arc()?;
+        let mut state = SessionStateBuilder::new()
+            .with_config(session_config())
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_type_planner(Arc::new(types::PgTypes))
+            .build();
+        register_functions(&mut state)?;
+        Ok(Arc::new(Self { warehouse, config, base: state }))
+    }
+
+    /// The warehouse.
+    pub fn warehouse(&self) -> &Arc<Warehouse> {
+        &self.warehouse
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A session for `user`.
+    pub fn session(self: &Arc<Self>, user: &str) -> Session {
+        Session {
+            engine: Arc::clone(self),
+            user: user.to_owned(),
+            settings: Mutex::new(Settings::new(self.config.statement_timeout())),
+        }
+    }
+}
+
+fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(processors())
+        .with_information_schema(false)
+        .with_default_catalog_and_schema(DATABASE, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.dialect = ConfigDialect::PostgreSQL;
+    options.sql_parser.collect_spans = true;
+    // 1.5 is numeric in PostgreSQL; money must not become a float on its way in.
+    options.sql_parser.parse_float_as_decimal = true;
+    options.execution.time_zone = Some("UTC".into());
+    // Late materialisation: only rows that pass the filter are decoded (performance.md section 6).
+    options.execution.parquet.pushdown_filters = true;
+    options.optimizer.repartition_file_min_size = 1 << 20;
+    config
+}
+
+fn register_functions(state: &mut SessionState) -> Result<()> {
+    use datafusion::execution::FunctionRegistry;
+    for udf in clientele_udfs::all_udfs() {
+        state.register_udf(udf)?;
+    }
+    for udaf in clientele_udfs::all_udafs() {
+        state.register_udaf(udaf)?;
+    }
+    for udwf in clientele_udfs::all_udwfs() {
+        state.register_udwf(udwf)?;
+    }
+    Ok(())
+}
+
+/// Resolves the warehouse's own URL and nothing else: no path of this machine, no host of the network.
+#[derive(Debug)]
+struct OnlyTheWarehouse {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl ObjectStoreRegistry for OnlyTheWarehouse {
+    fn register_store(&self, _url: &Url, _store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &Url) -> EngineResult<Arc<dyn ObjectStore>> {
+        if DATA_URL.trim_end_matches('/') == url.as_str().trim_end_matches('/') {
+            return Ok(Arc::clone(&self.store));
+        }
+        Err(Error::new(Kind::NotAllowed, "files outside the warehouse cannot be read by a query").into())
+    }
+}
+
+/// One connection's state: who it is and what it has SET.
+pub struct Session {
+    engine: Arc<Engine>,
+    user: String,
+    settings: Mutex<Settings>,
+}
+
+impl Session {
+    /// What the connection shares with the others.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The role.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// A copy of the settings as they are now.
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the settings.
+    pub fn with_settings<T>(&self, change: impl FnOnce(&mut Settings) -> T) -> T {
+        change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Pins the newest published state for one statement and makes it ready to be planned.
+    pub async fn planning(&self, sql: &str) -> Result<Planning> {
+        let words = words_of(sql);
+        let settings = self.settings();
+        let about = About {
+            user: self.user.clone(),
+            settings: if words.contains("pg_settings") { settings.all() } else { Vec::new() },
+            functions: if words.contains("pg_proc") { self.function_names() } else { Vec::new() },
+        };
+        let pinned = Pinned::load(&self.engine.warehouse, &words, about).await?;
+        let mut planning = self.plan_over(pinned, &settings)?;
+        if Pinned::wants_catalogue(&words) {
+            planning.note_view_schemas();
+        }
+        Ok(planning)
+    }
+
+    fn plan_over(&self, pinned: Pinned, settings: &Settings) -> Result<Planning> {
+        use datafusion::execution::FunctionRegistry;
+        let mut state = self.engine.base.clone();
+        // Stable functions such as now() are folded to the start of the statement.
+        state.mark_start_execution();
+        let pinned = Arc::new(pinned);
+        for udf in functions::session_functions(&self.user, settings, &pinned) {
+            state.register_udf(Arc::new(udf))?;
+        }
+        let defaults = Defaults { as_of: settings.as_of(), timezone: settings.timezone() };
+        Ok(Planning {
+            state,
+            pinned,
+            relation_planners: vec![Arc::new(Analytics::new(defaults))],
+            views_open: Mutex::default(),
+        })
+    }
+
+    fn function_names(&self) -> Vec<String> {
+        let state = &self.engine.base;
+        let names: BTreeSet<&String> = state
+            .scalar_functions()
+            .keys()
+            .chain(state.aggregate_functions().keys())
+            .chain(state.window_functions().keys())
+            .collect();
+        let tables = crate::analysis::FUNCTIONS.iter().map(|f| (*f).to_owned());
+        names.into_iter().cloned().chain(tables).collect()
+    }
+}
+
+/// One statement's view of the world.
+pub struct Planning {
+    state: SessionState,
+    pinned: Arc<Pinned>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    /// Views that are being planned, so that one that reads itself is found out.
+    views_open: Mutex<Vec<String>>,
+}
+
+/// Deepest nesting of views in views.
+const VIEW_DEPTH_MAX: usize = 32;
+
+impl Planning {
+    /// The pinned state.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
+    }
+
+    /// Plans a statement; `parameters` are declared types of `$1`, `$2`, ..., where known.
+    pub fn plan(&self, statement: ast::Statement, parameters: Vec<Option<FieldRef>>) -> Result<LogicalPlan> {
+        let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
+        let plan = SqlToRel::new(self).sql_statement_to_plan_with_context(statement, &mut context)?;
+        Ok(plan)
+    }
+
+    /// Plans a query.
+    pub fn plan_query(&self, query: ast::Query) -> Result<LogicalPlan> {
+        self.plan(ast::Statement::Query(Box::new(query)), Vec::new())
+    }
+
+    /// Runs a plan. Rows come as they are made.
+    pub async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+        let physical = self.state.create_physical_plan(plan).await?;
+        Ok(execute_stream(physical, self.state.task_ctx())?)
+    }
+
+    /// A plan's columns after optimisation would have run; types are final.
+    pub fn analyzed(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        let options = self.state.config_options();
+        Ok(self.state.analyzer().execute_and_check(plan.clone(), options, |_, _| {})?)
+    }
+
+    /// The state, for statements that need the engine itself.
+    pub fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    fn note_view_schemas(&mut self) {
+        let views: Vec<(Name, ViewDef)> = self
+            .pinned
+            .relations()
+            .iter()
+            .filter_map(|(name, relation)| match relation {
+                Relation::View(view) => Some((name.clone(), view.clone())),
+                Relation::Table(_) | Relation::Graph(_) => None,
+            })
+            .collect();
+        let mut pinned = Pinned::clone(&self.pinned);
+        for (name, view) in views {
+            // A view whose tables are gone keeps its place in the catalogue, without columns.
+            if let Ok(table) = self.view_table(&name.to_string(), &view) {
+                pinned.set_view_schema(name, table.schema());
+            }
+        }
+        self.pinned = Arc::new(pinned);
+    }
+
+    fn view_table(&self, name: &str, view: &ViewDef) -> EngineResult<Arc<dyn TableProvider>> {
+        let _open = self.open_view(name)?;
+        let query = dialect::parse_query(&view.sql).map_err(DataFusionError::from)?;
+        let mut plan = self.plan_query(query).map_err(|error| {
+            // A place in the view's text means nothing in the statement's.
+            DataFusionError::from(error.at(None)).context(format!("view {name:?}"))
+        })?;
+        if !view.columns.is_empty() {
+            plan = renamed(plan, &view.columns)?;
+        }
+        Ok(Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))
+    }
+
+    fn open_view(&self, name: &str) -> EngineResult<OpenView<'_>> {
+        let mut open = self.views_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.iter().any(|v| v == name) || open.len() >= VIEW_DEPTH_MAX {
+            let error = Error::new(Kind::TooComplex, format!("view {name:?} reads itself, or views are nested too deeply"));
+            return Err(error.into());
+        }
+        open.push(name.to_owned());
+        Ok(OpenView { open: &self.views_open })
+    }
+}
+
+/// A view stays open while its query is planned.
+struct OpenView<'a> {
+    open: &'a Mutex<Vec<String>>,
+}
+
+impl Drop for OpenView<'_> {
+    fn drop(&mut self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    }
+}
+
+fn renamed(plan: LogicalPlan, names: &[String]) -> EngineResult<LogicalPlan> {
+    use datafusion::logical_expr::LogicalPlanBuilder;
+    let columns = plan.schema().columns();
+    if names.len() > columns.len() {
+        return Err(plan_datafusion_err!("the view has {} columns, {} names are given", columns.len(), names.len()));
+    }
+    let named = columns.into_iter().enumerate().map(|(i, column)| {
+        let name = names.get(i).cloned().unwrap_or_else(|| column.name.clone());
+        Expr::Column(column).alias(name)
+    });
+    let named: Vec<Expr> = named.collect();
+    LogicalPlanBuilder::from(plan).project(named)?.build()
+}
+
+impl ContextProvider for Planning {
+    fn get_table_source(&self, name: TableReference) -> EngineResult<Arc<dyn TableSource>> {
+        match self.pinned.meaning(&name) {
+            Some(Meaning::Table(table)) => Ok(provider_as_source(table)),
+            Some(Meaning::View(view)) => Ok(provider_as_source(self.view_table(name.table(), &view)?)),
+            None => Err(plan_datafusion_err!("table '{name}' not found")),
+        }
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> EngineResult<Arc<dyn TableSource>> {
+        use datafusion::common::DFSchema;
+        use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+        let function = self.state.table_functions().get(name).cloned().ok_or_else(|| {
+            DataFusionError::from(Error::new(Kind::UndefinedFunction, format!("function {name} does not exist as a table")))
+        })?;
+        let schema = Arc::new(DFSchema::empty());
+        let context = datafusion::logical_expr::simplify::SimplifyContext::builder().with_schema(Arc::clone(&schema)).build();
+        let simplifier = ExprSimplifier::new(context);
+        let simplify = |arg: Expr| simplifier.simplify(simplifier.coerce(arg, &schema)?);
+        let args = args.into_iter().map(simplify).collect::<EngineResult<Vec<_>>>()?;
+        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, &self.state))?;
+        Ok(provider_as_source(provider))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> EngineResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(types::PgTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}

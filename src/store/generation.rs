@@ -1,0 +1,299 @@
+//! The publish log: a chain of small documents, each saying what one publish changed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+const FOLDER: &str = "_clientele/generations";
+
+/// Every so many generations the whole state is written beside the change, so that opening reads few documents.
+const CHECKPOINT_EVERY: u64 = 32;
+
+/// A relation's schema and name, as stored: already folded to lower case unless it was quoted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Schema, such as `public`.
+    pub schema: String,
+    /// Name within the schema.
+    pub table: String,
+}
+
+impl Name {
+    /// A name in `schema`.
+    pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
+        Self { schema: schema.into(), table: table.into() }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.schema == "public" { f.write_str(&self.table) } else { write!(f, "{}.{}", self.schema, self.table) }
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        // A JSON array in a string: names may hold any character, a dot included.
+        let pair = serde_json::to_string(&[&self.schema, &self.table]).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(&pair)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let pair = String::deserialize(deserializer)?;
+        let [schema, table]: [String; 2] = serde_json::from_str(&pair).map_err(serde::de::Error::custom)?;
+        Ok(Self { schema, table })
+    }
+}
+
+/// What a name means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// A stored table.
+    Table(TableDef),
+    /// A query under a name.
+    View(ViewDef),
+    /// An identity graph; its tables are relations of the schema of its name.
+    Graph(GraphDef),
+}
+
+/// A table: where it lies and which version of it is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDef {
+    /// Folder below the warehouse.
+    pub path: String,
+    /// Published Delta version.
+    pub version: u64,
+}
+
+/// A view: its query, and the settings that were folded into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDef {
+    /// The query, as it was given.
+    pub sql: String,
+    /// Names for its columns, when CREATE VIEW gave some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+}
+
+/// An identity graph: the statement's content as its own room wrote it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphDef {
+    /// Rules and source, in the identity room's own format.
+    pub definition: serde_json::Value,
+}
+
+/// What a publish does to one name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The name now means this.
+    Set(Relation),
+    /// The name means nothing any more.
+    Dropped,
+}
+
+/// One published state: what every name means.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Number of the last publish; 0 is the empty warehouse.
+    pub number: u64,
+    /// Every relation.
+    pub relations: BTreeMap<Name, Relation>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    generation: u64,
+    changes: BTreeMap<Name, Change>,
+    /// The whole state after the changes, in every [`CHECKPOINT_EVERY`]th document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<BTreeMap<Name, Relation>>,
+}
+
+impl Generation {
+    /// The table `name`, if that is what it means.
+    pub fn table(&self, name: &Name) -> Option<&TableDef> {
+        match self.relations.get(name)? {
+            Relation::Table(table) => Some(table),
+            Relation::View(_) | Relation::Graph(_) => None,
+        }
+    }
+
+    fn after(&self, changes: &BTreeMap<Name, Change>) -> Self {
+        let mut next = Self { number: self.number + 1, relations: self.relations.clone() };
+        for (name, change) in changes {
+            match change {
+                Change::Set(relation) => next.relations.insert(name.clone(), relation.clone()),
+                Change::Dropped => next.relations.remove(name),
+            };
+        }
+        next
+    }
+}
+
+/// The chain of generations in a store, with the newest one seen in memory.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    store: Arc<dyn ObjectStore>,
+    newest: RwLock<Arc<Generation>>,
+}
+
+impl Chain {
+    /// Reads the chain from its last checkpoint on.
+    pub(crate) async fn open(store: Arc<dyn ObjectStore>) -> Result<Self> {
+        let newest = read_newest(store.as_ref()).await?;
+        Ok(Self { store, newest: RwLock::new(Arc::new(newest)) })
+    }
+
+    /// The newest published state, other processes' publishes included. Costs one look for the next document.
+    pub(crate) async fn newest(&self) -> Result<Arc<Generation>> {
+        loop {
+            let known = self.known();
+            let Some(document) = read(self.store.as_ref(), known.number + 1).await? else {
+                return Ok(known);
+            };
+            self.advance(known.after(&document.changes));
+        }
+    }
+
+    /// Appends one generation. `changes` is asked again, with the state it builds on, whenever another writer was faster.
+    pub(crate) async fn publish(
+        &self,
+        mut changes: impl FnMut(&Generation) -> Result<BTreeMap<Name, Change>>,
+    ) -> Result<Arc<Generation>> {
+        const TRIES_MAX: u32 = 1000;
+        for _ in 0..TRIES_MAX {
+            let before = self.newest().await?;
+            let changes = changes(&before)?;
+            if changes.is_empty() {
+                return Ok(before);
+            }
+            let after = before.after(&changes);
+            let state = after.number.is_multiple_of(CHECKPOINT_EVERY).then(|| after.relations.clone());
+            let document = Document { generation: after.number, changes, state };
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let payload = PutPayload::from(serde_json::to_vec(&document)?);
+            match self.store.put_opts(&location(after.number), payload, options).await {
+                Ok(_) => {
+                    self.advance(after);
+                    return Ok(self.known());
+                }
+                Err(object_store::Error::AlreadyExists { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(Kind::Serialization, "other writers were faster every time").hint("run the statement again"))
+    }
+
+    fn known(&self) -> Arc<Generation> {
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn advance(&self, next: Generation) {
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        if next.number > newest.number {
+            *newest = Arc::new(next);
+        }
+    }
+}
+
+fn location(number: u64) -> Path {
+    Path::from(format!("{FOLDER}/{number:020}.json"))
+}
+
+async fn read(store: &dyn ObjectStore, number: u64) -> Result<Option<Document>> {
+    let bytes = match store.get(&location(number)).await {
+        Ok(found) => found.bytes().await?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match serde_json::from_slice::<Document>(&bytes) {
+        Ok(document) if document.generation == number => Ok(Some(document)),
+        _ => Err(Error::new(Kind::DataCorrupted, format!("generation {number} of the publish log is damaged"))
+            .detail(format!("file: {}", location(number)))),
+    }
+}
+
+async fn read_newest(store: &dyn ObjectStore) -> Result<Generation> {
+    let listed: Vec<_> = store.list(Some(&Path::from(FOLDER))).try_collect().await?;
+    let number = |file: &object_store::ObjectMeta| -> Option<u64> {
+        file.location.filename()?.strip_suffix(".json")?.parse().ok()
+    };
+    let newest = listed.iter().filter_map(number).max().unwrap_or(0);
+    let mut state = Generation::default();
+    let checkpoint = newest - newest % CHECKPOINT_EVERY;
+    if checkpoint > 0
+        && let Some(Document { state: Some(relations), .. }) = read(store, checkpoint).await?
+    {
+        state = Generation { number: checkpoint, relations };
+    }
+    while state.number < newest {
+        let Some(document) = read(store, state.number + 1).await? else {
+            return Err(Error::new(
+                Kind::DataCorrupted,
+                format!("generation {} of the publish log is missing", state.number + 1),
+            ));
+        };
+        state = state.after(&document.changes);
+    }
+    Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn table(version: u64) -> Relation {
+        Relation::Table(TableDef { path: "public/t".into(), version })
+    }
+
+    fn set(table_name: &str, version: u64) -> BTreeMap<Name, Change> {
+        BTreeMap::from([(Name::new("public", table_name), Change::Set(table(version)))])
+    }
+
+    /// A second process sees each publish, whole, and a reopened chain is the chain.
+    #[tokio::test]
+    async fn publishes_are_seen_everywhere_and_survive_reopening() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let writer = Chain::open(Arc::clone(&store)).await.unwrap();
+        let reader = Chain::open(Arc::clone(&store)).await.unwrap();
+        for version in 1..=100 {
+            writer.publish(|_| Ok(set("a", version))).await.unwrap();
+        }
+        let mut both = set("b", 7);
+        both.insert(Name::new("public", "a"), Change::Dropped);
+        writer.publish(|_| Ok(both.clone())).await.unwrap();
+        let seen = reader.newest().await.unwrap();
+        assert_eq!(seen.number, 101);
+        assert_eq!(seen.relations, BTreeMap::from([(Name::new("public", "b"), table(7))]));
+        assert_eq!(*Chain::open(store).await.unwrap().newest().await.unwrap(), *seen);
+    }
+
+    /// Two writers with stale views both land, on top of each other.
+    #[tokio::test]
+    async fn stale_writers_retry_on_the_newest_state() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let (one, two) = (Chain::open(Arc::clone(&store)).await.unwrap(), Chain::open(store).await.unwrap());
+        let bump = |state: &Generation| {
+            let version = state.table(&Name::new("public", "n")).map_or(0, |t| t.version);
+            Ok(set("n", version + 1))
+        };
+        for _ in 0..10 {
+            one.publish(bump).await.unwrap();
+            two.publish(bump).await.unwrap();
+        }
+        assert_eq!(one.newest().await.unwrap().table(&Name::new("public", "n")).unwrap().version, 20);
+    }
+}

@@ -1,0 +1,169 @@
+//! Several tables changed as one: finished by whoever finds the group, or never begun.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use super::generation::{Change, Generation, Name, Relation, TableDef};
+use super::table::{CommitMode, Committed};
+use super::warehouse::Warehouse;
+use super::writer::WrittenFile;
+use crate::error::{Error, Kind, Result};
+
+const FOLDER: &str = "_clientele/pending";
+
+/// Files for one table, written and synced, waiting to be committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableChange {
+    /// The table's name.
+    pub name: Name,
+    /// Its folder; for a table that this group creates, the folder it was created in.
+    pub path: String,
+    /// What to add.
+    pub files: Vec<WrittenFile>,
+    /// Whether `files` take the place of what is there.
+    pub replace: bool,
+    /// Whether the name must still be free.
+    pub is_new: bool,
+    /// Ids of the loads in it; a table takes each only once.
+    pub load_ids: Vec<String>,
+}
+
+/// Changes that become visible in one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Tables that get files.
+    pub tables: Vec<TableChange>,
+    /// Names that change otherwise: views, graphs, drops.
+    pub names: BTreeMap<Name, Change>,
+}
+
+/// What came of publishing a group.
+#[derive(Debug)]
+pub enum Published {
+    /// It is visible from this generation on.
+    At(Arc<Generation>),
+    /// Another process has loaded this id in the meantime; nothing of the group was published.
+    AlreadyLoaded(String),
+}
+
+impl Warehouse {
+    /// Commits and publishes a group. On return it is durable and visible, all of it.
+    pub async fn publish(&self, group: Group) -> Result<Published> {
+        let names: BTreeSet<&Name> = group.tables.iter().map(|t| &t.name).collect();
+        self.finish_pending(Some(&names)).await?;
+        check(&group, self.newest().await?.as_ref())?;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        // A single table is atomic by itself: its own log has the commit or not.
+        let needs_intent = group.tables.len() > 1 || (!group.tables.is_empty() && !group.names.is_empty());
+        if needs_intent {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let payload = PutPayload::from(serde_json::to_vec(&group)?);
+            self.store().put_opts(&location(&id), payload, options).await?;
+        }
+        let published = self.finish(&id, &group).await;
+        if needs_intent && !matches!(&published, Err(error) if is_passing(error)) {
+            self.remove_pending(&id).await?;
+        }
+        published
+    }
+
+    /// Finishes groups that another process began and did not end; only those that touch `names`, when given.
+    pub(crate) async fn finish_pending(&self, names: Option<&BTreeSet<&Name>>) -> Result<()> {
+        let listed: Vec<_> = self.store().list(Some(&Path::from(FOLDER))).try_collect().await?;
+        for file in listed {
+            let Some(id) = file.location.filename().and_then(|f| f.strip_suffix(".json")).map(str::to_owned) else {
+                continue;
+            };
+            let bytes = match self.store().get(&file.location).await {
+                Ok(found) => found.bytes().await?,
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let group: Group = serde_json::from_slice(&bytes)?;
+            if names.is_some_and(|names| !group.tables.iter().any(|t| names.contains(&t.name))) {
+                continue;
+            }
+            match self.finish(&id, &group).await {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => return Err(error),
+                Err(error) => tracing::warn!(group = id, %error, "an unfinished group could not be finished"),
+            }
+            self.remove_pending(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits each table once, whoever else is at it, then publishes all of them in one generation.
+    async fn finish(&self, id: &str, group: &Group) -> Result<Published> {
+        let mut versions = BTreeMap::new();
+        for table in &group.tables {
+            let mut transactions = vec![format!("group:{id}")];
+            transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
+            let mode = if table.replace { CommitMode::Replace } else { CommitMode::Append };
+            match self.tables().commit(&table.path, &table.files, mode, &transactions).await? {
+                Committed::Version(version) => versions.insert(table.name.clone(), version),
+                Committed::Taken(id) => {
+                    let load = id.trim_start_matches("load:").to_owned();
+                    return Ok(Published::AlreadyLoaded(load));
+                }
+            };
+        }
+        let generation = self
+            .chain()
+            .publish(|state| {
+                check(group, state)?;
+                let mut changes = group.names.clone();
+                for table in &group.tables {
+                    let seen = state.table(&table.name).map_or(0, |t| t.version);
+                    let version = seen.max(versions[&table.name]);
+                    let def = TableDef { path: table.path.clone(), version };
+                    changes.insert(table.name.clone(), Change::Set(Relation::Table(def)));
+                }
+                Ok(changes)
+            })
+            .await?;
+        Ok(Published::At(generation))
+    }
+
+    async fn remove_pending(&self, id: &str) -> Result<()> {
+        match self.store().delete(&location(id)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Refuses a group whose tables were dropped, replaced or created by somebody else since it was prepared.
+fn check(group: &Group, state: &Generation) -> Result<()> {
+    for table in &group.tables {
+        match (state.relations.get(&table.name), table.is_new) {
+            (None, true) => {}
+            (Some(Relation::Table(def)), _) if def.path == table.path => {}
+            (Some(_), true) => {
+                return Err(Error::new(Kind::DuplicateTable, format!("relation \"{}\" already exists", table.name)));
+            }
+            (Some(_), false) => {
+                return Err(Error::new(Kind::Serialization, format!("relation \"{}\" was replaced meanwhile", table.name))
+                    .hint("run the statement again"));
+            }
+            (None, false) => {
+                return Err(Error::new(Kind::UndefinedTable, format!("relation \"{}\" was dropped meanwhile", table.name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether trying the same group again later could succeed.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Io | Kind::DiskFull | Kind::Serialization)
+}
+
+fn location(id: &str) -> Path {
+    Path::from(format!("{FOLDER}/{id}.json"))
+}

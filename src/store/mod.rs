@@ -1,0 +1,32 @@
+//! The warehouse on disk: what is stored where, and how it changes without ever being half changed.
+//!
+//! ```text
+//! <dir>/_clientele/warehouse.json          format version, identity of the warehouse
+//! <dir>/_clientele/secret.key              key of the identifier hashes, 0600
+//! <dir>/_clientele/users.json              SCRAM verifiers, 0600
+//! <dir>/_clientele/generations/<n>.json    the publish log: what changed with generation n
+//! <dir>/_clientele/pending/<id>.json       a group of commits that must be finished or was never begun
+//! <dir>/<schema>/<table>/                  one Delta table: _delta_log/*.json and Parquet files
+//! ```
+//!
+//! A reader takes one generation and sees, for every table, the Delta version recorded there. A writer commits to the
+//! tables' own logs first and then appends one generation: that append is the only moment at which anything becomes
+//! visible. Only this room touches object_store and Delta.
+
+mod generation;
+mod group;
+mod local;
+pub mod system;
+mod table;
+mod types;
+mod users;
+mod warehouse;
+mod writer;
+
+pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
+pub use group::{Group, Published, TableChange};
+pub use table::{FileEntry, TableSnapshot};
+pub use types::{same_layout, stored_schema, stored_type};
+pub use users::{User, Users, Verifier};
+pub use warehouse::{DATA_URL, Warehouse};
+pub use writer::{TableWriter, WrittenFile};

@@ -1,0 +1,262 @@
+//! A warehouse folder: opened, created, and the way to everything in it.
+
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::generation::{Chain, Change, Generation, Name, Relation};
+use super::local::SyncedStore;
+use super::table::{TableSnapshot, Tables};
+use super::users::write_private;
+use super::writer::TableWriter;
+use crate::error::{Error, Kind, Result};
+
+/// Under this URL the engine reads the warehouse's files; no other URL resolves.
+pub const DATA_URL: &str = "warehouse://data/";
+
+const MARKER: &str = "_clientele/warehouse.json";
+const KEY_FILE: &str = "_clientele/secret.key";
+
+/// Version of the folder's layout that this program writes.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+    id: String,
+    created_by: String,
+}
+
+/// An open warehouse. Any number of processes may hold the same one.
+#[derive(Debug)]
+pub struct Warehouse {
+    dir: PathBuf,
+    store: Arc<dyn ObjectStore>,
+    tables: Tables,
+    chain: Chain,
+    key: [u8; 32],
+}
+
+impl Warehouse {
+    /// Opens the warehouse in `dir`, or makes one there when the folder is missing or empty.
+    pub async fn open_or_create(dir: &FsPath) -> Result<Self> {
+        if !dir.join(MARKER).exists() {
+            create(dir)?;
+        }
+        Self::open(dir).await
+    }
+
+    /// Opens the warehouse in `dir`, and finishes what a killed process left half done.
+    pub async fn open(dir: &FsPath) -> Result<Self> {
+        let shown = dir.display();
+        let marker = match std::fs::read(dir.join(MARKER)) {
+            Ok(bytes) => serde_json::from_slice::<Marker>(&bytes).map_err(|_| {
+                Error::new(Kind::DataCorrupted, format!("{shown}/{MARKER} is damaged"))
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::new(Kind::UndefinedFile, format!("there is no warehouse in {shown}"))
+                    .hint("clientele load and clientele serve create one; --dir names another folder"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if marker.format > FORMAT {
+            return Err(Error::new(
+                Kind::NotSupported,
+                format!("the warehouse in {shown} has format {}, this program knows up to {FORMAT}", marker.format),
+            )
+            .hint(format!("it was made by {}; use that version or a newer one", marker.created_by)));
+        }
+        let key = read_key(&dir.join(KEY_FILE))?;
+        let dir = dir.canonicalize()?;
+        let root_store: Arc<dyn ObjectStore> = Arc::new(SyncedStore::new());
+        let prefix = Path::from_absolute_path(&dir).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
+        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root_store), prefix));
+        let url = Url::from_directory_path(&dir)
+            .map_err(|()| Error::new(Kind::Io, format!("{shown} is no absolute path")))?;
+        let tables = Tables::new(root_store, url);
+        let chain = Chain::open(Arc::clone(&store)).await?;
+        let warehouse = Self { dir, store, tables, chain, key };
+        warehouse.finish_pending(None).await?;
+        Ok(warehouse)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &FsPath {
+        &self.dir
+    }
+
+    /// The store whose root is the warehouse, for the engine's scans.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Key of the identifier hashes; it never leaves the process.
+    pub fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The newest published state.
+    pub async fn newest(&self) -> Result<Arc<Generation>> {
+        self.chain.newest().await
+    }
+
+    /// What `path` held at `version`.
+    pub async fn snapshot(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
+        self.tables.snapshot(path, version).await
+    }
+
+    /// The ids among `load_ids` that the table in `path` has taken already.
+    pub async fn already_loaded(&self, path: &str, load_ids: &[String]) -> Result<Vec<String>> {
+        let transactions: Vec<String> = load_ids.iter().map(|id| format!("load:{id}")).collect();
+        let seen = self.tables.seen(path, &transactions).await?;
+        Ok(seen.into_iter().map(|id| id.trim_start_matches("load:").to_owned()).collect())
+    }
+
+    /// Makes the folder of a new table, unseen until a group with it is published, and gives its path.
+    pub async fn prepare_table(&self, name: &Name, schema: &Schema, personal: &[String]) -> Result<String> {
+        let plain = format!("{}/{}", folder_name(&name.schema), folder_name(&name.table));
+        let is_free = !self.tables.exists(&plain).await?;
+        let path = if is_free { plain } else { format!("{plain}-{}", uuid::Uuid::new_v4().simple()) };
+        self.tables.create(&path, schema, personal).await?;
+        Ok(path)
+    }
+
+    /// A writer of Parquet files into a table's folder.
+    pub fn writer(&self, path: &str, schema: SchemaRef, personal: &[String]) -> Result<TableWriter> {
+        TableWriter::new(Arc::clone(&self.store), path, schema, personal)
+    }
+
+    /// Publishes changes of names alone. `changes` sees the state it builds on and may refuse.
+    pub async fn publish_names(
+        &self,
+        changes: impl FnMut(&Generation) -> Result<std::collections::BTreeMap<Name, Change>>,
+    ) -> Result<Arc<Generation>> {
+        self.chain.publish(changes).await
+    }
+
+    /// Deletes the files of dropped tables that no name refers to.
+    pub async fn delete_dropped(&self, dropped: &[String]) -> Result<()> {
+        let newest = self.newest().await?;
+        let in_use = |path: &str| {
+            newest.relations.values().any(|r| matches!(r, Relation::Table(t) if t.path == path))
+        };
+        for path in dropped.iter().filter(|path| !in_use(path)) {
+            self.tables.forget(path);
+            let files = self.store.list(Some(&Path::from(path.as_str())));
+            let locations = Box::pin(futures::StreamExt::map(files, |f| f.map(|f| f.location)));
+            let deleted: Vec<_> = self.store.delete_stream(locations).try_collect().await?;
+            tracing::debug!(files = deleted.len(), "files of a dropped table deleted");
+            // Empty folders are only untidy.
+            let _ = std::fs::remove_dir_all(self.dir.join(path));
+        }
+        Ok(())
+    }
+
+    /// Removes files that were written for a commit which did not happen.
+    pub async fn discard(&self, path: &str, files: &[super::WrittenFile]) {
+        for file in files {
+            if let Err(error) = self.store.delete(&Path::from(format!("{path}/{}", file.name))).await {
+                tracing::warn!(%error, "a file without a commit could not be removed");
+            }
+        }
+    }
+}
+
+/// A name as a folder: what is unusual in a path is written as its code, so names never collide or climb.
+fn folder_name(name: &str) -> String {
+    let mut folder = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' {
+            folder.push(c);
+        } else {
+            folder.push_str(&format!("-{:x}-", u32::from(c)));
+        }
+    }
+    if folder.starts_with('_') { format!("-5f-{}", &folder[1..]) } else { folder }
+}
+
+fn create(dir: &FsPath) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let is_other = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.map_or(true, |e| !matches!(e.file_name().to_str(), Some("_clientele" | "clientele.toml")))
+    };
+    if std::fs::read_dir(dir)?.any(is_other) {
+        return Err(Error::new(
+            Kind::WrongObjectType,
+            format!("{} holds other files and is no warehouse", dir.display()),
+        )
+        .hint("name an empty or new folder with --dir"));
+    }
+    std::fs::create_dir_all(dir.join("_clientele"))?;
+    let mut key = [0u8; 32];
+    getrandom::fill(&mut key).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+    if !dir.join(KEY_FILE).exists() {
+        write_private(&dir.join(KEY_FILE), blake3::Hash::from_bytes(key).to_hex().as_bytes())?;
+    }
+    let marker = Marker {
+        format: FORMAT,
+        id: uuid::Uuid::new_v4().to_string(),
+        created_by: concat!("clientele ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    // The marker comes last: with it the warehouse exists.
+    write_private(&dir.join(MARKER), &serde_json::to_vec_pretty(&marker)?)
+}
+
+fn read_key(path: &FsPath) -> Result<[u8; 32]> {
+    let damaged = || {
+        Error::new(Kind::DataCorrupted, format!("{} is missing or damaged", path.display()))
+            .hint("restore it from a backup: without it identities would be computed anew under other ids")
+    };
+    let text = std::fs::read_to_string(path).map_err(|_| damaged())?;
+    let hash = blake3::Hash::from_hex(text.trim()).map_err(|_| damaged())?;
+    Ok(*hash.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_different_names_differ_and_stay_inside() {
+        assert_eq!(folder_name("orders"), "orders");
+        assert_eq!(folder_name("../x"), "-2e--2e--2f-x");
+        assert_eq!(folder_name("_delta_log"), "-5f-delta_log");
+        assert_ne!(folder_name("A"), folder_name("a"));
+        assert_eq!(folder_name("客户"), "-5ba2--6237-");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_newer_format_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        Warehouse::open_or_create(dir.path()).await.unwrap();
+        let marker = dir.path().join(MARKER);
+        let text = std::fs::read_to_string(&marker).unwrap().replace("\"format\": 1", "\"format\": 9");
+        std::fs::write(&marker, text).unwrap();
+        let error = Warehouse::open(dir.path()).await.unwrap_err();
+        assert!(error.message().contains("has format 9, this program knows up to 1"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_of_other_things_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("letter.txt"), "x").unwrap();
+        let error = Warehouse::open_or_create(dir.path()).await.unwrap_err();
+        assert_eq!(error.sqlstate(), "42809");
+        assert!(!dir.path().join("_clientele").exists());
+    }
+}

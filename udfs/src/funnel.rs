@@ -1,0 +1,10 @@
+//! How far a customer got, in order, and who came back.
+//!
+//! The semantics are those of `exact` mode: the best chain of each customer, the same for any order of rows,
+//! any partitioning and any number of merges.
+
+mod chain;
+pub mod funnel_path;
+pub mod retention;
+mod state;
+pub mod window_funnel;

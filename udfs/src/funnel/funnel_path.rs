@@ -1,0 +1,94 @@
+//! `funnel_path(window, 'mode', time, condition, ...)`: how far one customer got, and when.
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::Result;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility,
+};
+
+use super::state::{Answer, FunnelSpec, Touches, coerce, path_type, state_fields};
+use crate::one_group::OneGroup;
+
+const NAME: &str = "funnel_path";
+
+/// The winning attempt of a customer: a struct of `level` INT and `times`, the instants of its steps.
+///
+/// Arguments, modes, ties, NULL rules and errors are those of [`WindowFunnel`](super::window_funnel::WindowFunnel), and
+/// `level` is its answer. `times` has one element a step reached, in the type of `time`. Of the chains that reach the
+/// deepest step the one that reached it first wins; of those, the one that started last. Memory is 16 bytes for each
+/// row and step it satisfies.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct FunnelPath {
+    signature: Signature,
+}
+
+impl FunnelPath {
+    /// The function, ready to be registered.
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl Default for FunnelPath {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AggregateUDFImpl for FunnelPath {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        coerce(NAME, arg_types)
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        Ok(path_type(&coerce(NAME, arg_types)?[2]))
+    }
+
+    fn is_nullable(&self) -> bool {
+        false
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(state_fields(args.name))
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(OneGroup::new(self.create_groups_accumulator(args)?)))
+    }
+
+    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(
+        &self,
+        args: AccumulatorArgs,
+    ) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(Touches::new(FunnelSpec::from_args(NAME, &args)?, Answer::Path)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::AggregateCase;
+
+    #[test]
+    fn states_merge() {
+        AggregateCase::new("funnel_path(INTERVAL '3 seconds', 'default', at, k = 1, k = 2, k = 3)")
+            .agrees_however_it_is_run();
+    }
+}

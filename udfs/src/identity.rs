@@ -1,0 +1,9 @@
+//! Cleaning of identifiers: what two spellings have in common, and why a value is no identifier.
+
+pub mod id_reject_reason;
+pub mod norm_email;
+pub mod norm_id;
+pub mod norm_phone;
+mod text;
+
+pub use norm_id::{Reject, clean};

@@ -1,0 +1,107 @@
+//! `norm_email(text)`: one spelling for every email address.
+
+use arrow::datatypes::DataType;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+};
+
+use super::norm_id::Reject;
+use super::text::{fold, is_null_word, map_text};
+
+/// The address in lower case, with full-width characters folded and outer blanks removed.
+///
+/// Dots and plus tags are kept, because only some providers ignore them. NULL for an empty or null word, a placeholder
+/// (`test@test.com`, anything at `example.com`) and what is not `name@domain.tld`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct NormEmail {
+    signature: Signature,
+}
+
+impl NormEmail {
+    /// The function, ready to be registered.
+    pub fn new() -> Self {
+        Self { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+    }
+}
+
+impl Default for NormEmail {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ScalarUDFImpl for NormEmail {
+    fn name(&self) -> &str {
+        "norm_email"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        map_text(&args, |text| clean_email(text).ok())
+    }
+}
+
+pub(crate) fn clean_email(raw: &str) -> Result<String, Reject> {
+    let folded = fold(raw);
+    if is_null_word(&folded) {
+        return Err(Reject::Null);
+    }
+    let email = folded.to_lowercase();
+    let Some((name, domain)) = email.rsplit_once('@') else {
+        return Err(Reject::Invalid);
+    };
+    if is_null_word(name) || matches!(name, "test" | "noreply" | "no-reply") || is_reserved(domain) {
+        return Err(Reject::Placeholder);
+    }
+    let is_well_formed = !name.is_empty()
+        && email.len() <= 254
+        && !email.contains(|c: char| c.is_whitespace() || c.is_control())
+        && !name.contains(['@', ',', ';', '<', '>', '"'])
+        && is_domain(domain);
+    if is_well_formed { Ok(email) } else { Err(Reject::Invalid) }
+}
+
+/// Domains that no person's mail arrives at (RFC 2606, and the two that forms are tested with).
+fn is_reserved(domain: &str) -> bool {
+    matches!(domain, "example.com" | "example.net" | "example.org" | "test.com" | "email.com")
+        || domain.ends_with(".invalid")
+        || domain.ends_with(".test")
+}
+
+fn is_domain(domain: &str) -> bool {
+    let label = |l: &str| {
+        !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.chars().all(|c| c.is_alphanumeric() || c == '-')
+    };
+    let top = domain.rsplit('.').next().unwrap_or("");
+    domain.contains('.') && domain.split('.').all(label) && top.len() >= 2 && !top.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_address_agree() {
+        for spelling in ["Li.Lei+shop@QQ.com", " li.lei+shop@qq.com ", "li.lei+shop＠qq．com"] {
+            assert_eq!(clean_email(spelling).as_deref(), Ok("li.lei+shop@qq.com"), "{spelling:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_a_reason() {
+        assert_eq!(clean_email("none"), Err(Reject::Null));
+        assert_eq!(clean_email("test@test.com"), Err(Reject::Placeholder));
+        assert_eq!(clean_email("null@qq.com"), Err(Reject::Placeholder));
+        for bad in ["a@b", "a.qq.com", "@qq.com", "a b@qq.com", "a@@qq.com", "a@qq..com", "a@1.2.3.4"] {
+            assert_eq!(clean_email(bad), Err(Reject::Invalid), "{bad:?}");
+        }
+    }
+}

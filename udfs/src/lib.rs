@@ -1,0 +1,97 @@
+//! Customer analytics as DataFusion functions: the kernels of `clientele`, usable by any DataFusion program.
+//!
+//! Nothing here opens a file, reads a clock or talks to a network. Each function lives in a file of its own,
+//! named as the function; the lists below are the only register.
+//!
+//! - [`funnel`]: how far a customer got, and who came back (`window_funnel`, `funnel_path`, `retention`)
+//! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
+//! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
+//! - [`time`]: calendar periods of a time zone (`local_date`, `period_index`, `period_start`)
+//!
+//! ```
+//! use datafusion::prelude::SessionContext;
+//! let ctx = SessionContext::new();
+//! clientele_udfs::register_all(&ctx);
+//! ```
+
+mod error;
+pub mod funnel;
+pub mod identity;
+mod one_group;
+pub mod time;
+pub mod value;
+
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::prelude::SessionContext;
+
+pub use error::BadArgument;
+
+/// Every scalar function.
+pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
+    vec![
+        Arc::new(ScalarUDF::from(identity::norm_phone::NormPhone::new())),
+        Arc::new(ScalarUDF::from(identity::norm_email::NormEmail::new())),
+        Arc::new(ScalarUDF::from(identity::norm_id::NormId::new())),
+        Arc::new(ScalarUDF::from(identity::id_reject_reason::IdRejectReason::new())),
+        Arc::new(ScalarUDF::from(time::local_date::LocalDate::new())),
+        Arc::new(ScalarUDF::from(time::period_index::PeriodIndex::new())),
+        Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),
+        Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),
+        Arc::new(ScalarUDF::from(value::score_fixed::ScoreFixed::new())),
+    ]
+}
+
+/// Every aggregate function.
+pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
+    vec![
+        Arc::new(AggregateUDF::from(funnel::window_funnel::WindowFunnel::new())),
+        Arc::new(AggregateUDF::from(funnel::funnel_path::FunnelPath::new())),
+        Arc::new(AggregateUDF::from(funnel::retention::Retention::new())),
+    ]
+}
+
+/// Every window function.
+pub fn all_udwfs() -> Vec<Arc<WindowUDF>> {
+    vec![Arc::new(WindowUDF::from(value::quantile_score::QuantileScore::new()))]
+}
+
+/// Registers every function of this crate on `ctx`.
+pub fn register_all(ctx: &SessionContext) {
+    for udf in all_udfs() {
+        ctx.register_udf(udf.as_ref().clone());
+    }
+    for udaf in all_udafs() {
+        ctx.register_udaf(udaf.as_ref().clone());
+    }
+    for udwf in all_udwfs() {
+        ctx.register_udwf(udwf.as_ref().clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Two functions under one name would silently replace each other at registration.
+    #[test]
+    fn names_and_aliases_never_collide() {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let scalar = all_udfs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
+        let aggregate = all_udafs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
+        let window = all_udwfs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
+        for (name, aliases) in scalar.chain(aggregate).chain(window) {
+            for spelling in std::iter::once(name).chain(aliases) {
+                *seen.entry(spelling).or_default() += 1;
+            }
+        }
+        let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(twice.is_empty(), "registered more than once: {twice:?}");
+    }
+}

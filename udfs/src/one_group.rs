@@ -1,0 +1,74 @@
+//! An [`Accumulator`] made from any [`GroupsAccumulator`], so that each aggregate is written once.
+
+use std::fmt;
+use std::sync::Mutex;
+
+use arrow::array::ArrayRef;
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
+
+/// Runs a grouped state with a single group.
+pub(crate) struct OneGroup {
+    // `Accumulator` asks for Sync, `GroupsAccumulator` does not promise it; every method has `&mut self`.
+    grouped: Mutex<Box<dyn GroupsAccumulator>>,
+    zeros: Vec<usize>,
+}
+
+impl OneGroup {
+    /// An ungrouped accumulator over `grouped`, with its single group present from the start.
+    pub(crate) fn new(grouped: Box<dyn GroupsAccumulator>) -> Self {
+        Self { grouped: Mutex::new(grouped), zeros: Vec::new() }
+    }
+
+    fn zeros(&mut self, len: usize) -> Vec<usize> {
+        let mut zeros = std::mem::take(&mut self.zeros);
+        zeros.clear();
+        zeros.resize(len, 0);
+        zeros
+    }
+
+    fn state_mut(&mut self) -> &mut Box<dyn GroupsAccumulator> {
+        self.grouped.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for OneGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OneGroup")
+    }
+}
+
+impl Accumulator for OneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let zeros = self.zeros(values.first().map_or(0, |v| v.len()));
+        self.state_mut().update_batch(values, &zeros, None, 1)?;
+        self.zeros = zeros;
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        // A group that never saw a row must exist before it can be emitted.
+        self.state_mut().merge_batch(&[], &[], 1)?;
+        let array = self.state_mut().evaluate(EmitTo::All)?;
+        ScalarValue::try_from_array(&array, 0)
+    }
+
+    fn size(&self) -> usize {
+        let grouped = self.grouped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        size_of_val(self) + grouped.size() + self.zeros.capacity() * size_of::<usize>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.state_mut().merge_batch(&[], &[], 1)?;
+        let arrays = self.state_mut().state(EmitTo::All)?;
+        arrays.iter().map(|array| ScalarValue::try_from_array(array, 0)).collect()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let zeros = self.zeros(states.first().map_or(0, |s| s.len()));
+        self.state_mut().merge_batch(states, &zeros, 1)?;
+        self.zeros = zeros;
+        Ok(())
+    }
+}

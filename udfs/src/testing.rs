@@ -1,0 +1,112 @@
+//! Runs one aggregate every way the engine can, and demands one answer.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::util::pretty::pretty_format_batches;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+/// An aggregate over the columns `k` INT (1 to 5, or NULL) and `at` TIMESTAMP of random customers.
+pub(crate) struct AggregateCase {
+    aggregate: &'static str,
+}
+
+/// One way to run the query.
+struct Way {
+    partitions: usize,
+    batch_rows: usize,
+    reversed: bool,
+}
+
+impl AggregateCase {
+    pub(crate) fn new(aggregate: &'static str) -> Self {
+        Self { aggregate }
+    }
+
+    /// Whole, in batches, merged from partitions, shuffled, filtered, and ungrouped.
+    pub(crate) fn agrees_however_it_is_run(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let grouped = format!(
+            "SELECT customer, {agg} AS a, {agg} FILTER (WHERE kept) AS f FROM t GROUP BY customer ORDER BY customer",
+            agg = self.aggregate
+        );
+        let expected = runtime.block_on(run(&grouped, &Way { partitions: 1, batch_rows: 100_000, reversed: false }));
+        for (partitions, batch_rows) in [(1, 1), (1, 7), (2, 3), (7, 64), (64, 2)] {
+            for reversed in [false, true] {
+                let way = Way { partitions, batch_rows, reversed };
+                assert_eq!(
+                    runtime.block_on(run(&grouped, &way)),
+                    expected,
+                    "{} with {partitions} partitions of batches of {batch_rows}, reversed: {reversed}",
+                    self.aggregate
+                );
+            }
+        }
+        let one = |customer: i32| {
+            format!("SELECT {customer} AS customer, {} AS a FROM t WHERE customer = {customer}", self.aggregate)
+        };
+        let way = Way { partitions: 3, batch_rows: 5, reversed: false };
+        for customer in 0..5 {
+            let grouped = format!("SELECT customer, a FROM ({grouped}) WHERE customer = {customer}");
+            let expected = runtime.block_on(run(&grouped, &way));
+            assert_eq!(runtime.block_on(run(&one(customer), &way)), expected, "ungrouped, customer {customer}");
+        }
+        // A customer without rows has an answer too.
+        runtime.block_on(run(&one(-1), &way));
+    }
+}
+
+async fn run(sql: &str, way: &Way) -> String {
+    let config = SessionConfig::new().with_target_partitions(way.partitions).with_batch_size(way.batch_rows.max(2));
+    let ctx = SessionContext::new_with_config(config);
+    crate::register_all(&ctx);
+    let batches = rows(way);
+    let schema = batches[0].schema();
+    let mut partitions = vec![Vec::new(); way.partitions];
+    for (i, batch) in batches.into_iter().enumerate() {
+        partitions[i % way.partitions].push(batch);
+    }
+    ctx.register_table("t", Arc::new(MemTable::try_new(schema, partitions).unwrap())).unwrap();
+    let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+    pretty_format_batches(&batches).unwrap().to_string()
+}
+
+/// 600 rows of 40 customers from a fixed generator, cut into batches.
+fn rows(way: &Way) -> Vec<RecordBatch> {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let mut rows: Vec<(i32, Option<i32>, Option<i64>, bool)> = (0..600)
+        .map(|_| {
+            let k = (next(10) > 0).then(|| next(5) as i32 + 1);
+            let at = (next(20) > 0).then(|| next(8) as i64 * 500_000);
+            (next(40) as i32, k, at, next(3) > 0)
+        })
+        .collect();
+    if way.reversed {
+        rows.reverse();
+    }
+    rows.chunks(way.batch_rows).map(batch).collect()
+}
+
+fn batch(rows: &[(i32, Option<i32>, Option<i64>, bool)]) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("customer", DataType::Int32, false),
+        Field::new("k", DataType::Int32, true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("kept", DataType::Boolean, false),
+    ]));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.0))),
+        Arc::new(rows.iter().map(|r| r.1).collect::<Int32Array>()),
+        Arc::new(rows.iter().map(|r| r.2).collect::<TimestampMicrosecondArray>()),
+        Arc::new(arrow::array::BooleanArray::from_iter(rows.iter().map(|r| Some(r.3)))),
+    ];
+    RecordBatch::try_new(schema, columns).unwrap()
+}
