@@ -25,8 +25,6 @@ pub struct Config {
     pub memory: Memory,
     /// Where files may be loaded from and how strict loading is.
     pub load: Load,
-    /// Where COPY TO may write.
-    pub export: Export,
     /// Health and metrics over HTTP.
     pub http: Http,
     /// Logs.
@@ -105,14 +103,6 @@ impl Default for Load {
     fn default() -> Self {
         Self { roots: Vec::new(), max_bad: "1%".to_owned() }
     }
-}
-
-/// `[export]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Export {
-    /// Folders below which `COPY ... TO 'path'` may write. None by default.
-    pub roots: Vec<PathBuf>,
 }
 
 /// `[http]`

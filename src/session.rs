@@ -207,6 +207,7 @@ impl Session {
             state,
             pinned,
             relation_planners: vec![Arc::new(Analytics::new(defaults))],
+            view_planners: vec![Arc::new(Analytics::new(Defaults { as_of: None, timezone: "UTC".to_owned() }))],
             views_open: Mutex::default(),
         })
     }
@@ -229,6 +230,8 @@ pub struct Planning {
     state: SessionState,
     pinned: Arc<Pinned>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    /// Within a view the session's settings do not count: those that matter were folded in when it was made.
+    view_planners: Vec<Arc<dyn RelationPlanner>>,
     /// Views that are being planned, so that one that reads itself is found out.
     views_open: Mutex<Vec<String>>,
 }
@@ -373,7 +376,8 @@ impl ContextProvider for Planning {
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        &self.relation_planners
+        let is_in_view = !self.views_open.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if is_in_view { &self.view_planners } else { &self.relation_planners }
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

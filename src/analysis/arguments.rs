@@ -26,9 +26,15 @@ impl Arguments {
         (!is_null(expr)).then(|| expr.clone())
     }
 
+    /// The argument, unless it is a parameter without a value yet: then the statement is only being described, and the
+    /// columns of a report do not depend on values.
+    fn bound(&mut self, name: &'static str) -> Option<Expr> {
+        self.expression(name).filter(|expr| !is_placeholder(expr))
+    }
+
     /// A text constant.
     pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>> {
-        let Some(expr) = self.expression(name) else { return Ok(None) };
+        let Some(expr) = self.bound(name) else { return Ok(None) };
         match text_of(&expr) {
             Some(text) => Ok(Some(text)),
             None => Err(self.wrong(name, &expr, "a text in single quotes")),
@@ -46,6 +52,9 @@ impl Arguments {
     /// A text, or an array of texts.
     pub(super) fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>> {
         let Some(expr) = self.expression(name) else { return Ok(None) };
+        if is_placeholder(&expr) {
+            return Ok(Some(vec!["?".to_owned()]));
+        }
         let elements = match &expr {
             Expr::Array(Array { elem, .. }) => elem.iter().map(text_of).collect(),
             other => text_of(other).map(|text| vec![text]),
@@ -58,7 +67,7 @@ impl Arguments {
 
     /// A whole number within a range.
     pub(super) fn number(&mut self, name: &'static str, range: std::ops::RangeInclusive<i64>) -> Result<Option<i64>> {
-        let Some(expr) = self.expression(name) else { return Ok(None) };
+        let Some(expr) = self.bound(name) else { return Ok(None) };
         match number_of(&expr) {
             Some(number) if range.contains(&number) => Ok(Some(number)),
             _ => Err(self.wrong(name, &expr, &format!("a whole number from {} to {}", range.start(), range.end()))),
@@ -85,6 +94,14 @@ impl Arguments {
 
     fn wrong(&self, name: &str, expr: &Expr, allowed: &str) -> Error {
         misuse(self.function, format!("{name} => {expr}: {allowed} is needed"))
+    }
+}
+
+fn is_placeholder(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(value.value, Value::Placeholder(_)),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => is_placeholder(expr),
+        _ => false,
     }
 }
 

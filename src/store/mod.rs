@@ -16,6 +16,7 @@
 mod generation;
 mod group;
 mod local;
+mod reader;
 pub mod system;
 mod table;
 mod types;

@@ -1,0 +1,99 @@
+//! CREATE TABLE, with the PERSONAL mark that PostgreSQL's grammar has not.
+
+use datafusion::sql::sqlparser::ast::{self, ColumnOption};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::statement::Statement;
+use crate::dialect::parse_statement;
+use crate::error::{Error, Kind, Result};
+
+/// CREATE TABLE, and which columns it marks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTable {
+    /// The statement without the marks.
+    pub table: ast::CreateTable,
+    /// Columns marked PERSONAL.
+    pub personal: Vec<String>,
+}
+
+/// Takes the PERSONAL marks out of a CREATE TABLE and reads the rest.
+pub(super) fn parse_create_table(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    let (tokens, personal) = without_marks(tokens);
+    let ast::Statement::CreateTable(table) = parse_statement(tokens)? else {
+        return Err(Error::new(Kind::Syntax, "syntax error in CREATE TABLE"));
+    };
+    if table.external || table.location.is_some() {
+        return Err(Error::not_supported("external tables are not supported: a query reads the warehouse and nothing else")
+            .hint("clientele load, or COPY ... FROM, brings a file in"));
+    }
+    if table.temporary || table.like.is_some() || table.clone.is_some() {
+        return Err(Error::not_supported("temporary tables and CREATE TABLE ... LIKE are not supported"));
+    }
+    for column in &table.columns {
+        for option in &column.options {
+            if !matches!(option.option, ColumnOption::Null | ColumnOption::Comment(_)) {
+                return Err(Error::not_supported(format!("column {}: {} is not supported", column.name, option.option))
+                    .detail("columns have a name, a type and PERSONAL; constraints and defaults are not kept")
+                    .hint("leave it out; sql/checks is the place for rules about data"));
+            }
+        }
+    }
+    if let Some(constraint) = table.constraints.first() {
+        return Err(Error::not_supported(format!("{constraint} is not supported: tables have no constraints")));
+    }
+    let is_query = table.query.is_some();
+    let create = Box::new(CreateTable { table, personal });
+    Ok(if is_query { Statement::CreateTableAs(create) } else { Statement::CreateTable(create) })
+}
+
+/// Within the column list, a bare word PERSONAL that is not a column's name is a mark of that column.
+fn without_marks(tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Vec<String>) {
+    let mut kept = Vec::with_capacity(tokens.len());
+    let mut personal = Vec::new();
+    let mut depth = 0;
+    let mut column: Option<String> = None;
+    for token in tokens {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            Token::Comma if depth == 1 => column = None,
+            Token::Word(word) if depth == 1 => {
+                let is_bare = word.quote_style.is_none();
+                match &column {
+                    None => column = Some(if is_bare { word.value.to_lowercase() } else { word.value.clone() }),
+                    Some(name) if is_bare && word.value.eq_ignore_ascii_case("personal") => {
+                        personal.push(name.clone());
+                        continue;
+                    }
+                    Some(_) => {}
+                }
+            }
+            _ => {}
+        }
+        kept.push(token);
+    }
+    (kept, personal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::statement::parse;
+
+    #[test]
+    fn personal_is_a_mark_and_may_be_a_name() {
+        let sql = "CREATE TABLE t (id BIGINT, phone TEXT PERSONAL, personal NUMERIC(10, 2) personal)";
+        let Statement::CreateTable(create) = parse(sql).unwrap().remove(0).statement else { panic!("a table") };
+        assert_eq!(create.personal, ["phone", "personal"]);
+        assert_eq!(create.table.columns.len(), 3);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_refused() {
+        for sql in ["CREATE TABLE t (a INT PRIMARY KEY)", "CREATE TABLE t (a INT DEFAULT 1)", "CREATE TABLE t (a INT, UNIQUE (a))"] {
+            assert_eq!(parse(sql).unwrap_err().sqlstate(), "0A000", "{sql}");
+        }
+        let error = parse("CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'").unwrap_err();
+        assert_eq!(error.sqlstate(), "0A000");
+    }
+}

@@ -1,0 +1,624 @@
+//! Runs statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::planner::SqlToRel;
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Ident, ObjectName, ObjectType, Query, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+};
+use futures::StreamExt;
+
+use super::copy::{CopySource, CopyStatement, CopyTarget};
+use super::ddl::CreateTable;
+use super::parameters::{self, Described};
+use super::statement::{Parsed, Statement};
+use super::{Outcome, OutputColumn, output_columns, rewrite, volatile};
+use crate::catalog::DEFAULT_SCHEMA;
+use crate::config::MaxBad;
+use crate::error::{Error, Kind, Result};
+use crate::ingest::{self, LoadRequest, Silent, model};
+use crate::session::{Planning, Session};
+use crate::store::{Change, Group, Name, Relation, TableChange, ViewDef, stored_schema};
+use crate::{dialect, identity};
+
+/// Runs one statement, with `values` in the places of its parameters.
+pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Result<Outcome> {
+    match &parsed.statement {
+        Statement::Query(statement) => {
+            let mut statement = statement.as_ref().clone();
+            parameters::bind(&mut statement, values)?;
+            rows(session, statement, &parsed.text).await
+        }
+        Statement::Insert(insert) => {
+            let mut insert = insert.as_ref().clone();
+            parameters::bind(&mut insert, values)?;
+            insert_rows(session, insert, &parsed.text).await
+        }
+        Statement::CreateTable(create) => create_table(session, create, &parsed.text).await,
+        Statement::CreateTableAs(create) => create_table_as(session, create, &parsed.text).await,
+        Statement::CreateView(view) => create_view(session, view, &parsed.text).await,
+        Statement::CreateSchema(_) => Ok(Outcome::Done("CREATE SCHEMA".to_owned())),
+        Statement::Drop(statement) => drop_relations(session, statement).await,
+        Statement::Copy(copy) => run_copy(session, copy).await,
+        Statement::Graph(graph) => {
+            let engine = session.engine();
+            let tag = identity::execute(engine.warehouse(), graph).await?;
+            Ok(match tag.notice {
+                Some(notice) => Outcome::Noticed { tag: tag.tag, notice },
+                None => Outcome::Done(tag.tag),
+            })
+        }
+        Statement::Session(command) => Ok(Outcome::Session(command.clone())),
+    }
+}
+
+/// Says what a statement takes and gives, without running it. `declared` are the types the client gave.
+pub async fn describe(session: &Session, parsed: &Parsed, declared: &[Option<DataType>]) -> Result<Described> {
+    let statement = match &parsed.statement {
+        Statement::Query(statement) => statement.as_ref().clone(),
+        Statement::Insert(insert) => {
+            let types = parameters::hinted(insert.as_ref(), declared)?;
+            let types = insert_types(session, insert, types, &parsed.text).await?;
+            return Ok(Described { parameters: types, columns: None });
+        }
+        _ => return Ok(Described { parameters: vec![], columns: None }),
+    };
+    let types = parameters::hinted(&statement, declared)?;
+    let (plan, planning) = plan(session, statement, &parsed.text, &types).await?;
+    let found = plan.get_parameter_types()?;
+    let parameter = |(i, hint): (usize, &Option<DataType>)| {
+        let found = found.get(&format!("${}", i + 1)).cloned().flatten();
+        // What nothing tells is text, as in PostgreSQL.
+        hint.clone().or(found).filter(|t| !t.is_null()).map_or(DataType::Utf8, simple_type)
+    };
+    let parameters = types.iter().enumerate().map(parameter).collect();
+    let plan = planning.analyzed(&plan).unwrap_or(plan);
+    let columns = output_columns(&Arc::new(plan.schema().as_arrow().clone()));
+    Ok(Described { parameters, columns: Some(columns) })
+}
+
+/// Views and dictionaries are ways to keep text, not types that a client can give.
+fn simple_type(data_type: DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::Dictionary(_, value) => simple_type(*value),
+        DataType::UInt8 | DataType::Int8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        other => other,
+    }
+}
+
+async fn plan(
+    session: &Session,
+    mut statement: ast::Statement,
+    text: &str,
+    types: &[Option<DataType>],
+) -> Result<(LogicalPlan, Planning)> {
+    rewrite::rewrite(&mut statement)?;
+    let planning = session.planning(text).await?;
+    let plan = planning.plan(statement, parameters::fields(types))?;
+    Ok((plan, planning))
+}
+
+async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Result<Outcome> {
+    let tag = if matches!(statement, ast::Statement::Explain { .. }) { "EXPLAIN" } else { "SELECT" };
+    let (plan, planning) = plan(session, statement, text, &[]).await?;
+    let stream = planning.run(&plan).await?;
+    let columns = output_columns(&stream.schema());
+    Ok(Outcome::Rows { columns, stream, tag })
+}
+
+/// A name as it is stored: folded unless quoted.
+fn name_of(name: &ObjectName) -> Result<Name> {
+    let part = |i: usize| -> Option<String> {
+        let ident: &Ident = name.0.get(i)?.as_ident()?;
+        Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+    };
+    match name.0.len() {
+        1 => part(0).map(|table| Name::new(DEFAULT_SCHEMA, table)),
+        2 => part(0).zip(part(1)).map(|(schema, table)| Name::new(schema, table)),
+        3 => part(1).zip(part(2)).map(|(schema, table)| Name::new(schema, table)),
+        _ => None,
+    }
+    .ok_or_else(|| Error::new(Kind::Syntax, format!("{name} is not a table's name")))
+}
+
+fn refuse_reserved(name: &Name) -> Result<()> {
+    if ["system", "pg_catalog", "information_schema"].contains(&name.schema.as_str()) || name.schema.starts_with("pg_") {
+        return Err(Error::new(Kind::NotAllowed, format!("schema \"{}\" belongs to the warehouse", name.schema)));
+    }
+    if name.table.starts_with("pg_") && name.schema == DEFAULT_SCHEMA {
+        return Err(Error::new(Kind::NotAllowed, format!("\"{}\": names that begin with pg_ belong to the catalogue", name.table)));
+    }
+    Ok(())
+}
+
+async fn insert_types(
+    session: &Session,
+    insert: &ast::Insert,
+    hinted: Vec<Option<DataType>>,
+    text: &str,
+) -> Result<Vec<DataType>> {
+    // A parameter that is a whole value of VALUES has the type of its column.
+    let mut types = hinted;
+    let target = insert_target(session, insert).await?;
+    if let Some(source) = &insert.source
+        && let ast::SetExpr::Values(values) = source.body.as_ref()
+    {
+        for row in &values.rows {
+            for (expr, (_, data_type)) in row.iter().zip(&target.columns) {
+                let single = parameters::hinted(expr, &[])?;
+                if let (Expr::Value(_), Some(at)) = (expr, single.len().checked_sub(1))
+                    && types[at].is_none()
+                {
+                    types[at] = Some(data_type.clone());
+                }
+            }
+        }
+    }
+    let _ = text;
+    Ok(types.into_iter().map(|t| t.map_or(DataType::Utf8, simple_type)).collect())
+}
+
+struct InsertTarget {
+    name: Name,
+    path: String,
+    schema: SchemaRef,
+    personal: Vec<String>,
+    /// Columns that the rows fill, in the rows' order.
+    columns: Vec<(usize, DataType)>,
+}
+
+async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<InsertTarget> {
+    let ast::TableObject::TableName(table) = &insert.table else {
+        return Err(Error::not_supported("INSERT goes into a table by its name"));
+    };
+    let name = name_of(table)?;
+    refuse_reserved(&name)?;
+    if insert.on.is_some() || insert.returning.is_some() || insert.overwrite {
+        return Err(Error::not_supported("INSERT ... ON CONFLICT and RETURNING are not supported"));
+    }
+    let warehouse = session.engine().warehouse();
+    let newest = warehouse.newest().await?;
+    let def = match newest.relations.get(&name) {
+        Some(Relation::Table(def)) => def.clone(),
+        Some(_) => return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a table; rows go into tables"))),
+        None => return Err(Error::new(Kind::UndefinedTable, format!("relation \"{name}\" does not exist"))),
+    };
+    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let schema = Arc::clone(&snapshot.schema);
+    let columns = if insert.columns.is_empty() {
+        schema.fields().iter().enumerate().map(|(i, f)| (i, f.data_type().clone())).collect()
+    } else {
+        let mut columns = Vec::new();
+        for column in &insert.columns {
+            let wanted = name_of(column)?.table;
+            let Ok(at) = schema.index_of(&wanted) else {
+                return Err(Error::new(Kind::UndefinedColumn, format!("column \"{wanted}\" of relation \"{name}\" does not exist")));
+            };
+            if columns.iter().any(|(i, _)| *i == at) {
+                return Err(Error::new(Kind::DuplicateColumn, format!("column \"{wanted}\" is named twice")));
+            }
+            columns.push((at, schema.field(at).data_type().clone()));
+        }
+        columns
+    };
+    Ok(InsertTarget { name, path: def.path, schema, personal: snapshot.personal.clone(), columns })
+}
+
+async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Result<Outcome> {
+    let target = insert_target(session, &insert).await?;
+    let Some(source) = insert.source else {
+        return Err(Error::not_supported("INSERT needs VALUES or a query"));
+    };
+    let query = ast::Statement::Query(source);
+    let (plan, planning) = plan(session, query, text, &[]).await?;
+    let given = plan.schema().fields().len();
+    if given > target.columns.len() || (!insert.columns.is_empty() && given < target.columns.len()) {
+        return Err(Error::new(
+            Kind::Syntax,
+            format!("INSERT has {given} values a row for {} columns", target.columns.len()),
+        ));
+    }
+    let mut stream = planning.run(&plan).await?;
+    let warehouse = session.engine().warehouse();
+    let mut writer = warehouse.writer(&target.path, Arc::clone(&target.schema), &target.personal)?;
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = fill(&batch?, &target)?;
+        rows += batch.num_rows();
+        writer.write(&batch).await?;
+    }
+    let files = writer.finish().await?;
+    let change = TableChange { name: target.name, path: target.path, files, replace: false, is_new: false, load_ids: vec![] };
+    if rows > 0 {
+        warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
+    }
+    Ok(Outcome::Done(format!("INSERT 0 {rows}")))
+}
+
+/// The rows of `batch` as rows of the table; columns that are not given are NULL.
+fn fill(batch: &RecordBatch, target: &InsertTarget) -> Result<RecordBatch> {
+    let mut columns: Vec<ArrayRef> =
+        target.schema.fields().iter().map(|f| new_null_array(f.data_type(), batch.num_rows())).collect();
+    for (given, (at, data_type)) in batch.columns().iter().zip(&target.columns) {
+        columns[*at] = strict_cast(given, data_type, target.schema.field(*at).name())?;
+    }
+    Ok(RecordBatch::try_new(Arc::clone(&target.schema), columns)?)
+}
+
+fn strict_cast(array: &ArrayRef, to: &DataType, column: &str) -> Result<ArrayRef> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, to, &options).map_err(|error| {
+        let error = Error::from(error);
+        Error::new(error.kind(), format!("column \"{column}\": {}", error.message()))
+    })
+}
+
+async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Result<Outcome> {
+    let name = name_of(&create.table.name)?;
+    refuse_reserved(&name)?;
+    let warehouse = session.engine().warehouse();
+    if let Some(outcome) = when_taken(session, &name, create.table.if_not_exists, "CREATE TABLE").await? {
+        return Ok(outcome);
+    }
+    if create.table.columns.is_empty() {
+        return Err(Error::new(Kind::Syntax, "a table needs at least one column"));
+    }
+    let planning = session.planning(text).await?;
+    let schema = SqlToRel::new(&planning).build_schema(create.table.columns.clone())?;
+    let schema = stored_schema(&schema)?;
+    let mut personal = model::personal_columns(&schema);
+    personal.extend(create.personal.iter().filter(|c| !model::is_personal(c)).cloned());
+    let path = warehouse.prepare_table(&name, &schema, &personal).await?;
+    let change = TableChange { name, path, files: vec![], replace: false, is_new: true, load_ids: vec![] };
+    warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
+    Ok(Outcome::Done("CREATE TABLE".to_owned()))
+}
+
+/// What to answer when a name is taken already; `None` when it is free.
+async fn when_taken(session: &Session, name: &Name, if_not_exists: bool, tag: &str) -> Result<Option<Outcome>> {
+    let newest = session.engine().warehouse().newest().await?;
+    if !newest.relations.contains_key(name) {
+        return Ok(None);
+    }
+    if if_not_exists {
+        let notice = format!("relation \"{name}\" already exists, skipping");
+        return Ok(Some(Outcome::Noticed { tag: tag.to_owned(), notice }));
+    }
+    Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")))
+}
+
+async fn create_table_as(session: &Session, create: &CreateTable, text: &str) -> Result<Outcome> {
+    let name = name_of(&create.table.name)?;
+    refuse_reserved(&name)?;
+    if let Some(outcome) = when_taken(session, &name, create.table.if_not_exists, "CREATE TABLE AS").await? {
+        return Ok(outcome);
+    }
+    let Some(query) = &create.table.query else {
+        return Err(Error::internal("CREATE TABLE AS has a query"));
+    };
+    let (plan, planning) = plan(session, ast::Statement::Query(query.clone()), text, &[]).await?;
+    let mut stream = planning.run(&plan).await?;
+    let schema = stored_schema(&shown_schema(&stream.schema()))?;
+    let personal = model::personal_columns(&schema);
+    let warehouse = session.engine().warehouse();
+    let path = warehouse.prepare_table(&name, &schema, &personal).await?;
+    let mut writer = warehouse.writer(&path, Arc::clone(&schema), &personal)?;
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        let columns = batch.columns().iter().zip(schema.fields()).map(|(c, f)| strict_cast(c, f.data_type(), f.name()));
+        rows += batch.num_rows();
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?)?).await?;
+    }
+    let files = writer.finish().await?;
+    let change = TableChange { name, path, files, replace: false, is_new: true, load_ids: vec![] };
+    warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
+    Ok(Outcome::Done(format!("SELECT {rows}")))
+}
+
+fn shown_schema(schema: &SchemaRef) -> arrow::datatypes::Schema {
+    let columns = output_columns(schema);
+    let field = |c: OutputColumn| c.field.as_ref().clone().with_name(c.name);
+    arrow::datatypes::Schema::new(columns.into_iter().map(field).collect::<Vec<_>>())
+}
+
+async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> Result<Outcome> {
+    let name = name_of(&view.name)?;
+    refuse_reserved(&name)?;
+    if view.materialized || view.temporary {
+        return Err(Error::not_supported("materialized and temporary views are not supported"));
+    }
+    volatile::refuse_volatile(&view.query)?;
+    let mut query = view.query.as_ref().clone();
+    freeze(&mut query, session)?;
+    // The view is planned once now, so that a mistake is told to the one who makes it.
+    let planning = session.planning(text).await?;
+    planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
+    let folded = |c: &ast::ViewColumnDef| {
+        if c.name.quote_style.is_some() { c.name.value.clone() } else { c.name.value.to_lowercase() }
+    };
+    let columns = view.columns.iter().map(folded).collect();
+    let def = ViewDef { sql: rewrite::rewrite_query(query)?.to_string(), columns };
+    let replace = view.or_replace;
+    session
+        .engine()
+        .warehouse()
+        .publish_names(|state| {
+            match state.relations.get(&name) {
+                None => {}
+                Some(Relation::View(_)) if replace => {}
+                Some(Relation::View(_)) => {
+                    return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists"))
+                        .hint("CREATE OR REPLACE VIEW changes a view"));
+                }
+                Some(_) => return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a view"))),
+            }
+            Ok(BTreeMap::from([(name.clone(), Change::Set(Relation::View(def.clone())))]))
+        })
+        .await?;
+    Ok(Outcome::Done("CREATE VIEW".to_owned()))
+}
+
+/// Folds the session's settings that change an answer into the query, so that it means the same in every session.
+fn freeze(query: &mut Query, session: &Session) -> Result<()> {
+    struct Freezer {
+        as_of: Option<chrono::NaiveDate>,
+        timezone: String,
+    }
+    impl VisitorMut for Freezer {
+        type Break = Error;
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            if !function.name.to_string().eq_ignore_ascii_case("report_asof") {
+                return ControlFlow::Continue(());
+            }
+            let Some(day) = self.as_of else {
+                let unset = Error::new(Kind::InvalidParameter, "report_asof() has no day, and a view keeps the one it is made with")
+                    .hint("SET as_of = '2011-12-09' before CREATE VIEW");
+                return ControlFlow::Break(unset);
+            };
+            match dialect::parse_expression(&format!("DATE '{day}'")) {
+                Ok(literal) => *expr = literal,
+                Err(error) => return ControlFlow::Break(error),
+            }
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+            let TableFactor::Table { name, args: Some(args), .. } = factor else { return ControlFlow::Continue(()) };
+            let called = name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
+            if !called.is_some_and(|c| crate::analysis::FUNCTIONS.contains(&c.as_str())) {
+                return ControlFlow::Continue(());
+            }
+            let has = |wanted: &str| {
+                args.args.iter().any(|a| matches!(a, ast::FunctionArg::Named { name, .. } if name.value.eq_ignore_ascii_case(wanted)))
+            };
+            let mut frozen = Vec::new();
+            if !has("timezone") {
+                frozen.push(("timezone", format!("'{}'", self.timezone)));
+            }
+            if let (false, Some(day), false) = (has("as_of"), self.as_of, name.to_string().contains("funnel")) {
+                frozen.push(("as_of", format!("DATE '{day}'")));
+            }
+            for (argument, value) in frozen {
+                match dialect::parse_expression(&value) {
+                    Ok(value) => args.args.push(ast::FunctionArg::Named {
+                        name: Ident::new(argument),
+                        arg: ast::FunctionArgExpr::Expr(value),
+                        operator: ast::FunctionArgOperator::RightArrow,
+                    }),
+                    Err(error) => return ControlFlow::Break(error),
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let settings = session.settings();
+    let mut freezer = Freezer { as_of: settings.as_of(), timezone: settings.timezone() };
+    match VisitMut::visit(query, &mut freezer) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result<Outcome> {
+    let ast::Statement::Drop { object_type, if_exists, names, cascade, .. } = statement else {
+        return Err(Error::internal("a DROP is a DROP"));
+    };
+    let (word, is_view) = match object_type {
+        ObjectType::Table => ("TABLE", false),
+        ObjectType::View => ("VIEW", true),
+        other => return Err(Error::not_supported(format!("DROP {other} is not supported"))),
+    };
+    let names = names.iter().map(name_of).collect::<Result<Vec<_>>>()?;
+    names.iter().try_for_each(refuse_reserved)?;
+    let warehouse = session.engine().warehouse();
+    let mut missing = Vec::new();
+    let mut paths = Vec::new();
+    warehouse
+        .publish_names(|state| {
+            missing.clear();
+            paths.clear();
+            let mut changes = BTreeMap::new();
+            for name in &names {
+                match state.relations.get(name) {
+                    None if *if_exists => missing.push(name.to_string()),
+                    None => return Err(Error::new(Kind::UndefinedTable, format!("{} \"{name}\" does not exist", word.to_lowercase()))),
+                    Some(Relation::Table(def)) if !is_view => {
+                        paths.push(def.path.clone());
+                        changes.insert(name.clone(), Change::Dropped);
+                    }
+                    Some(Relation::View(_)) if is_view => {
+                        changes.insert(name.clone(), Change::Dropped);
+                    }
+                    Some(_) => {
+                        let hint = if is_view { "use DROP TABLE" } else { "use DROP VIEW" };
+                        return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", word.to_lowercase())).hint(hint));
+                    }
+                }
+            }
+            drop_dependents(&state.relations, &mut changes, *cascade)?;
+            Ok(changes)
+        })
+        .await?;
+    warehouse.delete_dropped(&paths).await?;
+    let tag = format!("DROP {word}");
+    if missing.is_empty() {
+        return Ok(Outcome::Done(tag));
+    }
+    let notice = format!("{} \"{}\" does not exist, skipping", word.to_lowercase(), missing.join("\", \""));
+    Ok(Outcome::Noticed { tag, notice })
+}
+
+/// Views that read what is dropped are dropped too, or stand in the way.
+fn drop_dependents(
+    relations: &BTreeMap<Name, Relation>,
+    changes: &mut BTreeMap<Name, Change>,
+    cascade: bool,
+) -> Result<()> {
+    loop {
+        let dependent = relations.iter().find_map(|(name, relation)| {
+            let Relation::View(view) = relation else { return None };
+            if changes.contains_key(name) {
+                return None;
+            }
+            let read = relations_read(&view.sql);
+            let dropped = changes.keys().find(|dropped| read.contains(*dropped))?;
+            Some((name.clone(), dropped.clone()))
+        });
+        match dependent {
+            None => return Ok(()),
+            Some((view, _)) if cascade => {
+                changes.insert(view, Change::Dropped);
+            }
+            Some((view, dropped)) => {
+                return Err(Error::new(Kind::DependentObjects, format!("\"{dropped}\" cannot be dropped: view \"{view}\" reads it"))
+                    .hint("drop the view first, or use CASCADE"));
+            }
+        }
+    }
+}
+
+/// Relations that a view names, the first arguments of table functions included.
+fn relations_read(sql: &str) -> BTreeSet<Name> {
+    struct Reader(BTreeSet<Name>);
+    impl Visitor for Reader {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Table { name, args, .. } = factor {
+                let relation = match args.as_ref().and_then(|a| a.args.first()) {
+                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::Identifier(ident)))) => {
+                        ObjectName::from(vec![ident.clone()])
+                    }
+                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::CompoundIdentifier(parts)))) => {
+                        ObjectName::from(parts.clone())
+                    }
+                    _ => name.clone(),
+                };
+                self.0.extend(name_of(&relation).ok());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut reader = Reader(BTreeSet::new());
+    if let Ok(query) = dialect::parse_query(sql) {
+        let _: ControlFlow<()> = query.visit(&mut reader);
+    }
+    reader.0
+}
+
+async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
+    match &copy.target {
+        CopyTarget::Stdin => match &copy.source {
+            CopySource::Table(name, _) => {
+                refuse_reserved(name)?;
+                match session.engine().warehouse().newest().await?.relations.get(name) {
+                    Some(Relation::Table(_)) => Ok(Outcome::CopyIn(Box::new(copy.clone()))),
+                    Some(_) => Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a table; rows go into tables"))),
+                    None => Err(Error::new(Kind::UndefinedTable, format!("relation \"{name}\" does not exist"))),
+                }
+            }
+            CopySource::Query(_) => Err(Error::new(Kind::Syntax, "syntax error: COPY (query) goes TO, not FROM")),
+        },
+        CopyTarget::Stdout => {
+            let text = match &copy.source {
+                CopySource::Query(text) => text.clone(),
+                CopySource::Table(name, columns) => {
+                    let columns = columns.as_ref().map_or("*".to_owned(), |columns| {
+                        columns.iter().map(|c| dialect::quoted(c)).collect::<Vec<_>>().join(", ")
+                    });
+                    format!("SELECT {columns} FROM {}.{}", dialect::quoted(&name.schema), dialect::quoted(&name.table))
+                }
+            };
+            let query = dialect::parse_query(&text).map_err(|e| e.at(None))?;
+            match rows(session, ast::Statement::Query(Box::new(query)), &text).await? {
+                Outcome::Rows { columns, stream, .. } => Ok(Outcome::CopyOut { copy: Box::new(copy.clone()), columns, stream }),
+                _ => Err(Error::internal("a query gives rows")),
+            }
+        }
+        CopyTarget::FromPath(path) => copy_from_path(session, copy, path).await,
+        CopyTarget::ToPath(_) => Err(Error::new(Kind::NotAllowed, "COPY cannot write files of the server")
+            .hint("COPY ... TO STDOUT, or \\copy in psql, writes on the client's side")),
+    }
+}
+
+async fn copy_from_path(session: &Session, copy: &CopyStatement, path: &str) -> Result<Outcome> {
+    let CopySource::Table(name, _) = &copy.source else {
+        return Err(Error::new(Kind::Syntax, "syntax error: COPY (query) goes TO, not FROM"));
+    };
+    refuse_reserved(name)?;
+    let config = session.engine().config();
+    let refused = || {
+        let error = Error::new(Kind::NotAllowed, "COPY may not read that path");
+        if config.load.roots.is_empty() {
+            error.detail("load.roots in clientele.toml lists no folder").hint("use COPY ... FROM STDIN, \\copy in psql, or clientele load")
+        } else {
+            error.detail("it is not below a folder of load.roots in clientele.toml")
+        }
+    };
+    // Links and dots are resolved before the path is compared, and what does not resolve is not told apart.
+    let real = std::path::Path::new(path).canonicalize().map_err(|_| refused())?;
+    let is_below = |root: &std::path::PathBuf| root.canonicalize().is_ok_and(|root| real.starts_with(root));
+    if !config.load.roots.iter().any(is_below) {
+        return Err(refused());
+    }
+    let csv = match &copy.format {
+        ingest::CopyFormat::Csv(options) => options.clone(),
+        ingest::CopyFormat::Text { .. } => ingest::CsvOptions::default(),
+    };
+    let files = ingest::expand(&[real.display().to_string()])?;
+    let max_bad = copy.max_bad.map_or_else(|| MaxBad::parse(&config.load.max_bad), Ok)?;
+    let request = LoadRequest {
+        table: name.clone(),
+        files,
+        format: None,
+        csv,
+        max_bad,
+        personal: vec![],
+        user: session.user().to_owned(),
+    };
+    let loaded = ingest::load(session.engine().warehouse(), &request, &Silent).await?;
+    let rows: u64 = loaded.iter().map(|l| l.rows).sum();
+    let tag = format!("COPY {rows}");
+    let quarantined: u64 = loaded.iter().map(|l| l.quarantined).sum();
+    if loaded.iter().all(|l| l.was_loaded) {
+        return Ok(Outcome::Noticed { tag, notice: "already loaded: the table has these files' rows".to_owned() });
+    }
+    Ok(if quarantined > 0 {
+        Outcome::Noticed { tag, notice: format!("{quarantined} rows did not fit and are in system.quarantine") }
+    } else {
+        Outcome::Done(tag)
+    })
+}
+

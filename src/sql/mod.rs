@@ -1,0 +1,77 @@
+//! Statements: what is ours, what is PostgreSQL's, and what goes to the engine.
+//!
+//! Text is cut into statements by its tokens; each is read by our own grammar when it begins like one of ours, by the
+//! PostgreSQL parser otherwise, then rewritten where the engine's dialect differs, planned over one pinned generation and
+//! run. The wire and the command line both come through here.
+
+mod catalogue;
+mod copy;
+mod ddl;
+mod execute;
+mod names;
+mod parameters;
+mod rewrite;
+mod statement;
+mod volatile;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+
+pub use copy::{CopySource, CopyStatement, CopyTarget};
+pub use execute::{describe, execute};
+pub use parameters::{Described, literal_of};
+pub use statement::{SessionCommand, Statement, parse};
+
+/// A column of a result: its name as PostgreSQL would give it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputColumn {
+    /// Name; several columns may share one.
+    pub name: String,
+    /// Type and metadata.
+    pub field: Arc<Field>,
+}
+
+/// What a statement gives back.
+pub enum Outcome {
+    /// Rows, as they are made.
+    Rows {
+        /// Columns.
+        columns: Vec<OutputColumn>,
+        /// Batches.
+        stream: SendableRecordBatchStream,
+        /// Command tag; the number of rows follows it.
+        tag: &'static str,
+    },
+    /// No rows; the whole command tag.
+    Done(String),
+    /// A notice, and then the tag.
+    Noticed {
+        /// Command tag.
+        tag: String,
+        /// What the user should know.
+        notice: String,
+    },
+    /// A command about the session or its transaction, for the one who holds the connection.
+    Session(SessionCommand),
+    /// The client is to send rows.
+    CopyIn(Box<CopyStatement>),
+    /// Rows to be sent as COPY data.
+    CopyOut {
+        /// How to write them.
+        copy: Box<CopyStatement>,
+        /// Columns.
+        columns: Vec<OutputColumn>,
+        /// Batches.
+        stream: SendableRecordBatchStream,
+    },
+    /// There was no statement.
+    Empty,
+}
+
+/// Columns of a plan's schema under PostgreSQL's names.
+pub(crate) fn output_columns(schema: &SchemaRef) -> Vec<OutputColumn> {
+    let column = |field: &Arc<Field>| OutputColumn { name: names::shown(field.name()).to_owned(), field: Arc::clone(field) };
+    schema.fields().iter().map(column).collect()
+}

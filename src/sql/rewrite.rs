@@ -1,0 +1,133 @@
+//! PostgreSQL's spellings that the engine reads otherwise or not at all.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Statement, Value, VisitMut, VisitorMut,
+};
+
+use super::{catalogue, names};
+use crate::error::Result;
+
+/// Rewrites a statement before it is planned.
+pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
+    if catalogue::is_about_catalogue(statement) {
+        catalogue::simplify(statement);
+    }
+    // Infallible: the rewriter never breaks.
+    let _: ControlFlow<()> = VisitMut::visit(statement, &mut Spellings);
+    if let Statement::Query(query) = statement {
+        names::name_query(query);
+    }
+    if let Statement::Explain { statement, .. } = statement
+        && let Statement::Query(query) = statement.as_mut()
+    {
+        names::name_query(query);
+    }
+    Ok(())
+}
+
+/// Rewrites a query before it is planned.
+pub(super) fn rewrite_query(query: Query) -> Result<Query> {
+    let mut statement = Statement::Query(Box::new(query));
+    rewrite(&mut statement)?;
+    match statement {
+        Statement::Query(query) => Ok(*query),
+        other => Err(crate::error::Error::internal(format!("a query became {other}"))),
+    }
+}
+
+struct Spellings;
+
+impl VisitorMut for Spellings {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            // Text is compared by its code points everywhere: there is one collation.
+            Expr::Collate { expr: inner, .. } => *expr = inner.as_ref().clone(),
+            Expr::BinaryOp { op, .. } => {
+                if let BinaryOperator::PGCustomBinaryOperator(parts) = op
+                    && let Some(known) = parts.last().and_then(|symbol| custom_operator(symbol))
+                {
+                    *op = known;
+                }
+            }
+            Expr::Cast { expr: inner, data_type: DataType::Regclass, kind: CastKind::DoubleColon | CastKind::Cast, .. } => {
+                let is_name = matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
+                *expr = call(if is_name { "regclass_oid" } else { "regclass_name" }, inner.as_ref().clone());
+            }
+            Expr::Function(function) => rewrite_function(function),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn custom_operator(symbol: &str) -> Option<BinaryOperator> {
+    Some(match symbol {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" => BinaryOperator::NotEq,
+        "+" => BinaryOperator::Plus,
+        "||" => BinaryOperator::StringConcat,
+        _ => return None,
+    })
+}
+
+fn call(name: &str, argument: Expr) -> Expr {
+    let args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))];
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+fn rewrite_function(function: &mut Function) {
+    // Functions live in pg_catalog; the prefix says nothing.
+    if function.name.0.len() == 2
+        && matches!(&function.name.0[0], ObjectNamePart::Identifier(schema) if schema.value.eq_ignore_ascii_case("pg_catalog"))
+    {
+        function.name.0.remove(0);
+    }
+    let name = function.name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    // retention(ARRAY[a, b]) and retention(a, b) are one function.
+    if name.as_deref() == Some("retention")
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(Array { elem, .. })))] = list.args.as_slice()
+    {
+        list.args = elem.iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()))).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::parse_query;
+
+    fn rewritten(sql: &str) -> String {
+        rewrite_query(parse_query(sql).unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn postgresqls_spellings_become_the_engines() {
+        assert_eq!(
+            rewritten("SELECT a FROM t WHERE a OPERATOR(pg_catalog.~) '^x$' COLLATE pg_catalog.default"),
+            "SELECT a FROM t WHERE a ~ '^x$'"
+        );
+        assert_eq!(
+            rewritten("SELECT retention(ARRAY[a, b]) AS r, pg_catalog.lower(c) AS l FROM t"),
+            "SELECT retention(a, b) AS r, lower(c) AS l FROM t"
+        );
+    }
+}

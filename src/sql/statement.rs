@@ -1,0 +1,423 @@
+//! Text to statements.
+
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::copy::{self, CopyStatement};
+use super::ddl::{self, CreateTable};
+use crate::dialect::{parse_statement, tokenize};
+use crate::error::{Error, Kind, Place, Result};
+use crate::identity::GraphStatement;
+
+/// Longest text that is read at all.
+const SQL_BYTES_MAX: usize = 16 << 20;
+
+/// Most tokens of one statement: planning recurses over operators, a list of a hundred thousand is still fine.
+const TOKENS_MAX: usize = 2_000_000;
+
+/// A statement, read and not yet understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Statement {
+    /// SELECT, VALUES, WITH, EXPLAIN: the engine's own.
+    Query(Box<ast::Statement>),
+    /// INSERT.
+    Insert(Box<ast::Insert>),
+    /// CREATE TABLE with columns.
+    CreateTable(Box<CreateTable>),
+    /// CREATE TABLE AS.
+    CreateTableAs(Box<CreateTable>),
+    /// CREATE VIEW.
+    CreateView(Box<ast::CreateView>),
+    /// CREATE SCHEMA; schemas come with their first relation, so there is nothing to store.
+    CreateSchema(String),
+    /// DROP TABLE, DROP VIEW.
+    Drop(Box<ast::Statement>),
+    /// COPY.
+    Copy(Box<CopyStatement>),
+    /// CREATE, REFRESH, DROP IDENTITY GRAPH.
+    Graph(Box<GraphStatement>),
+    /// About the session.
+    Session(SessionCommand),
+}
+
+/// Commands that change or show the session, not the data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionCommand {
+    /// SET name = value; `None` is DEFAULT.
+    Set {
+        /// Setting.
+        name: String,
+        /// Value.
+        value: Option<String>,
+    },
+    /// SHOW name, or SHOW ALL.
+    Show(String),
+    /// RESET name, or RESET ALL.
+    Reset(String),
+    /// DISCARD ALL and its parts.
+    Discard(String),
+    /// BEGIN, START TRANSACTION.
+    Begin,
+    /// COMMIT, END.
+    Commit,
+    /// ROLLBACK, ABORT.
+    Rollback,
+    /// SAVEPOINT name.
+    Savepoint(String),
+    /// RELEASE name.
+    Release(String),
+    /// ROLLBACK TO name.
+    RollbackTo(String),
+    /// DEALLOCATE name, or ALL.
+    Deallocate(String),
+    /// CLOSE name, or ALL.
+    Close(String),
+    /// LISTEN, UNLISTEN, NOTIFY: accepted, nothing is ever sent.
+    Listen(&'static str),
+    /// PREPARE name AS statement.
+    Prepare {
+        /// Name.
+        name: String,
+        /// Text of the statement.
+        statement: String,
+    },
+    /// EXECUTE name (values).
+    Execute {
+        /// Name.
+        name: String,
+        /// Values, as written.
+        values: Vec<String>,
+    },
+}
+
+/// One statement and its own text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// What it is.
+    pub statement: Statement,
+    /// Its text, blanks before it included, so that places count from the start of what was sent.
+    pub text: String,
+}
+
+/// Reads every statement of `sql`. An error anywhere means that none of them is run, as in PostgreSQL.
+pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
+    if sql.len() > SQL_BYTES_MAX {
+        return Err(Error::new(Kind::LimitExceeded, format!("the statement has {} bytes, {SQL_BYTES_MAX} are the most", sql.len())));
+    }
+    let tokens = tokenize(sql)?;
+    if tokens.len() > TOKENS_MAX {
+        return Err(Error::new(Kind::TooComplex, format!("the statement has {} words, {TOKENS_MAX} are the most", tokens.len())));
+    }
+    let mut statements = Vec::new();
+    for piece in tokens.split(|t| t.token == Token::SemiColon) {
+        let meaningful: Vec<TokenWithSpan> = piece.to_vec();
+        if meaningful.iter().all(|t| matches!(t.token, Token::Whitespace(_) | Token::EOF)) {
+            continue;
+        }
+        let text = text_of(sql, &meaningful);
+        statements.push(Parsed { statement: parse_one(meaningful, &text)?, text });
+    }
+    Ok(statements)
+}
+
+fn parse_one(tokens: Vec<TokenWithSpan>, text: &str) -> Result<Statement> {
+    let mut words = Words::new(&tokens);
+    match words.peek_upper(0).as_str() {
+        "COPY" => return Ok(Statement::Copy(Box::new(copy::parse(&mut words, text)?))),
+        "CREATE" | "REFRESH" | "DROP" | "ALTER" if words.peek_upper(1) == "IDENTITY" => {
+            return Ok(Statement::Graph(Box::new(crate::identity::parse_statement(&meaningful_text(&tokens))?)));
+        }
+        "CREATE" if is_create_table(&words) => return ddl::parse_create_table(tokens),
+        _ => {}
+    }
+    if let Some(command) = session_command(&mut words)? {
+        return Ok(Statement::Session(command));
+    }
+    match parse_statement(tokens)? {
+        statement @ (ast::Statement::Query(_) | ast::Statement::Explain { .. }) => Ok(Statement::Query(Box::new(statement))),
+        ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
+        ast::Statement::CreateView(view) => Ok(Statement::CreateView(Box::new(view))),
+        ast::Statement::CreateSchema { schema_name, .. } => Ok(Statement::CreateSchema(schema_name.to_string())),
+        statement @ ast::Statement::Drop { .. } => Ok(Statement::Drop(Box::new(statement))),
+        other => Err(refused(&other)),
+    }
+}
+
+fn is_create_table(words: &Words) -> bool {
+    let second = words.peek_upper(1);
+    second == "TABLE" || second == "UNLOGGED" && words.peek_upper(2) == "TABLE"
+}
+
+fn refused(statement: &ast::Statement) -> Error {
+    let text = statement.to_string();
+    let command: Vec<&str> = text.split_whitespace().take(2).collect();
+    let command = command.join(" ").to_uppercase();
+    Error::not_supported(format!("{command} is not supported")).hint("docs/sql.md lists the statements of this version")
+}
+
+fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
+    let first = words.peek_upper(0);
+    let command = match first.as_str() {
+        "BEGIN" => SessionCommand::Begin,
+        "START" if words.peek_upper(1) == "TRANSACTION" => SessionCommand::Begin,
+        "COMMIT" | "END" => SessionCommand::Commit,
+        "ABORT" => SessionCommand::Rollback,
+        "ROLLBACK" => match words.name_after("TO") {
+            Some(name) => SessionCommand::RollbackTo(name),
+            None => SessionCommand::Rollback,
+        },
+        "SAVEPOINT" => SessionCommand::Savepoint(words.peek_text(1)),
+        "RELEASE" => SessionCommand::Release(words.last_text()),
+        "DISCARD" => SessionCommand::Discard(words.peek_upper(1)),
+        "RESET" => SessionCommand::Reset(words.rest_text(1)),
+        "SHOW" => SessionCommand::Show(words.rest_text(1)),
+        "DEALLOCATE" => SessionCommand::Deallocate(words.last_text()),
+        "CLOSE" => SessionCommand::Close(words.last_text()),
+        "LISTEN" => SessionCommand::Listen("LISTEN"),
+        "UNLISTEN" => SessionCommand::Listen("UNLISTEN"),
+        "NOTIFY" => SessionCommand::Listen("NOTIFY"),
+        "SET" => return set_command(words).map(Some),
+        "PREPARE" => return prepare_command(words).map(Some),
+        "EXECUTE" => SessionCommand::Execute { name: words.peek_text(1), values: words.arguments_after(2) },
+        _ => return Ok(None),
+    };
+    Ok(Some(command))
+}
+
+fn set_command(words: &mut Words) -> Result<SessionCommand> {
+    let mut at = 1;
+    if ["SESSION", "LOCAL"].contains(&words.peek_upper(at).as_str()) {
+        at += 1;
+    }
+    if words.peek_upper(at) == "TRANSACTION" || words.peek_upper(at) == "CHARACTERISTICS" {
+        // Every statement reads one published state; the isolation asked for is given.
+        return Ok(SessionCommand::Set { name: "transaction_isolation".to_owned(), value: None });
+    }
+    let (name, value_at) = if words.peek_upper(at) == "TIME" && words.peek_upper(at + 1) == "ZONE" {
+        ("TimeZone".to_owned(), at + 2)
+    } else {
+        let mut name = words.peek_text(at);
+        let mut next = at + 1;
+        while words.peek_upper(next) == "." {
+            name = format!("{name}.{}", words.peek_text(next + 1));
+            next += 2;
+        }
+        let is_assignment = ["=", "TO"].contains(&words.peek_upper(next).as_str());
+        let is_names = name.eq_ignore_ascii_case("names");
+        if !is_assignment && !is_names {
+            return Err(Error::new(Kind::Syntax, format!("syntax error: SET {name} needs = or TO and a value")).at(words.place(next)));
+        }
+        (name, if is_names { next } else { next + 1 })
+    };
+    let value = words.values_from(value_at);
+    if value.is_empty() {
+        return Err(Error::new(Kind::Syntax, format!("syntax error: SET {name} has no value")).at(words.place(value_at)));
+    }
+    let value = (!(value.len() == 1 && words.peek_upper(value_at) == "DEFAULT")).then(|| value.join(", "));
+    Ok(SessionCommand::Set { name, value })
+}
+
+fn prepare_command(words: &mut Words) -> Result<SessionCommand> {
+    let name = words.peek_text(1);
+    match words.text_after("AS") {
+        Some(statement) => Ok(SessionCommand::Prepare { name, statement }),
+        None => Err(Error::new(Kind::Syntax, "syntax error: PREPARE name AS statement").at(words.place(2))),
+    }
+}
+
+/// The words of a statement, blanks left out.
+pub(super) struct Words<'a> {
+    tokens: Vec<&'a TokenWithSpan>,
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn new(tokens: &'a [TokenWithSpan]) -> Self {
+        let tokens = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+        Self { tokens }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn token(&self, at: usize) -> Option<&'a Token> {
+        self.tokens.get(at).map(|t| &t.token)
+    }
+
+    /// Upper case of a bare word or a symbol; empty past the end and for what is quoted.
+    pub(super) fn peek_upper(&self, at: usize) -> String {
+        match self.token(at) {
+            Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_uppercase(),
+            Some(Token::Word(_) | Token::SingleQuotedString(_)) | None => String::new(),
+            Some(other) => other.to_string(),
+        }
+    }
+
+    /// A word or text as a value: quotes taken off, bare words in lower case.
+    pub(super) fn peek_text(&self, at: usize) -> String {
+        match self.token(at) {
+            Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_lowercase(),
+            Some(Token::Word(word)) => word.value.clone(),
+            Some(Token::SingleQuotedString(text)) => text.clone(),
+            Some(Token::EscapedStringLiteral(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        }
+    }
+
+    pub(super) fn place(&self, at: usize) -> Option<Place> {
+        let token = self.tokens.get(at).or_else(|| self.tokens.last())?;
+        Some(Place { line: token.span.start.line, column: token.span.start.column })
+    }
+
+    pub(super) fn position_of(&self, word: &str) -> Option<usize> {
+        (0..self.len()).find(|at| self.peek_upper(*at) == word)
+    }
+
+    fn last_text(&self) -> String {
+        self.peek_text(self.len().saturating_sub(1))
+    }
+
+    fn rest_text(&self, from: usize) -> String {
+        let rest: Vec<String> = (from..self.len()).map(|at| self.peek_text(at)).collect();
+        rest.join(" ").replace(" . ", ".")
+    }
+
+    /// Comma-separated values, each as text; signs stay with their numbers.
+    fn values_from(&self, from: usize) -> Vec<String> {
+        let mut values = vec![String::new()];
+        for at in from..self.len() {
+            match self.token(at) {
+                Some(Token::Comma) => values.push(String::new()),
+                _ => {
+                    if let Some(value) = values.last_mut() {
+                        value.push_str(&self.peek_text(at));
+                    }
+                }
+            }
+        }
+        values.retain(|v| !v.is_empty() || from < self.len());
+        values
+    }
+
+    fn name_after(&self, word: &str) -> Option<String> {
+        self.position_of(word)?;
+        Some(self.last_text())
+    }
+
+    fn text_after(&self, word: &str) -> Option<String> {
+        let at = self.position_of(word)?;
+        let rest: Vec<String> = self.tokens.get(at + 1..)?.iter().map(|t| t.token.to_string()).collect();
+        (!rest.is_empty()).then(|| rest.join(" "))
+    }
+
+    fn arguments_after(&self, from: usize) -> Vec<String> {
+        let mut values = Vec::new();
+        let mut depth = 0;
+        let mut value = String::new();
+        for at in from..self.len() {
+            match self.token(at) {
+                Some(Token::LParen) => {
+                    if depth > 0 {
+                        value.push('(');
+                    }
+                    depth += 1;
+                }
+                Some(Token::RParen) => {
+                    depth -= 1;
+                    if depth > 0 {
+                        value.push(')');
+                    }
+                }
+                Some(Token::Comma) if depth == 1 => values.push(std::mem::take(&mut value)),
+                Some(token) => {
+                    value.push(' ');
+                    value.push_str(&token.to_string());
+                }
+                None => {}
+            }
+        }
+        if !value.trim().is_empty() {
+            values.push(value);
+        }
+        values
+    }
+
+    /// Whether the word at `at` is a keyword of SQL.
+    pub(super) fn keyword(&self, at: usize) -> Keyword {
+        match self.token(at) {
+            Some(Token::Word(word)) => word.keyword,
+            _ => Keyword::NoKeyword,
+        }
+    }
+}
+
+/// The statement's own text, with everything before it as blanks so that places stay.
+fn text_of(sql: &str, tokens: &[TokenWithSpan]) -> String {
+    let offset = |line: u64, column: u64| -> usize {
+        let mut left = line;
+        let mut start = 0;
+        for (i, c) in sql.char_indices() {
+            if left <= 1 {
+                break;
+            }
+            if c == '\n' {
+                left -= 1;
+                start = i + 1;
+            }
+        }
+        let rest = &sql[start..];
+        start + rest.char_indices().nth((column.max(1) - 1) as usize).map_or(rest.len(), |(i, _)| i)
+    };
+    let meaningful: Vec<&TokenWithSpan> =
+        tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let (Some(first), Some(last)) = (meaningful.first(), meaningful.last()) else { return String::new() };
+    let start = offset(first.span.start.line, first.span.start.column);
+    let end = offset(last.span.end.line, last.span.end.column);
+    sql.get(start..end.max(start)).unwrap_or_default().to_owned()
+}
+
+fn meaningful_text(tokens: &[TokenWithSpan]) -> String {
+    tokens.iter().map(|t| t.token.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(sql: &str) -> Statement {
+        parse(sql).unwrap().remove(0).statement
+    }
+
+    #[test]
+    fn statements_are_cut_at_semicolons_outside_of_texts() {
+        let parsed = parse("SELECT ';'; ; -- ;\n SELECT 2;").unwrap();
+        assert_eq!(parsed.iter().map(|p| p.text.as_str()).collect::<Vec<_>>(), ["SELECT ';'", "SELECT 2"]);
+    }
+
+    #[test]
+    fn session_commands_in_their_spellings() {
+        let set = |sql: &str| match one(sql) {
+            Statement::Session(SessionCommand::Set { name, value }) => (name, value),
+            other => panic!("{other:?}"),
+        };
+        let named = |n: &str, v: &str| (n.to_owned(), Some(v.to_owned()));
+        assert_eq!(set("SET as_of = '2011-12-09'"), named("as_of", "2011-12-09"));
+        assert_eq!(set("set SESSION statement_timeout to 250"), named("statement_timeout", "250"));
+        assert_eq!(set("SET TIME ZONE 'Asia/Shanghai'"), named("TimeZone", "Asia/Shanghai"));
+        assert_eq!(set("SET datestyle TO ISO, MDY"), named("datestyle", "iso, mdy"));
+        assert_eq!(set("SET TimeZone = DEFAULT"), ("timezone".to_owned(), None));
+        assert_eq!(one("rollback to savepoint S1"), Statement::Session(SessionCommand::RollbackTo("s1".into())));
+        assert_eq!(one("DISCARD ALL"), Statement::Session(SessionCommand::Discard("ALL".into())));
+        assert_eq!(one("SHOW transaction isolation level"), Statement::Session(SessionCommand::Show("transaction isolation level".into())));
+    }
+
+    #[test]
+    fn what_we_do_not_have_is_refused_by_name() {
+        let error = parse("CREATE INDEX i ON t (a)").unwrap_err();
+        assert_eq!((error.sqlstate(), error.message()), ("0A000", "CREATE INDEX is not supported"));
+        let error = parse("SELEC 1").unwrap_err();
+        assert_eq!(error.sqlstate(), "42601");
+    }
+}
