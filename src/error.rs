@@ -91,6 +91,8 @@ pub enum Kind {
     InFailedTransaction,
     /// No transaction is open.
     NoActiveTransaction,
+    /// No savepoint of that name.
+    UndefinedSavepoint,
     /// Lost against another writer too often.
     Serialization,
     /// Stored data is damaged.
@@ -148,6 +150,7 @@ impl Kind {
             Self::TooComplex => "54001",
             Self::InFailedTransaction => "25P02",
             Self::NoActiveTransaction => "25P01",
+            Self::UndefinedSavepoint => "3B001",
             Self::Serialization => "40001",
             Self::DataCorrupted => "XX001",
             Self::Io => "58030",

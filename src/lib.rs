@@ -8,12 +8,15 @@
 
 pub mod analysis;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod dialect;
 pub mod error;
 pub mod identity;
 pub mod ingest;
+pub mod pgtext;
 pub mod scan;
 pub mod session;
 pub mod sql;
 pub mod store;
+pub mod wire;

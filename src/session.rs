@@ -43,7 +43,7 @@ use crate::dialect;
 use crate::error::{Error, Kind, Result};
 use crate::store::{DATA_URL, Name, Relation, ViewDef, Warehouse};
 
-pub use settings::Settings;
+pub use settings::{REPORTED, Settings};
 
 /// What every connection shares.
 pub struct Engine {
@@ -80,6 +80,11 @@ impl Engine {
     /// The warehouse.
     pub fn warehouse(&self) -> &Arc<Warehouse> {
         &self.warehouse
+    }
+
+    /// Bytes that queries hold now.
+    pub fn memory_reserved(&self) -> usize {
+        self.base.runtime_env().memory_pool.reserved()
     }
 
     /// The configuration.

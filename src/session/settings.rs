@@ -8,7 +8,7 @@ use chrono::NaiveDate;
 use crate::error::{Error, Kind, Result, nearest};
 
 /// PostgreSQL version that clients are told; their queries of the catalogue follow from it.
-pub const SERVER_VERSION: &str = "15.18";
+pub(super) const SERVER_VERSION: &str = "15.18";
 
 /// How a setting is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]

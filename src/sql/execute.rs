@@ -178,7 +178,7 @@ struct InsertTarget {
 
 async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<InsertTarget> {
     let ast::TableObject::TableName(table) = &insert.table else {
-        return Err(Error::not_supported("INSERT goes into a table by its name"));
+        return Err(Error::not_supported("INSERT goes into a table by its own name"));
     };
     let name = name_of(table)?;
     refuse_reserved(&name)?;

@@ -11,7 +11,7 @@ mod execute;
 mod names;
 mod parameters;
 mod rewrite;
-mod statement;
+pub(crate) mod statement;
 mod volatile;
 
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! Text to statements.
 
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
@@ -342,14 +341,6 @@ impl<'a> Words<'a> {
             values.push(value);
         }
         values
-    }
-
-    /// Whether the word at `at` is a keyword of SQL.
-    pub(super) fn keyword(&self, at: usize) -> Keyword {
-        match self.token(at) {
-            Some(Token::Word(word)) => word.keyword,
-            _ => Keyword::NoKeyword,
-        }
     }
 }
 

@@ -1,0 +1,91 @@
+//! `clientele load TABLE FILE...`
+
+use std::path::Path;
+
+use super::block_on;
+use super::progress::Bar;
+use crate::catalog::DEFAULT_SCHEMA;
+use crate::config::{Config, MaxBad};
+use crate::error::{Error, Kind, Result};
+use crate::ingest::{self, CsvOptions, Format, LoadRequest, Loaded};
+use crate::store::{Name, Warehouse};
+
+/// Loads files into a table: all that are new, or none of them.
+///
+/// The table is made when it is missing, with columns and types from the first file. A file that the table has already is
+/// known by its content and left out. Rows that do not fit go to system.quarantine, up to --max-bad.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Table, or schema.table
+    table: String,
+    /// Files, patterns or folders; .gz and .zst are understood
+    #[arg(required = true)]
+    files: Vec<String>,
+    /// csv, json (one object a line) or parquet [default: from the file's name]
+    #[arg(long)]
+    format: Option<String>,
+    /// Bad rows that are put up with: a number, or a share of all rows [default: 1%]
+    #[arg(long, value_name = "N|N%")]
+    max_bad: Option<String>,
+    /// Between the values of a CSV [default: comma, tab for .tsv]
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<char>,
+    /// Spelling of NULL in a CSV [default: nothing]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    null: String,
+    /// The CSV has no header line; columns are taken in the table's order
+    #[arg(long)]
+    no_header: bool,
+    /// Columns to mark PERSONAL beside phone, email, name and their kind, when the table is made
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    personal: Vec<String>,
+}
+
+pub(super) fn run(args: &Args, dir: &Path, config: &Config) -> Result<()> {
+    let request = request(args, config)?;
+    block_on(async {
+        let warehouse = Warehouse::open_or_create(dir).await?;
+        let loaded = ingest::load(&warehouse, &request, &Bar::new()).await?;
+        for file in &loaded {
+            eprintln!("{}", describe(file, &request.table));
+        }
+        Ok(())
+    })
+}
+
+fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
+    let (schema, table) = args.table.split_once('.').unwrap_or((DEFAULT_SCHEMA, &args.table));
+    if schema.is_empty() || table.is_empty() {
+        return Err(Error::new(Kind::InvalidParameter, format!("{:?} is no table's name", args.table)));
+    }
+    if ["system", "pg_catalog", "information_schema"].contains(&schema) || table.starts_with("pg_") {
+        return Err(Error::new(Kind::NotAllowed, format!("{:?} belongs to the warehouse", args.table)));
+    }
+    let delimiter = match args.delimiter {
+        None => None,
+        Some(c) => Some(u8::try_from(c).ok().filter(u8::is_ascii).ok_or_else(|| {
+            Error::new(Kind::InvalidParameter, "the delimiter must be one ASCII character")
+        })?),
+    };
+    Ok(LoadRequest {
+        table: Name::new(schema, table),
+        files: ingest::expand(&args.files)?,
+        format: args.format.as_deref().map(Format::parse).transpose()?,
+        csv: CsvOptions { delimiter, null: args.null.clone(), has_header: !args.no_header, ..CsvOptions::default() },
+        max_bad: MaxBad::parse(args.max_bad.as_deref().unwrap_or(&config.load.max_bad))?,
+        personal: args.personal.clone(),
+        user: super::sql::LOCAL_USER.to_owned(),
+    })
+}
+
+/// One line on what became of a file.
+pub(super) fn describe(file: &Loaded, table: &Name) -> String {
+    if file.was_loaded {
+        return format!("{}: already loaded into {table}", file.source);
+    }
+    let mut line = format!("{}: {} rows loaded into {table}", file.source, file.rows);
+    if file.quarantined > 0 {
+        line.push_str(&format!(", {} put into system.quarantine", file.quarantined));
+    }
+    line
+}

@@ -1,0 +1,114 @@
+//! The command line: one file a subcommand. Data goes to stdout, everything else to stderr.
+
+mod demo;
+mod load;
+mod output;
+mod progress;
+mod serve;
+mod sql;
+mod user;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, LogFormat};
+use crate::error::{Error, Kind, Result};
+use crate::session::Engine;
+use crate::store::Warehouse;
+
+/// A columnar warehouse for customer data: who is who, what each customer is worth and what they do, as SQL over the
+/// PostgreSQL protocol.
+#[derive(Debug, Parser)]
+#[command(name = "clientele", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Folder of the warehouse
+    #[arg(long, global = true, value_name = "FOLDER", default_value = "./warehouse", env = "CLIENTELE_DIR")]
+    dir: PathBuf,
+    /// Configuration file [default: clientele.toml in the warehouse]
+    #[arg(long, global = true, value_name = "FILE", env = "CLIENTELE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try it: load the sample, answer four questions, and serve it
+    Demo(demo::Args),
+    /// Serve the warehouse to psql and BI tools
+    Serve(serve::Args),
+    /// Load CSV, JSON lines or Parquet files into a table
+    Load(load::Args),
+    /// Answer statements without a server
+    Sql(sql::Args),
+    /// Add, list and remove users
+    User(user::Args),
+}
+
+/// Runs a command line: 0 when all is well, 1 for findings, 2 for errors.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = Config::read(cli.common.config.as_deref(), &cli.common.dir).and_then(|config| {
+        init_log(&config)?;
+        match cli.command {
+            Command::Demo(args) => demo::run(&args, &cli.common.dir, config),
+            Command::Serve(args) => serve::run(&args, &cli.common.dir, config),
+            Command::Load(args) => load::run(&args, &cli.common.dir, &config),
+            Command::Sql(args) => sql::run(&args, &cli.common.dir, config),
+            Command::User(args) => user::run(&args, &cli.common.dir),
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("clientele: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The reader of our output has seen enough.
+fn is_broken_pipe(error: &Error) -> bool {
+    error.kind() == Kind::Io && error.message().contains("Broken pipe")
+}
+
+fn init_log(config: &Config) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
+        .map_err(|error| Error::new(Kind::Config, format!("log.filter: {error}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second initialisation (in tests) keeps the first.
+    let _ = match config.log.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    Ok(())
+}
+
+/// Runs async work of a command that computes in this process.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = crate::wire::Executor::runtime()?;
+    let result = runtime.block_on(Box::pin(work));
+    // Work that was given up must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}
+
+async fn open_engine(dir: &std::path::Path, config: Config, create: bool) -> Result<Arc<Engine>> {
+    let warehouse = if create { Warehouse::open_or_create(dir).await? } else { Warehouse::open(dir).await? };
+    Engine::new(Arc::new(warehouse), config)
+}
+
+/// One line of data.
+fn output_line(line: &str) -> Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}

@@ -1,0 +1,66 @@
+//! `clientele serve`
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::open_engine;
+use crate::config::Config;
+use crate::error::Result;
+use crate::session::Engine;
+use crate::wire::{Executor, Server};
+
+/// Serves the warehouse over the PostgreSQL protocol until it is told to stop.
+///
+/// Without users it listens on this machine only and knows the user admin. SIGTERM and Ctrl-C let running statements end.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address and port; port 0 takes a free one [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    let computing = Executor::runtime()?;
+    let network = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("network").enable_all().build()?;
+    let executor = Executor::new(computing.handle().clone(), &config);
+    let engine = computing.block_on(Box::pin(open_engine(dir, config, true)))?;
+    let served = network.block_on(serve(engine, executor, |server| {
+        eprintln!("clientele serves {} at {}", dir.display(), server.address()?);
+        if let Some(http) = server.http_address() {
+            eprintln!("health and metrics at http://{http}/healthz and http://{http}/metrics");
+        }
+        eprintln!("try: {}", server.psql_line()?);
+        Ok(())
+    }));
+    network.shutdown_timeout(std::time::Duration::from_secs(1));
+    computing.shutdown_timeout(std::time::Duration::from_secs(1));
+    served
+}
+
+/// Serves until a signal; `greet` speaks when the address is known.
+pub(super) async fn serve(
+    engine: Arc<Engine>,
+    executor: Executor,
+    greet: impl FnOnce(&Server) -> Result<()>,
+) -> Result<()> {
+    let server = Server::bind(engine, executor).await?;
+    greet(&server)?;
+    let stop = CancellationToken::new();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        stopping.cancel();
+    });
+    server.serve(stop).await
+}
