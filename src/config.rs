@@ -145,15 +145,23 @@ impl Config {
         let default_file = dir.join("clientele.toml");
         let file = file.unwrap_or(&default_file);
         if file != default_file && !file.exists() {
-            return Err(Error::new(Kind::UndefinedFile, format!("there is no configuration file {}", file.display())));
+            return Err(Error::new(
+                Kind::UndefinedFile,
+                format!("there is no configuration file {}", file.display()),
+            ));
         }
-        let figment = Figment::from(Serialized::defaults(Self::default()))
-            .merge(Toml::file_exact(file))
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if file.exists() {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let figment = figment
             .merge(Env::prefixed("CLIENTELE_").ignore(&["dir", "config", "password"]).split("__"));
         let config: Self = figment.extract().map_err(|error| {
             let problem = error.to_string();
-            Error::new(Kind::Config, format!("configuration: {problem}"))
-                .hint(format!("settings come from {} and CLIENTELE_<SECTION>__<KEY>", file.display()))
+            Error::new(Kind::Config, format!("configuration: {problem}")).hint(format!(
+                "settings come from {} and CLIENTELE_<SECTION>__<KEY>",
+                file.display()
+            ))
         })?;
         config.check()
     }
@@ -161,10 +169,16 @@ impl Config {
     fn check(self) -> Result<Self> {
         MaxBad::parse(&self.load.max_bad)?;
         if self.tls.cert.is_some() != self.tls.key.is_some() {
-            return Err(Error::new(Kind::Config, "configuration: tls.cert and tls.key belong together; one is missing"));
+            return Err(Error::new(
+                Kind::Config,
+                "configuration: tls.cert and tls.key belong together; one is missing",
+            ));
         }
         if self.tls.required && self.tls.cert.is_none() {
-            return Err(Error::new(Kind::Config, "configuration: tls.required needs tls.cert and tls.key"));
+            return Err(Error::new(
+                Kind::Config,
+                "configuration: tls.required needs tls.cert and tls.key",
+            ));
         }
         Ok(self)
     }
@@ -194,7 +208,8 @@ impl Config {
 
     /// How long a statement may run; `None` is for ever.
     pub fn statement_timeout(&self) -> Option<Duration> {
-        (self.server.statement_timeout_s > 0).then(|| Duration::from_secs(self.server.statement_timeout_s))
+        (self.server.statement_timeout_s > 0)
+            .then(|| Duration::from_secs(self.server.statement_timeout_s))
     }
 }
 
@@ -236,7 +251,11 @@ impl MaxBad {
         match text.strip_suffix('%') {
             Some(percent) => {
                 let percent: f64 = percent.trim().parse().map_err(|_| bad())?;
-                if (0.0..=100.0).contains(&percent) { Ok(Self::Share(percent / 100.0)) } else { Err(bad()) }
+                if (0.0..=100.0).contains(&percent) {
+                    Ok(Self::Share(percent / 100.0))
+                } else {
+                    Err(bad())
+                }
             }
             None => Ok(Self::Rows(text.parse().map_err(|_| bad())?)),
         }
@@ -267,7 +286,11 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("clientele.toml"), "[server]\nlisten_adress = \"127.0.0.1:1\"\n").unwrap();
+        std::fs::write(
+            dir.path().join("clientele.toml"),
+            "[server]\nlisten_adress = \"127.0.0.1:1\"\n",
+        )
+        .unwrap();
         let error = Config::read(None, dir.path()).unwrap_err();
         assert!(error.message().contains("listen_adress"), "{error}");
     }

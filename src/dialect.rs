@@ -115,7 +115,8 @@ pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
 /// Parses one statement from its tokens.
 pub fn parse_statement(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let dialect = PgDialect::default();
-    let mut parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
+    let mut parser =
+        Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement()?;
     let rest = parser.peek_token();
     if rest.token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
@@ -128,14 +129,19 @@ pub fn parse_statement(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
 pub fn parse_query(sql: &str) -> Result<Query> {
     match parse_statement(tokenize(sql)?)? {
         Statement::Query(query) => Ok(*query),
-        other => Err(Error::new(Kind::Syntax, format!("a query is needed, not {}", first_word(&other.to_string())))),
+        other => Err(Error::new(
+            Kind::Syntax,
+            format!("a query is needed, not {}", first_word(&other.to_string())),
+        )),
     }
 }
 
 /// Parses an expression that stands alone, as a step's predicate does.
 pub fn parse_expression(sql: &str) -> Result<Expr> {
     let dialect = PgDialect::default();
-    let mut parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokenize(sql)?);
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(DEPTH_MAX)
+        .with_tokens_with_locations(tokenize(sql)?);
     let expression = parser.parse_expr()?;
     let rest = parser.peek_token();
     if rest.token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
@@ -174,7 +180,10 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_named_argument_parse() {
-        for sql in ["SELECT * FROM f(t, a => 1, \"window\" => 2)", "SELECT * FROM f((SELECT 1), a := ARRAY['x'])"] {
+        for sql in [
+            "SELECT * FROM f(t, a => 1, \"window\" => 2)",
+            "SELECT * FROM f((SELECT 1), a := ARRAY['x'])",
+        ] {
             assert!(parse_statement(tokenize(sql).unwrap()).is_ok(), "{sql}");
         }
     }

@@ -184,8 +184,11 @@ pub struct Place {
 impl Place {
     /// Characters from the start of `sql`, counted from 1, as the protocol's position field wants it.
     pub fn offset_in(self, sql: &str) -> Option<usize> {
-        let before: usize =
-            sql.split_inclusive('\n').take(self.line.checked_sub(1)? as usize).map(|l| l.chars().count()).sum();
+        let before: usize = sql
+            .split_inclusive('\n')
+            .take(self.line.checked_sub(1)? as usize)
+            .map(|l| l.chars().count())
+            .sum();
         let offset = before + self.column as usize;
         (offset <= sql.chars().count() + 1).then_some(offset)
     }
@@ -309,7 +312,10 @@ impl From<parquet::errors::ParquetError> for Error {
 
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        Self::new(Kind::DataCorrupted, format!("a stored document is not what it should be: {error}"))
+        Self::new(
+            Kind::DataCorrupted,
+            format!("a stored document is not what it should be: {error}"),
+        )
     }
 }
 
@@ -357,11 +363,14 @@ fn io_error(error: &std::io::Error) -> Error {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Error::new(Kind::DiskFull, format!("no space left: {error}"))
-                .hint("free space on the disk and run the statement again; what was loaded before stands")
+            Error::new(Kind::DiskFull, format!("no space left: {error}")).hint(
+                "free space on the disk and run the statement again; what was loaded before stands",
+            )
         }
         ErrorKind::NotFound => Error::new(Kind::UndefinedFile, format!("file not found: {error}")),
-        ErrorKind::PermissionDenied => Error::new(Kind::Io, format!("the operating system refused: {error}")),
+        ErrorKind::PermissionDenied => {
+            Error::new(Kind::Io, format!("the operating system refused: {error}"))
+        }
         _ => Error::new(Kind::Io, format!("input or output failed: {error}")),
     }
 }
@@ -381,9 +390,13 @@ fn store_error(error: &object_store::Error) -> Error {
 fn arrow_error(error: &ArrowError) -> Error {
     match error {
         ArrowError::DivideByZero => Error::new(Kind::DivisionByZero, "division by zero"),
-        ArrowError::ArithmeticOverflow(text) => Error::new(Kind::OutOfRange, format!("a number is out of range: {text}")),
+        ArrowError::ArithmeticOverflow(text) => {
+            Error::new(Kind::OutOfRange, format!("a number is out of range: {text}"))
+        }
         ArrowError::CastError(_) | ArrowError::ParseError(_) => cast_error(&error.to_string()),
-        ArrowError::InvalidArgumentError(text) if text.contains("too large to store") || text.contains("out of range") => {
+        ArrowError::InvalidArgumentError(text)
+            if text.contains("too large to store") || text.contains("out of range") =>
+        {
             Error::new(Kind::OutOfRange, "a number is out of range for its type")
         }
         ArrowError::IoError(_, io) => io_error(io),
@@ -397,14 +410,29 @@ fn arrow_error(error: &ArrowError) -> Error {
 
 /// A value that does not convert. The value itself is left out, because it may be a person's.
 fn cast_error(text: &str) -> Error {
-    let target = text.rsplit("to ").next().unwrap_or("").split([' ', ':', ',']).next().unwrap_or("");
-    let is_time = ["Timestamp", "Date", "timestamp", "date", "Time"].iter().any(|t| text.contains(t));
+    let target =
+        text.rsplit("to ").next().unwrap_or("").split([' ', ':', ',']).next().unwrap_or("");
+    let is_time =
+        ["Timestamp", "Date", "timestamp", "date", "Time"].iter().any(|t| text.contains(t));
     let kind = if is_time { Kind::InvalidDatetime } else { Kind::InvalidText };
-    let is_range = text.contains("out of range") || text.contains("overflow") || text.contains("Can't cast value");
+    let is_range = text.contains("out of range")
+        || text.contains("overflow")
+        || text.contains("Can't cast value");
     let kind = if is_range && !is_time { Kind::OutOfRange } else { kind };
-    let named = ["Int8", "Int16", "Int32", "Int64", "Float32", "Float64", "Boolean", "Date32", "Timestamp", "Decimal"]
-        .iter()
-        .find(|t| target.starts_with(**t) || text.contains(&format!("of {t} type")));
+    let named = [
+        "Int8",
+        "Int16",
+        "Int32",
+        "Int64",
+        "Float32",
+        "Float64",
+        "Boolean",
+        "Date32",
+        "Timestamp",
+        "Decimal",
+    ]
+    .iter()
+    .find(|t| target.starts_with(**t) || text.contains(&format!("of {t} type")));
     let message = match named {
         Some(named) => format!("a value cannot be read as {}", sql_word(named)),
         None => "a value cannot be converted to the type that is needed".to_owned(),
@@ -462,7 +490,9 @@ fn engine_error(error: &DataFusionError) -> Error {
         DataFusionError::ArrowError(arrow, _) => arrow_error(arrow),
         DataFusionError::ParquetError(parquet) => match find_io(parquet.as_ref()) {
             Some(io) => io_error(io),
-            None => Error::new(Kind::DataCorrupted, format!("a Parquet file cannot be read: {parquet}")),
+            None => {
+                Error::new(Kind::DataCorrupted, format!("a Parquet file cannot be read: {parquet}"))
+            }
         },
         DataFusionError::ObjectStore(store) => store_error(store),
         DataFusionError::IoError(io) => io_error(io),
@@ -471,7 +501,9 @@ fn engine_error(error: &DataFusionError) -> Error {
         DataFusionError::Plan(text) => plan_error(text),
         DataFusionError::Execution(text) => execution_error(text),
         DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, text.clone()),
-        DataFusionError::Internal(text) => Error::internal(format!("the engine broke a promise: {text}")),
+        DataFusionError::Internal(text) => {
+            Error::internal(format!("the engine broke a promise: {text}"))
+        }
         other => Error::internal(other.to_string()),
     };
     if error.position.is_some() { error } else { error.at(place) }
@@ -500,9 +532,12 @@ fn external_error(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Er
 
 fn resources_error(text: &str) -> Error {
     if text.contains("disk") || text.contains("Disk") {
-        return Error::new(Kind::DiskFull, "the query needs more temporary disk space than is allowed")
-            .detail(text)
-            .hint("raise memory.spill_limit or narrow the query");
+        return Error::new(
+            Kind::DiskFull,
+            "the query needs more temporary disk space than is allowed",
+        )
+        .detail(text)
+        .hint("raise memory.spill_limit or narrow the query");
     }
     Error::new(Kind::OutOfMemory, "the query needs more memory than is left under the limit")
         .detail(text.lines().next().unwrap_or("").to_owned())
@@ -512,7 +547,10 @@ fn resources_error(text: &str) -> Error {
 fn schema_error(error: &SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let error = Error::new(Kind::UndefinedColumn, format!("column {:?} does not exist", field.flat_name()));
+            let error = Error::new(
+                Kind::UndefinedColumn,
+                format!("column {:?} does not exist", field.flat_name()),
+            );
             let names: Vec<String> = valid_fields.iter().map(|f| f.name.clone()).collect();
             match nearest(&field.name, &names) {
                 Some(name) => error.hint(format!("perhaps you mean {name:?}")),
@@ -520,12 +558,15 @@ fn schema_error(error: &SchemaError) -> Error {
                 None => error.hint(format!("columns here: {}", shortened(&names))),
             }
         }
-        SchemaError::AmbiguousReference { field } => {
-            Error::new(Kind::AmbiguousColumn, format!("column {:?} could mean several tables", field.name))
-                .hint("write the table's name or alias before it")
-        }
-        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => {
-            Error::new(Kind::DuplicateColumn, error.to_string()).hint("give one of them another name with AS")
+        SchemaError::AmbiguousReference { field } => Error::new(
+            Kind::AmbiguousColumn,
+            format!("column {:?} could mean several tables", field.name),
+        )
+        .hint("write the table's name or alias before it"),
+        SchemaError::DuplicateQualifiedField { .. }
+        | SchemaError::DuplicateUnqualifiedField { .. } => {
+            Error::new(Kind::DuplicateColumn, error.to_string())
+                .hint("give one of them another name with AS")
         }
     }
 }
@@ -541,9 +582,11 @@ fn shortened(names: &[String]) -> String {
 
 /// The name that a misspelling was probably meant to be.
 pub fn nearest<'a>(wanted: &str, names: &'a [String]) -> Option<&'a str> {
-    let scored = names.iter().map(|name| (datafusion::common::utils::datafusion_strsim::levenshtein(wanted, name), name));
+    let scored = names.iter().map(|name| {
+        (datafusion::common::utils::datafusion_strsim::levenshtein(wanted, name), name)
+    });
     let (distance, name) = scored.min()?;
-    (distance <= 2.max(wanted.len() / 4) && distance < wanted.len()).then_some(name)
+    (distance <= 1.max(wanted.len() / 3)).then_some(name)
 }
 
 fn plan_error(text: &str) -> Error {
@@ -555,22 +598,39 @@ fn plan_error(text: &str) -> Error {
     }
     if let Some(name) = between(text, "Invalid function '", "'") {
         let error = Error::new(Kind::UndefinedFunction, format!("function {name} does not exist"));
-        return match between(text, "Did you mean '", "'") {
-            Some(near) => error.hint(format!("perhaps you mean {near}")),
-            None => error,
+        // The engine always has a guess; only a near one helps.
+        let guess = between(text, "Did you mean '", "'").map(str::to_owned);
+        return match guess.as_slice() {
+            [guess] if nearest(name, std::slice::from_ref(guess)).is_some() => {
+                error.hint(format!("perhaps you mean {guess}"))
+            }
+            _ => error,
         };
     }
     let kind = if text.contains("table function") && text.contains("not found") {
         Kind::UndefinedFunction
-    } else if text.contains("must appear in the GROUP BY clause") || text.contains("must be in GROUP BY") || text.contains("in aggregate") && text.contains("nested") {
+    } else if text.contains("must appear in the GROUP BY clause")
+        || text.contains("must be in GROUP BY")
+        || text.contains("in aggregate") && text.contains("nested")
+    {
         Kind::Grouping
     } else if text.contains("require unique expression names") {
         Kind::DuplicateColumn
-    } else if text.contains("does not support") || text.contains("not supported") || text.contains("Unsupported") {
+    } else if text.contains("does not support")
+        || text.contains("not supported")
+        || text.contains("Unsupported")
+    {
         Kind::NotSupported
-    } else if text.contains("No function matches") || text.contains("Failed to coerce arguments") || text.contains("coercion") && text.contains("function") {
+    } else if text.contains("No function matches")
+        || text.contains("Failed to coerce arguments")
+        || text.contains("coercion") && text.contains("function")
+    {
         Kind::UndefinedFunction
-    } else if text.contains("Cannot coerce") || text.contains("type_coercion") || text.contains("Cannot infer common") || text.contains("Cannot cast") {
+    } else if text.contains("Cannot coerce")
+        || text.contains("type_coercion")
+        || text.contains("Cannot infer common")
+        || text.contains("Cannot cast")
+    {
         Kind::DatatypeMismatch
     } else if text.contains("No field named") {
         Kind::UndefinedColumn
@@ -612,8 +672,12 @@ mod tests {
 
     #[test]
     fn the_parsers_place_becomes_ours() {
-        let error: Error = ParserError::ParserError("Expected: x, found: y at Line: 2, Column: 7".into()).into();
-        assert_eq!((error.sqlstate(), error.place()), ("42601", Some(Place { line: 2, column: 7 })));
+        let error: Error =
+            ParserError::ParserError("Expected: x, found: y at Line: 2, Column: 7".into()).into();
+        assert_eq!(
+            (error.sqlstate(), error.place()),
+            ("42601", Some(Place { line: 2, column: 7 }))
+        );
         assert_eq!(error.message(), "syntax error: Expected: x, found: y");
     }
 
@@ -638,7 +702,9 @@ mod tests {
 
     #[test]
     fn values_never_appear_in_cast_errors() {
-        let error = Error::from(ArrowError::CastError("Cannot cast string '13800138000' to value of Int32 type".into()));
+        let error = Error::from(ArrowError::CastError(
+            "Cannot cast string '13800138000' to value of Int32 type".into(),
+        ));
         assert!(!error.to_string().contains("13800138000"));
         assert_eq!(error.sqlstate(), "22P02");
         assert_eq!(error.message(), "a value cannot be read as integer");

@@ -75,7 +75,10 @@ impl TableProvider for SnapshotTable {
         Some(self.statistics_of(self.snapshot.rows(), bytes))
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
         // The physical filter pushdown hands them to the Parquet source, for pruning and late materialisation.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
@@ -91,8 +94,8 @@ impl TableProvider for SnapshotTable {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
         }
         let url = ObjectStoreUrl::parse(DATA_URL)?;
-        let mut options = TableParquetOptions::default();
-        options.global = state.config_options().execution.parquet.clone();
+        let global = state.config_options().execution.parquet.clone();
+        let options = TableParquetOptions { global, ..TableParquetOptions::default() };
         let runtime = state.runtime_env();
         let footers = CachedParquetFileReaderFactory::new(
             runtime.object_store(&url)?,
@@ -102,10 +105,16 @@ impl TableProvider for SnapshotTable {
         let source = ParquetSource::new(table_schema)
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(footers));
-        let files: Vec<PartitionedFile> = self.snapshot.files.iter().map(|file| {
-            let statistics = self.statistics_of(file.rows, file.size);
-            PartitionedFile::new(file.path.clone(), file.size).with_statistics(Arc::new(statistics))
-        }).collect();
+        let files: Vec<PartitionedFile> = self
+            .snapshot
+            .files
+            .iter()
+            .map(|file| {
+                let statistics = self.statistics_of(file.rows, file.size);
+                PartitionedFile::new(file.path.clone(), file.size)
+                    .with_statistics(Arc::new(statistics))
+            })
+            .collect();
         let bytes = self.snapshot.files.iter().map(|f| f.size).sum();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let config = FileScanConfigBuilder::new(url, Arc::new(source))

@@ -61,11 +61,15 @@ impl Engine {
             Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
             None => DiskManagerMode::OsTmpDirectory,
         };
-        let spill = DiskManagerBuilder::default().with_mode(spill).with_max_temp_directory_size(config.spill_bytes());
+        let spill = DiskManagerBuilder::default()
+            .with_mode(spill)
+            .with_max_temp_directory_size(config.spill_bytes());
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(pool))
             .with_disk_manager_builder(spill)
-            .with_object_store_registry(Arc::new(OnlyTheWarehouse { store: Arc::clone(warehouse.store()) }))
+            .with_object_store_registry(Arc::new(OnlyTheWarehouse {
+                store: Arc::clone(warehouse.store()),
+            }))
             .build_arc()?;
         let mut state = SessionStateBuilder::new()
             .with_config(session_config())
@@ -141,7 +145,11 @@ struct OnlyTheWarehouse {
 }
 
 impl ObjectStoreRegistry for OnlyTheWarehouse {
-    fn register_store(&self, _url: &Url, _store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+    fn register_store(
+        &self,
+        _url: &Url,
+        _store: Arc<dyn ObjectStore>,
+    ) -> Option<Arc<dyn ObjectStore>> {
         None
     }
 
@@ -149,7 +157,8 @@ impl ObjectStoreRegistry for OnlyTheWarehouse {
         if DATA_URL.trim_end_matches('/') == url.as_str().trim_end_matches('/') {
             return Ok(Arc::clone(&self.store));
         }
-        Err(Error::new(Kind::NotAllowed, "files outside the warehouse cannot be read by a query").into())
+        Err(Error::new(Kind::NotAllowed, "files outside the warehouse cannot be read by a query")
+            .into())
     }
 }
 
@@ -212,7 +221,10 @@ impl Session {
             state,
             pinned,
             relation_planners: vec![Arc::new(Analytics::new(defaults))],
-            view_planners: vec![Arc::new(Analytics::new(Defaults { as_of: None, timezone: "UTC".to_owned() }))],
+            view_planners: vec![Arc::new(Analytics::new(Defaults {
+                as_of: None,
+                timezone: "UTC".to_owned(),
+            }))],
             views_open: Mutex::default(),
         })
     }
@@ -251,9 +263,14 @@ impl Planning {
     }
 
     /// Plans a statement; `parameters` are declared types of `$1`, `$2`, ..., where known.
-    pub fn plan(&self, statement: ast::Statement, parameters: Vec<Option<FieldRef>>) -> Result<LogicalPlan> {
+    pub fn plan(
+        &self,
+        statement: ast::Statement,
+        parameters: Vec<Option<FieldRef>>,
+    ) -> Result<LogicalPlan> {
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
-        let plan = SqlToRel::new(self).sql_statement_to_plan_with_context(statement, &mut context)?;
+        let plan =
+            SqlToRel::new(self).sql_statement_to_plan_with_context(statement, &mut context)?;
         Ok(plan)
     }
 
@@ -315,7 +332,10 @@ impl Planning {
     fn open_view(&self, name: &str) -> EngineResult<OpenView<'_>> {
         let mut open = self.views_open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.iter().any(|v| v == name) || open.len() >= VIEW_DEPTH_MAX {
-            let error = Error::new(Kind::TooComplex, format!("view {name:?} reads itself, or views are nested too deeply"));
+            let error = Error::new(
+                Kind::TooComplex,
+                format!("view {name:?} reads itself, or views are nested too deeply"),
+            );
             return Err(error.into());
         }
         open.push(name.to_owned());
@@ -338,7 +358,11 @@ fn renamed(plan: LogicalPlan, names: &[String]) -> EngineResult<LogicalPlan> {
     use datafusion::logical_expr::LogicalPlanBuilder;
     let columns = plan.schema().columns();
     if names.len() > columns.len() {
-        return Err(plan_datafusion_err!("the view has {} columns, {} names are given", columns.len(), names.len()));
+        return Err(plan_datafusion_err!(
+            "the view has {} columns, {} names are given",
+            columns.len(),
+            names.len()
+        ));
     }
     let named = columns.into_iter().enumerate().map(|(i, column)| {
         let name = names.get(i).cloned().unwrap_or_else(|| column.name.clone());
@@ -352,27 +376,43 @@ impl ContextProvider for Planning {
     fn get_table_source(&self, name: TableReference) -> EngineResult<Arc<dyn TableSource>> {
         match self.pinned.meaning(&name) {
             Some(Meaning::Table(table)) => Ok(provider_as_source(table)),
-            Some(Meaning::View(view)) => Ok(provider_as_source(self.view_table(name.table(), &view)?)),
+            Some(Meaning::View(view)) => {
+                Ok(provider_as_source(self.view_table(name.table(), &view)?))
+            }
             None => Err(plan_datafusion_err!("table '{name}' not found")),
         }
     }
 
-    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> EngineResult<Arc<dyn TableSource>> {
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> EngineResult<Arc<dyn TableSource>> {
         use datafusion::common::DFSchema;
         use datafusion::optimizer::simplify_expressions::ExprSimplifier;
         let function = self.state.table_functions().get(name).cloned().ok_or_else(|| {
-            DataFusionError::from(Error::new(Kind::UndefinedFunction, format!("function {name} does not exist as a table")))
+            DataFusionError::from(Error::new(
+                Kind::UndefinedFunction,
+                format!("function {name} does not exist as a table"),
+            ))
         })?;
         let schema = Arc::new(DFSchema::empty());
-        let context = datafusion::logical_expr::simplify::SimplifyContext::builder().with_schema(Arc::clone(&schema)).build();
+        let context = datafusion::logical_expr::simplify::SimplifyContext::builder()
+            .with_schema(Arc::clone(&schema))
+            .build();
         let simplifier = ExprSimplifier::new(context);
         let simplify = |arg: Expr| simplifier.simplify(simplifier.coerce(arg, &schema)?);
         let args = args.into_iter().map(simplify).collect::<EngineResult<Vec<_>>>()?;
-        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, &self.state))?;
+        let provider =
+            function.create_table_provider_with_args(TableFunctionArgs::new(&args, &self.state))?;
         Ok(provider_as_source(provider))
     }
 
-    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> EngineResult<Arc<dyn TableSource>> {
+    fn create_cte_work_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+    ) -> EngineResult<Arc<dyn TableSource>> {
         Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
     }
 

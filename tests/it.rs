@@ -1,1 +1,15 @@
+//! The real program, from outside: a server on a free port, real drivers, the command line.
+//!
+//! One test binary. It finds the program that cargo built; each test has a warehouse folder of its own and ends the server it
+//! started.
 
+mod it {
+    mod command_line;
+    mod demo;
+    mod durability;
+    mod imports;
+    mod protocol;
+    mod security;
+    mod server;
+    mod slt;
+}

@@ -42,7 +42,11 @@ impl Arguments {
     }
 
     /// One of `words`; the first is the default.
-    pub(super) fn word(&mut self, name: &'static str, words: &[&'static str]) -> Result<&'static str> {
+    pub(super) fn word(
+        &mut self,
+        name: &'static str,
+        words: &[&'static str],
+    ) -> Result<&'static str> {
         let Some(text) = self.text(name)? else { return Ok(words[0]) };
         words.iter().find(|word| **word == text).copied().ok_or_else(|| {
             misuse(self.function, format!("{name} => '{text}': allowed are {}", words.join(", ")))
@@ -66,11 +70,19 @@ impl Arguments {
     }
 
     /// A whole number within a range.
-    pub(super) fn number(&mut self, name: &'static str, range: std::ops::RangeInclusive<i64>) -> Result<Option<i64>> {
+    pub(super) fn number(
+        &mut self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Result<Option<i64>> {
         let Some(expr) = self.bound(name) else { return Ok(None) };
         match number_of(&expr) {
             Some(number) if range.contains(&number) => Ok(Some(number)),
-            _ => Err(self.wrong(name, &expr, &format!("a whole number from {} to {}", range.start(), range.end()))),
+            _ => Err(self.wrong(
+                name,
+                &expr,
+                &format!("a whole number from {} to {}", range.start(), range.end()),
+            )),
         }
     }
 
@@ -82,7 +94,9 @@ impl Arguments {
                 let error = misuse(self.function, format!("there is no argument {name:?}"));
                 return Err(match nearest(name, &allowed) {
                     Some(near) => error.hint(format!("perhaps you mean {near}")),
-                    None => error.detail(format!("arguments of this version: {}", allowed.join(", "))),
+                    None => {
+                        error.detail(format!("arguments of this version: {}", allowed.join(", ")))
+                    }
                 });
             }
             if self.given[..i].iter().any(|(earlier, _)| earlier == name) {

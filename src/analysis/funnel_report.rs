@@ -16,7 +16,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let time = request.needed_column("time", &["occurred_at", "ordered_at"])?;
     let event = request.column("event", &["event"])?;
     let steps = request.arguments.texts("steps")?;
-    let window = request.arguments.expression("window").map_or("INTERVAL '14 days'".to_owned(), |w| w.to_string());
+    let window = request
+        .arguments
+        .expression("window")
+        .map_or("INTERVAL '14 days'".to_owned(), |w| w.to_string());
     let order = request.arguments.word("order", &["ordered"])?;
     let breakdown = request.column("breakdown", &[])?;
     let from = request.arguments.expression("from");
@@ -25,9 +28,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     request.arguments.finish()?;
     debug_assert_eq!(order, "ordered");
     let Some(steps) = steps else {
-        return Err(misuse(request.function, "the steps are missing").hint("steps => ARRAY['visit', 'cart', 'pay']"));
+        return Err(misuse(request.function, "the steps are missing")
+            .hint("steps => ARRAY['visit', 'cart', 'pay']"));
     };
-    let steps = steps.iter().map(|text| Step::parse(text, event.as_deref())).collect::<Result<Vec<_>>>()?;
+    let steps =
+        steps.iter().map(|text| Step::parse(text, event.as_deref())).collect::<Result<Vec<_>>>()?;
 
     let names = column_list(&customer);
     let conditions = steps.iter().map(|s| s.condition.clone()).collect::<Vec<_>>().join(", ");
@@ -59,12 +64,14 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         _ => "0.000001",
     };
     let reached = |step: usize| format!("get_field(__path, 'level') >= {step}");
-    let at = |step: usize| format!("CAST(array_element(get_field(__path, 'times'), {step}) AS BIGINT)");
+    let at =
+        |step: usize| format!("CAST(array_element(get_field(__path, 'times'), {step}) AS BIGINT)");
     let mut measures = Vec::new();
     let mut cells = vec![Vec::new(); 5];
     for (i, step) in (1..=steps.len()).enumerate() {
         measures.push(format!("count(*) FILTER (WHERE {}) AS __u{step}", reached(step)));
-        let seconds = format!("CAST({} - {} AS DOUBLE) * {per_second}", at(step), at(step.max(2) - 1));
+        let seconds =
+            format!("CAST({} - {} AS DOUBLE) * {per_second}", at(step), at(step.max(2) - 1));
         let when = if i == 0 { "false".to_owned() } else { reached(step) };
         measures.push(format!("avg({seconds}) FILTER (WHERE {when}) AS __a{step}"));
         measures.push(format!("median({seconds}) FILTER (WHERE {when}) AS __h{step}"));
@@ -85,7 +92,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let shown = if breakdown.is_some() { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
     // Customers who never took step 1 belong to no breakdown.
     let entered = if breakdown.is_some() { "WHERE get_field(__path, 'level') >= 1" } else { "" };
-    let table = steps.iter().enumerate().map(|(i, s)| format!("({}, {})", i + 1, literal(&s.name))).collect::<Vec<_>>();
+    let table = steps
+        .iter()
+        .enumerate()
+        .map(|(i, s)| format!("({}, {})", i + 1, literal(&s.name)))
+        .collect::<Vec<_>>();
     let by_step = format!(
         "SELECT breakdown, CAST(step AS INT) AS step, name, {users} AS users, __u1 AS __entered, {before} AS __before, \
            {avg} AS seconds_avg, {median} AS seconds_median, {p90} AS seconds_p90 \

@@ -84,7 +84,12 @@ impl RelationPlanner for Analytics {
             _ => rfm::select(request)?,
         };
         let alias = alias.or_else(|| {
-            Some(TableAlias { explicit: false, name: Ident::new(function), columns: vec![], at: None })
+            Some(TableAlias {
+                explicit: false,
+                name: Ident::new(function),
+                columns: vec![],
+                at: None,
+            })
         });
         let plan = context.plan(derived(&sql)?).map_err(|error| {
             // A place in the text we wrote means nothing in the user's statement.
@@ -118,7 +123,9 @@ fn read_call(
     let mut named = Vec::new();
     for arg in args {
         match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if relation.is_none() && named.is_empty() => {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+                if relation.is_none() && named.is_empty() =>
+            {
                 relation = Some(relation_of(function, expr)?);
             }
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
@@ -153,7 +160,9 @@ fn relation_of(function: &'static str, expr: Expr) -> Result<TableFactor> {
         index_hints: vec![],
     };
     match expr {
-        Expr::Subquery(subquery) => Ok(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }),
+        Expr::Subquery(subquery) => {
+            Ok(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
+        }
         Expr::Identifier(name) => Ok(table(vec![name])),
         Expr::CompoundIdentifier(parts) => Ok(table(parts)),
         Expr::Nested(inner) => relation_of(function, *inner),
@@ -228,7 +237,11 @@ impl Request<'_> {
     }
 
     /// The column of argument `argument`: given, or the first default that the relation has.
-    fn column(&mut self, argument: &'static str, defaults: &[&str]) -> Result<Option<String>, Error> {
+    fn column(
+        &mut self,
+        argument: &'static str,
+        defaults: &[&str],
+    ) -> Result<Option<String>, Error> {
         if let Some(column) = self.arguments.text(argument)? {
             self.existing(argument, &column)?;
             return Ok(Some(column));
@@ -237,7 +250,11 @@ impl Request<'_> {
     }
 
     /// As [`Self::column`], for an argument that a report cannot do without.
-    fn needed_column(&mut self, argument: &'static str, defaults: &[&str]) -> Result<String, Error> {
+    fn needed_column(
+        &mut self,
+        argument: &'static str,
+        defaults: &[&str],
+    ) -> Result<String, Error> {
         self.column(argument, defaults)?.ok_or_else(|| {
             misuse(self.function, format!("the relation has no column {}", defaults.join(" or ")))
                 .detail(format!("its columns: {}", self.columns.names().join(", ")))
@@ -262,9 +279,13 @@ impl Request<'_> {
 
     /// The zone of days, given or the session's, as a literal.
     fn timezone(&mut self) -> Result<String, Error> {
-        let zone = self.arguments.text("timezone")?.unwrap_or_else(|| self.defaults.timezone.clone());
+        let zone =
+            self.arguments.text("timezone")?.unwrap_or_else(|| self.defaults.timezone.clone());
         if zone.parse::<chrono_tz::Tz>().is_err() {
-            return Err(misuse(self.function, format!("timezone => '{zone}' is not an IANA time zone such as 'Asia/Shanghai'")));
+            return Err(misuse(
+                self.function,
+                format!("timezone => '{zone}' is not an IANA time zone such as 'Asia/Shanghai'"),
+            ));
         }
         Ok(dialect::literal(&zone))
     }
@@ -285,5 +306,9 @@ fn column_list(columns: &[String]) -> String {
 
 /// A condition that every customer column has a value.
 fn all_known(columns: &[String]) -> String {
-    columns.iter().map(|c| format!("{} IS NOT NULL", dialect::quoted(c))).collect::<Vec<_>>().join(" AND ")
+    columns
+        .iter()
+        .map(|c| format!("{} IS NOT NULL", dialect::quoted(c)))
+        .collect::<Vec<_>>()
+        .join(" AND ")
 }

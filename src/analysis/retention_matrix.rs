@@ -12,7 +12,8 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let event = request.column("event", &["event"])?;
     let start = request.arguments.text("start")?;
     let back = request.arguments.text("back")?;
-    let interval = request.arguments.word("interval", &["day", "week", "month", "quarter", "year"])?;
+    let interval =
+        request.arguments.word("interval", &["day", "week", "month", "quarter", "year"])?;
     let kind = request.arguments.word("kind", &["recurring", "first_time"])?;
     let retained = request.arguments.word("retained", &["on", "on_or_after"])?;
     let periods = request.arguments.number("periods", 0..=400)?.unwrap_or(12);
@@ -41,10 +42,15 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     );
     let last_day = as_of.unwrap_or_else(|| format!("(SELECT max({day}) FROM {rows})"));
     let active = |condition: &str| {
-        format!("SELECT DISTINCT {names}, period_index({day}, {unit}) AS __p FROM {rows} AND {condition}")
+        format!(
+            "SELECT DISTINCT {names}, period_index({day}, {unit}) AS __p FROM {rows} AND {condition}"
+        )
     };
     let starts = match kind {
-        "first_time" => format!("SELECT {names}, min(__p) AS __p FROM ({}) AS __all GROUP BY {names}", active(&start)),
+        "first_time" => format!(
+            "SELECT {names}, min(__p) AS __p FROM ({}) AS __all GROUP BY {names}",
+            active(&start)
+        ),
         _ => active(&start),
     };
     let mut range = "true".to_owned();
@@ -54,7 +60,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     if let Some(to) = to {
         range.push_str(&format!(" AND __p <= period_index(CAST({to} AS DATE), {unit})"));
     }
-    let same = customer.iter().map(|c| format!("__s.{c} = __b.{c}", c = quoted(c))).collect::<Vec<_>>().join(" AND ");
+    let same = customer
+        .iter()
+        .map(|c| format!("__s.{c} = __b.{c}", c = quoted(c)))
+        .collect::<Vec<_>>()
+        .join(" AND ");
     let (starts_name, counts_name) = (format!("__starts_{tag}"), format!("__counts_{tag}"));
     // One row a customer, cohort and period of return; for on_or_after only the last return counts, for every period up to it.
     let returns = match retained {
@@ -63,7 +73,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
              FROM {starts_name} AS __s JOIN ({backs}) AS __b ON {same} AND __b.__p >= __s.__p GROUP BY {keys}, __s.__p) AS __lasts \
              GROUP BY __cohort, __last",
             backs = active(&back),
-            keys = customer.iter().map(|c| format!("__s.{}", quoted(c))).collect::<Vec<_>>().join(", "),
+            keys = customer
+                .iter()
+                .map(|c| format!("__s.{}", quoted(c)))
+                .collect::<Vec<_>>()
+                .join(", "),
         ),
         _ => format!(
             "SELECT __s.__p AS __cohort, __b.__p - __s.__p AS __period, count(*) AS __users \

@@ -20,20 +20,26 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let segments = request.arguments.word("segments", &["eight", "eight_zh", "r10", "putler11"])?;
     let cancelled = request.arguments.texts("cancelled")?;
     request.arguments.finish()?;
-    if segments == "r10" && bins != 5 || segments == "putler11" && bins != 5 {
-        return Err(misuse(request.function, format!("segments => '{segments}' is defined over scores of 1 to 5; leave bins at 5")));
+    if bins != 5 && ["r10", "putler11"].contains(&segments) {
+        return Err(misuse(
+            request.function,
+            format!("segments => '{segments}' is defined over scores of 1 to 5; leave bins at 5"),
+        ));
     }
     debug_assert_eq!(method, "quantile");
 
     let names = column_list(&customer);
     let known = all_known(&customer);
     let cancelled = cancelled.unwrap_or_else(|| vec!["cancelled".into(), "canceled".into()]);
-    let cancelled = cancelled.iter().map(|word| literal(&word.to_lowercase())).collect::<Vec<_>>().join(", ");
+    let cancelled =
+        cancelled.iter().map(|word| literal(&word.to_lowercase())).collect::<Vec<_>>().join(", ");
     let is_cancelled = status.map_or("false".to_owned(), |status| {
         format!("coalesce(lower(CAST({} AS TEXT)) IN ({cancelled}), false)", quoted(&status))
     });
     let (key, group_key) = match order_id {
-        Some(order_id) => (format!("{} AS __order", quoted(&order_id)), format!(", {}", quoted(&order_id))),
+        Some(order_id) => {
+            (format!("{} AS __order", quoted(&order_id)), format!(", {}", quoted(&order_id)))
+        }
         None => ("0 AS __order".to_owned(), String::new()),
     };
     // Without an order id each row is an order; with one, lines are summed and a cancelled line cancels the order.
@@ -43,7 +49,8 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         let day = format!("min(local_date({}, {timezone}))", quoted(&time));
         (day, format!("sum({})", money(&amount)), format!("bool_or({is_cancelled})"))
     };
-    let group_by = if group_key.is_empty() { String::new() } else { format!("GROUP BY {names}{group_key}") };
+    let group_by =
+        if group_key.is_empty() { String::new() } else { format!("GROUP BY {names}{group_key}") };
     let orders = format!(
         "SELECT {names}, {key}, {day} AS __day, {sum} AS __amount, {void} AS __void \
          FROM {relation} AS __r WHERE {known} AND {time} IS NOT NULL {group_by}",
@@ -52,8 +59,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     );
     let counts = "(NOT __void AND __amount > 0)";
     // The last day of a counting order is the default day: a report must not depend on when it is run.
-    let as_of = as_of.unwrap_or_else(|| format!("(SELECT max(__day) FROM ({orders}) AS __latest WHERE {counts})"));
-    let from = window_days.map_or(String::new(), |days| format!("AND __day > {as_of} - INTERVAL '{days} days'"));
+    let as_of = as_of.unwrap_or_else(|| {
+        format!("(SELECT max(__day) FROM ({orders}) AS __latest WHERE {counts})")
+    });
+    let from = window_days
+        .map_or(String::new(), |days| format!("AND __day > {as_of} - INTERVAL '{days} days'"));
     let refunded = if refunds == "net" { "OR __amount < 0" } else { "" };
     let per_customer = format!(
         "SELECT {names}, CAST({as_of} - max(__day) FILTER (WHERE {counts}) AS BIGINT) AS recency_days, \
@@ -77,7 +87,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let segment = if segments.starts_with("eight") {
         format!("rfm_segment(__r, __f, __m, {})", literal(segments))
     } else {
-        format!("rfm_segment(CAST(r AS BIGINT), CAST(f AS BIGINT), CAST(m AS BIGINT), {})", literal(segments))
+        format!(
+            "rfm_segment(CAST(r AS BIGINT), CAST(f AS BIGINT), CAST(m AS BIGINT), {})",
+            literal(segments)
+        )
     };
     Ok(format!(
         "SELECT {names}, recency_days, frequency, monetary, r, f, m, \

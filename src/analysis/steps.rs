@@ -37,7 +37,9 @@ impl Step {
                         .hint("after 'name: ' comes a condition over the relation's columns")
                 })?;
                 match event {
-                    Some(event) if !mentions(&parsed, event) => format!("({} AND ({parsed}))", is_event(event)),
+                    Some(event) if !mentions(&parsed, event) => {
+                        format!("({} AND ({parsed}))", is_event(event))
+                    }
                     _ => format!("({parsed})"),
                 }
             }

@@ -12,9 +12,10 @@ pub fn table(pinned: &Pinned, name: &str) -> Option<RecordBatch> {
         "columns" => Some(columns(pinned)),
         "schemata" => Some(schemata(pinned)),
         "views" => Some(views(pinned)),
-        "table_constraints" | "key_column_usage" | "referential_constraints" | "constraint_column_usage" => {
-            Some(no_constraints())
-        }
+        "table_constraints"
+        | "key_column_usage"
+        | "referential_constraints"
+        | "constraint_column_usage" => Some(no_constraints()),
         _ => None,
     }
 }
@@ -30,7 +31,10 @@ fn tables(pinned: &Pinned) -> RecordBatch {
         .name("table_schema", all.iter().map(|d| d.name.schema.clone()).collect())
         .name("table_name", all.iter().map(|d| d.name.table.clone()).collect())
         .text("table_type", all.iter().map(kind).collect())
-        .text("is_insertable_into", all.iter().map(|d| if d.kind == "r" { "YES" } else { "NO" }.to_owned()).collect())
+        .text(
+            "is_insertable_into",
+            all.iter().map(|d| if d.kind == "r" { "YES" } else { "NO" }.to_owned()).collect(),
+        )
         .batch()
 }
 
@@ -38,11 +42,15 @@ fn columns(pinned: &Pinned) -> RecordBatch {
     let all = described(pinned);
     let rows: Vec<_> = all
         .iter()
-        .flat_map(|d| d.schema.fields().iter().enumerate().map(move |(i, field)| (d, i as i32 + 1, field)))
+        .flat_map(|d| {
+            d.schema.fields().iter().enumerate().map(move |(i, field)| (d, i as i32 + 1, field))
+        })
         .collect();
     let types: Vec<(i64, i32)> = rows.iter().map(|(_, _, field)| type_of(field)).collect();
-    let numeric = |t: &(i64, i32)| (t.0 == 1700 && t.1 >= 4).then(|| ((t.1 - 4) >> 16, (t.1 - 4) & 0xffff));
-    let spelled = |t: &(i64, i32)| if t.0 == 1700 { "numeric".to_owned() } else { format_type(t.0, None) };
+    let numeric =
+        |t: &(i64, i32)| (t.0 == 1700 && t.1 >= 4).then(|| ((t.1 - 4) >> 16, (t.1 - 4) & 0xffff));
+    let spelled =
+        |t: &(i64, i32)| if t.0 == 1700 { "numeric".to_owned() } else { format_type(t.0, None) };
     Columns::new()
         .name("table_catalog", vec![DATABASE.to_owned(); rows.len()])
         .name("table_schema", rows.iter().map(|r| r.0.name.schema.clone()).collect())
@@ -58,7 +66,10 @@ fn columns(pinned: &Pinned) -> RecordBatch {
         .name("udt_schema", vec!["pg_catalog".to_owned(); rows.len()])
         .name("udt_name", types.iter().map(|t| format_type(t.0, None)).collect())
         .text("is_identity", vec!["NO".to_owned(); rows.len()])
-        .text("is_updatable", rows.iter().map(|r| if r.0.kind == "r" { "YES" } else { "NO" }.to_owned()).collect())
+        .text(
+            "is_updatable",
+            rows.iter().map(|r| if r.0.kind == "r" { "YES" } else { "NO" }.to_owned()).collect(),
+        )
         .batch()
 }
 
@@ -84,9 +95,21 @@ fn views(pinned: &Pinned) -> RecordBatch {
 /// No table has a constraint, so every view of constraints has no rows; its columns are those clients join on.
 fn no_constraints() -> RecordBatch {
     let names = [
-        "constraint_catalog", "constraint_schema", "constraint_name", "table_catalog", "table_schema", "table_name",
-        "column_name", "constraint_type", "unique_constraint_name", "unique_constraint_schema",
+        "constraint_catalog",
+        "constraint_schema",
+        "constraint_name",
+        "table_catalog",
+        "table_schema",
+        "table_name",
+        "column_name",
+        "constraint_type",
+        "unique_constraint_name",
+        "unique_constraint_schema",
     ];
     let columns = names.iter().fold(Columns::new(), |columns, name| columns.name(name, vec![]));
-    columns.int4("ordinal_position", vec![]).int4("position_in_unique_constraint", vec![]).bool("nulls_distinct", vec![]).batch()
+    columns
+        .int4("ordinal_position", vec![])
+        .int4("position_in_unique_constraint", vec![])
+        .bool("nulls_distinct", vec![])
+        .batch()
 }

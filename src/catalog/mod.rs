@@ -59,7 +59,11 @@ pub struct About {
 
 impl Pinned {
     /// The newest generation, with every table loaded whose name is among `words`, or which such a view reads.
-    pub async fn load(warehouse: &Warehouse, words: &BTreeSet<String>, about: About) -> Result<Self> {
+    pub async fn load(
+        warehouse: &Warehouse,
+        words: &BTreeSet<String>,
+        about: About,
+    ) -> Result<Self> {
         let generation = warehouse.newest().await?;
         let mut snapshots = HashMap::new();
         for name in names_among(&generation, words) {
@@ -153,10 +157,9 @@ fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Na
     loop {
         let before = names.len();
         for (name, relation) in &generation.relations {
-            if (wants_all || wanted.contains(&name.table)) && names.insert(name.clone()) {
-                if let Relation::View(view) = relation {
-                    wanted.extend(words_of(&view.sql));
-                }
+            let is_new = (wants_all || wanted.contains(&name.table)) && names.insert(name.clone());
+            if let (true, Relation::View(view)) = (is_new, relation) {
+                wanted.extend(words_of(&view.sql));
             }
         }
         if names.len() == before {

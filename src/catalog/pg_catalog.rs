@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{DATABASE, Pinned};
@@ -20,12 +22,40 @@ pub const OWNER_OID: i64 = 10;
 /// Catalogue tables that are empty in every warehouse: what they list does not exist here.
 ///
 /// A SELECT from one of them has no rows, which saves the engine from the queries that clients send about them.
-pub const ALWAYS_EMPTY: [&str; 32] = [
-    "pg_policy", "pg_policies", "pg_statistic_ext", "pg_publication", "pg_publication_rel", "pg_publication_namespace",
-    "pg_inherits", "pg_rewrite", "pg_rules", "pg_trigger", "pg_constraint", "pg_index", "pg_indexes", "pg_attrdef",
-    "pg_auth_members", "pg_foreign_table", "pg_foreign_server", "pg_foreign_data_wrapper", "pg_partitioned_table",
-    "pg_sequence", "pg_sequences", "pg_enum", "pg_range", "pg_extension", "pg_event_trigger", "pg_depend",
-    "pg_shdescription", "pg_description", "pg_seclabel", "pg_shseclabel", "pg_matviews", "pg_db_role_setting",
+pub const ALWAYS_EMPTY: [&str; 33] = [
+    "pg_collation",
+    "pg_policy",
+    "pg_policies",
+    "pg_statistic_ext",
+    "pg_publication",
+    "pg_publication_rel",
+    "pg_publication_namespace",
+    "pg_inherits",
+    "pg_rewrite",
+    "pg_rules",
+    "pg_trigger",
+    "pg_constraint",
+    "pg_index",
+    "pg_indexes",
+    "pg_attrdef",
+    "pg_auth_members",
+    "pg_foreign_table",
+    "pg_foreign_server",
+    "pg_foreign_data_wrapper",
+    "pg_partitioned_table",
+    "pg_sequence",
+    "pg_sequences",
+    "pg_enum",
+    "pg_range",
+    "pg_extension",
+    "pg_event_trigger",
+    "pg_depend",
+    "pg_shdescription",
+    "pg_description",
+    "pg_seclabel",
+    "pg_shseclabel",
+    "pg_matviews",
+    "pg_db_role_setting",
 ];
 
 /// The type ids that columns of ours can have: name, oid, element's array oid, length, category.
@@ -71,10 +101,16 @@ pub fn type_of(field: &Field) -> (i64, i32) {
         DataType::UInt64 => 1700,
         DataType::Float16 | DataType::Float32 => 700,
         DataType::Float64 => 701,
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
+        DataType::Decimal32(p, s)
+        | DataType::Decimal64(p, s)
+        | DataType::Decimal128(p, s)
+        | DataType::Decimal256(p, s) => {
             return (1700, numeric_typmod(*p, *s));
         }
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => 17,
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => 17,
         DataType::Date32 | DataType::Date64 => 1082,
         DataType::Time32(_) | DataType::Time64(_) => 1083,
         DataType::Timestamp(_, None) => 1114,
@@ -142,7 +178,10 @@ pub fn relation_oid(name: &Name) -> i64 {
 /// A stable id above those that PostgreSQL keeps for itself, and within an int4.
 fn hashed_oid(space: &str, name: &str) -> i64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&(space.len() as u64).to_le_bytes()).update(space.as_bytes()).update(name.as_bytes());
+    hasher
+        .update(&(space.len() as u64).to_le_bytes())
+        .update(space.as_bytes())
+        .update(name.as_bytes());
     let mut first = [0u8; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     16_384 + (u64::from_le_bytes(first) % 2_000_000_000) as i64
@@ -150,7 +189,8 @@ fn hashed_oid(space: &str, name: &str) -> i64 {
 
 /// Names of the schemas that exist.
 pub fn schemas(pinned: &Pinned) -> Vec<String> {
-    let mut schemas: Vec<String> = ["pg_catalog", "public", "information_schema", "system"].map(str::to_owned).into();
+    let mut schemas: Vec<String> =
+        ["pg_catalog", "public", "information_schema", "system"].map(str::to_owned).into();
     for name in pinned.relations().keys() {
         if !schemas.contains(&name.schema) {
             schemas.push(name.schema.clone());
@@ -215,19 +255,60 @@ pub fn table(pinned: &Pinned, name: &str) -> Option<RecordBatch> {
         "pg_type" => Some(pg_type()),
         "pg_database" => Some(pg_database()),
         "pg_roles" | "pg_authid" | "pg_user" => Some(pg_roles(pinned)),
-        "pg_am" => Some(Columns::new().oid("oid", vec![2]).name("amname", vec!["heap".to_owned()]).char("amtype", vec!["t".to_owned()]).batch()),
-        "pg_tablespace" => Some(
-            Columns::new().oid("oid", vec![1663]).name("spcname", vec!["pg_default".to_owned()]).oid("spcowner", vec![OWNER_OID]).batch(),
+        "pg_am" => Some(
+            Columns::new()
+                .oid("oid", vec![2])
+                .name("amname", vec!["heap".to_owned()])
+                .char("amtype", vec!["t".to_owned()])
+                .batch(),
         ),
-        "pg_collation" => Some(Columns::new().oid("oid", vec![100]).name("collname", vec!["default".to_owned()]).batch()),
+        "pg_tablespace" => Some(
+            Columns::new()
+                .oid("oid", vec![1663])
+                .name("spcname", vec!["pg_default".to_owned()])
+                .oid("spcowner", vec![OWNER_OID])
+                .batch(),
+        ),
         "pg_tables" => Some(pg_tables(pinned)),
         "pg_views" => Some(pg_views(pinned)),
         "pg_proc" => Some(pg_proc(pinned)),
         "pg_settings" => Some(pg_settings(pinned)),
-        name if ALWAYS_EMPTY.contains(&name) => {
-            Some(Columns::new().oid("oid", vec![]).batch())
-        }
+        name if ALWAYS_EMPTY.contains(&name) => Some(empty_table(name)),
         _ => None,
+    }
+}
+
+/// An empty table with the columns that clients join on where it stands on the outer side of a join.
+fn empty_table(name: &str) -> RecordBatch {
+    let oids: &[&str] = match name {
+        "pg_index" => &["indexrelid", "indrelid"],
+        "pg_description" | "pg_shdescription" => &["objoid", "classoid", "objsubid"],
+        "pg_constraint" => &["oid", "conrelid", "conindid", "connamespace", "confrelid"],
+        "pg_attrdef" => &["oid", "adrelid", "adnum"],
+        "pg_inherits" => &["inhrelid", "inhparent", "inhseqno"],
+        "pg_range" => &["rngtypid", "rngsubtype"],
+        "pg_enum" => &["oid", "enumtypid"],
+        "pg_collation" => &["oid", "collnamespace"],
+        "pg_depend" => &["classid", "objid", "refclassid", "refobjid"],
+        _ => &["oid"],
+    };
+    let columns = oids.iter().fold(Columns::new(), |columns, oid| columns.oid(oid, vec![]));
+    let texts: &[&str] = match name {
+        "pg_description" | "pg_shdescription" => &["description"],
+        "pg_constraint" => &["conname", "contype"],
+        "pg_attrdef" => &["adbin"],
+        "pg_enum" => &["enumlabel"],
+        "pg_collation" => &["collname"],
+        _ => &[],
+    };
+    let columns = texts.iter().fold(columns, |columns, text| columns.text(text, vec![]));
+    match name {
+        "pg_index" => columns
+            .bool("indisprimary", vec![])
+            .bool("indisunique", vec![])
+            .bool("indisvalid", vec![])
+            .batch(),
+        _ => columns.batch(),
     }
 }
 
@@ -330,7 +411,10 @@ fn pg_type() -> RecordBatch {
         .oid("typowner", vec![OWNER_OID; count])
         .int2("typlen", rows.iter().map(|r| r.4).collect())
         .bool("typbyval", vec![false; count])
-        .char("typtype", rows.iter().map(|r| if r.5 == "P" { "p".to_owned() } else { "b".to_owned() }).collect())
+        .char(
+            "typtype",
+            rows.iter().map(|r| if r.5 == "P" { "p".to_owned() } else { "b".to_owned() }).collect(),
+        )
         .char("typcategory", rows.iter().map(|r| r.5.to_owned()).collect())
         .bool("typisdefined", vec![true; count])
         .char("typdelim", vec![",".to_owned(); count])
@@ -514,6 +598,7 @@ impl Columns {
     pub(super) fn batch(self) -> RecordBatch {
         let schema = Arc::new(Schema::new(self.fields));
         // Columns of one list have one length; a mistake here is ours and shows as an empty catalogue.
-        RecordBatch::try_new(Arc::clone(&schema), self.arrays).unwrap_or_else(|_| RecordBatch::new_empty(schema))
+        RecordBatch::try_new(Arc::clone(&schema), self.arrays)
+            .unwrap_or_else(|_| RecordBatch::new_empty(schema))
     }
 }

@@ -101,10 +101,19 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
     if args.no_serve {
         return Ok(());
     }
-    let network = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("network").enable_all().build()?;
+    let network = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("network")
+        .enable_all()
+        .build()?;
     let served = network.block_on(serve::serve(engine, executor, |server| {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "\nServing at {}. In another terminal:\n\n  {}\n\nand there:\n", server.address()?, server.psql_line()?)?;
+        writeln!(
+            out,
+            "\nServing at {}. In another terminal:\n\n  {}\n\nand there:\n",
+            server.address()?,
+            server.psql_line()?
+        )?;
         for query in TRY {
             writeln!(out, "  {query}")?;
         }
@@ -168,7 +177,8 @@ struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
     fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("clientele-demo-{}", uuid::Uuid::new_v4().simple()));
+        let path =
+            std::env::temp_dir().join(format!("clientele-demo-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&path)?;
         Ok(Self(path))
     }

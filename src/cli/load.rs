@@ -56,10 +56,17 @@ pub(super) fn run(args: &Args, dir: &Path, config: &Config) -> Result<()> {
 fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
     let (schema, table) = args.table.split_once('.').unwrap_or((DEFAULT_SCHEMA, &args.table));
     if schema.is_empty() || table.is_empty() {
-        return Err(Error::new(Kind::InvalidParameter, format!("{:?} is no table's name", args.table)));
+        return Err(Error::new(
+            Kind::InvalidParameter,
+            format!("{:?} is no table's name", args.table),
+        ));
     }
-    if ["system", "pg_catalog", "information_schema"].contains(&schema) || table.starts_with("pg_") {
-        return Err(Error::new(Kind::NotAllowed, format!("{:?} belongs to the warehouse", args.table)));
+    if ["system", "pg_catalog", "information_schema"].contains(&schema) || table.starts_with("pg_")
+    {
+        return Err(Error::new(
+            Kind::NotAllowed,
+            format!("{:?} belongs to the warehouse", args.table),
+        ));
     }
     let delimiter = match args.delimiter {
         None => None,
@@ -71,7 +78,12 @@ fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
         table: Name::new(schema, table),
         files: ingest::expand(&args.files)?,
         format: args.format.as_deref().map(Format::parse).transpose()?,
-        csv: CsvOptions { delimiter, null: args.null.clone(), has_header: !args.no_header, ..CsvOptions::default() },
+        csv: CsvOptions {
+            delimiter,
+            null: args.null.clone(),
+            has_header: !args.no_header,
+            ..CsvOptions::default()
+        },
         max_bad: MaxBad::parse(args.max_bad.as_deref().unwrap_or(&config.load.max_bad))?,
         personal: args.personal.clone(),
         user: super::sql::LOCAL_USER.to_owned(),

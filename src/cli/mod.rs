@@ -33,7 +33,13 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 struct Common {
     /// Folder of the warehouse
-    #[arg(long, global = true, value_name = "FOLDER", default_value = "./warehouse", env = "CLIENTELE_DIR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FOLDER",
+        default_value = "./warehouse",
+        env = "CLIENTELE_DIR"
+    )]
     dir: PathBuf,
     /// Configuration file [default: clientele.toml in the warehouse]
     #[arg(long, global = true, value_name = "FILE", env = "CLIENTELE_CONFIG")]
@@ -103,7 +109,8 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 async fn open_engine(dir: &std::path::Path, config: Config, create: bool) -> Result<Arc<Engine>> {
-    let warehouse = if create { Warehouse::open_or_create(dir).await? } else { Warehouse::open(dir).await? };
+    let warehouse =
+        if create { Warehouse::open_or_create(dir).await? } else { Warehouse::open(dir).await? };
     Engine::new(Arc::new(warehouse), config)
 }
 

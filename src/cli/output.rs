@@ -35,10 +35,13 @@ pub(super) struct Printer<'a> {
 impl<'a> Printer<'a> {
     pub(super) fn new(format: Format, columns: &'a [OutputColumn], zone: Tz) -> Self {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+        table
+            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|c| c.name.clone()));
         for (i, column) in columns.iter().enumerate() {
-            if let (true, Some(shown)) = (is_number(column.field.data_type()), table.column_mut(i)) {
+            if let (true, Some(shown)) = (is_number(column.field.data_type()), table.column_mut(i))
+            {
                 shown.set_cell_alignment(CellAlignment::Right);
             }
         }
@@ -54,7 +57,11 @@ impl<'a> Printer<'a> {
     }
 
     pub(super) fn batch(&mut self, batch: &RecordBatch, out: &mut impl Write) -> Result<()> {
-        let columns = batch.columns().iter().map(|c| TextColumn::new(c, self.zone)).collect::<Result<Vec<_>>>()?;
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|c| TextColumn::new(c, self.zone))
+            .collect::<Result<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
             let value = |column: &TextColumn| {
                 (!column.is_null(row)).then(|| {
@@ -69,14 +76,20 @@ impl<'a> Printer<'a> {
                     self.table.add_row(values.map(Option::unwrap_or_default));
                 }
                 Format::Csv => {
-                    let line: Vec<String> = values.map(|v| v.map_or(String::new(), |v| csv_value(&v))).collect();
+                    let line: Vec<String> =
+                        values.map(|v| v.map_or(String::new(), |v| csv_value(&v))).collect();
                     writeln!(out, "{}", line.join(","))?;
                 }
                 Format::Json => {
                     let member = |(column, value): (&OutputColumn, Option<String>)| {
-                        format!("{}:{}", json_text(&column.name), json_value(column.field.data_type(), value))
+                        format!(
+                            "{}:{}",
+                            json_text(&column.name),
+                            json_value(column.field.data_type(), value)
+                        )
                     };
-                    let members: Vec<String> = self.columns.iter().zip(values).map(member).collect();
+                    let members: Vec<String> =
+                        self.columns.iter().zip(values).map(member).collect();
                     writeln!(out, "{{{}}}", members.join(","))?;
                 }
             }

@@ -14,10 +14,14 @@ pub(super) struct Bar {
 
 impl Bar {
     pub(super) fn new() -> Self {
-        let target =
-            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
-        let style = ProgressStyle::with_template("{prefix:24} {bar:30} {percent:>3}%  {msg}  {eta} left");
+        let style =
+            ProgressStyle::with_template("{prefix:24} {bar:30} {percent:>3}%  {msg}  {eta} left");
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -30,13 +34,20 @@ impl Progress for Bar {
         self.bar.reset();
         self.bar.set_length(bytes);
         self.bar.set_prefix(source.to_owned());
-        *self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = std::time::Instant::now();
+        *self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            std::time::Instant::now();
     }
 
     fn advance(&self, bytes_read: u64, rows: u64) {
-        let seconds = self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed().as_secs_f64();
+        let seconds = self
+            .started
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .elapsed()
+            .as_secs_f64();
         self.bar.set_position(bytes_read);
-        self.bar.set_message(format!("{rows} rows, {:.0} rows/s", rows as f64 / seconds.max(0.001)));
+        self.bar
+            .set_message(format!("{rows} rows, {:.0} rows/s", rows as f64 / seconds.max(0.001)));
     }
 
     fn end(&self) {

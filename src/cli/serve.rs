@@ -28,7 +28,11 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
         config.server.listen = listen;
     }
     let computing = Executor::runtime()?;
-    let network = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("network").enable_all().build()?;
+    let network = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("network")
+        .enable_all()
+        .build()?;
     let executor = Executor::new(computing.handle().clone(), &config);
     let engine = computing.block_on(Box::pin(open_engine(dir, config, true)))?;
     let served = network.block_on(serve(engine, executor, |server| {

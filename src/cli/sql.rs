@@ -91,10 +91,14 @@ async fn print(session: &Session, outcome: Outcome, format: Format) -> Result<()
         Outcome::Session(SessionCommand::Reset(name)) => {
             session.with_settings(|s| s.set(&name, None))?;
         }
-        Outcome::Session(SessionCommand::Show(name)) => writeln!(out, "{}", session.settings().show(&name)?.1)?,
+        Outcome::Session(SessionCommand::Show(name)) => {
+            writeln!(out, "{}", session.settings().show(&name)?.1)?
+        }
         Outcome::Session(_) => {
-            return Err(Error::not_supported("transactions and prepared statements need a connection")
-                .hint("clientele serve, and psql"));
+            return Err(Error::not_supported(
+                "transactions and prepared statements need a connection",
+            )
+            .hint("clientele serve, and psql"));
         }
         Outcome::CopyIn(_) | Outcome::CopyOut { .. } => {
             return Err(Error::not_supported("COPY with STDIN or STDOUT needs a connection")

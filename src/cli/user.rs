@@ -71,7 +71,7 @@ fn password() -> Result<String> {
     if std::io::stdin().is_terminal() {
         let first = rpassword::prompt_password("Password: ")?;
         if rpassword::prompt_password("Again: ")? != first {
-            return Err(Error::new(Kind::InvalidParameter, "the passwords differ"));
+            return Err(Error::new(Kind::InvalidParameter, "the two passwords differ"));
         }
         return Ok(first);
     }

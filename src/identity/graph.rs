@@ -18,29 +18,58 @@ const DEFINITION: &str = "graph";
 /// Tables of a graph: name and columns.
 fn tables() -> [(&'static str, SchemaRef); 3] {
     let schema = |columns: &[(&str, DataType)]| {
-        Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
+        Arc::new(Schema::new(
+            columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>(),
+        ))
     };
     let text = || DataType::Utf8;
     [
         ("map", schema(&[("source", text()), ("record_id", text()), ("one_id", DataType::Int64)])),
-        ("hubs", schema(&[("id_type", text()), ("records", DataType::Int32), ("max_records", DataType::Int32)])),
-        ("rejected", schema(&[("source", text()), ("record_id", text()), ("id_type", text()), ("reason", text())])),
+        (
+            "hubs",
+            schema(&[
+                ("id_type", text()),
+                ("records", DataType::Int32),
+                ("max_records", DataType::Int32),
+            ]),
+        ),
+        (
+            "rejected",
+            schema(&[
+                ("source", text()),
+                ("record_id", text()),
+                ("id_type", text()),
+                ("reason", text()),
+            ]),
+        ),
     ]
 }
 
 /// Runs a graph statement.
 pub async fn execute(warehouse: &Warehouse, statement: &GraphStatement) -> Result<Answer> {
     match statement {
-        GraphStatement::Create { name, if_not_exists, definition } => create(warehouse, name, *if_not_exists, definition).await,
+        GraphStatement::Create { name, if_not_exists, definition } => {
+            create(warehouse, name, *if_not_exists, definition).await
+        }
         GraphStatement::Refresh(name) => refresh(warehouse, name).await,
         GraphStatement::Drop { name, if_exists } => drop_graph(warehouse, name, *if_exists).await,
     }
 }
 
-async fn create(warehouse: &Warehouse, name: &str, if_not_exists: bool, definition: &Definition) -> Result<Answer> {
+async fn create(
+    warehouse: &Warehouse,
+    name: &str,
+    if_not_exists: bool,
+    definition: &Definition,
+) -> Result<Answer> {
     let tag = "CREATE IDENTITY GRAPH".to_owned();
-    if ["public", "system", "information_schema", "reports", "cron"].contains(&name) || name.starts_with("pg_") {
-        return Err(Error::new(Kind::NotAllowed, format!("a graph cannot be named {name}: that schema is taken")));
+    if ["public", "system", "information_schema", "reports", "cron"].contains(&name)
+        || name.starts_with("pg_")
+    {
+        return Err(Error::new(
+            Kind::NotAllowed,
+            format!("a graph cannot be named {name}: that schema is taken"),
+        ));
     }
     let newest = warehouse.newest().await?;
     if newest.relations.contains_key(&Name::new(name, DEFINITION)) {
@@ -48,17 +77,30 @@ async fn create(warehouse: &Warehouse, name: &str, if_not_exists: bool, definiti
             let notice = Some(format!("identity graph \"{name}\" already exists, skipping"));
             return Ok(Answer { tag, notice });
         }
-        return Err(Error::new(Kind::DuplicateObject, format!("identity graph \"{name}\" already exists")));
+        return Err(Error::new(
+            Kind::DuplicateObject,
+            format!("identity graph \"{name}\" already exists"),
+        ));
     }
     source_of(warehouse, definition).await?;
     let mut group = Group::default();
     for (table, schema) in tables() {
         let relation = Name::new(name, table);
         if newest.relations.contains_key(&relation) {
-            return Err(Error::new(Kind::DuplicateTable, format!("relation \"{relation}\" already exists")));
+            return Err(Error::new(
+                Kind::DuplicateTable,
+                format!("relation \"{relation}\" already exists"),
+            ));
         }
         let path = warehouse.prepare_table(&relation, &schema, &[]).await?;
-        group.tables.push(TableChange { name: relation, path, files: vec![], replace: false, is_new: true, load_ids: vec![] });
+        group.tables.push(TableChange {
+            name: relation,
+            path,
+            files: vec![],
+            replace: false,
+            is_new: true,
+            load_ids: vec![],
+        });
     }
     let stored = GraphDef { definition: serde_json::to_value(definition)? };
     group.names.insert(Name::new(name, DEFINITION), Change::Set(Relation::Graph(stored)));
@@ -67,16 +109,27 @@ async fn create(warehouse: &Warehouse, name: &str, if_not_exists: bool, definiti
 }
 
 /// The table that a graph reads; its columns are checked.
-async fn source_of(warehouse: &Warehouse, definition: &Definition) -> Result<Arc<crate::store::TableSnapshot>> {
+async fn source_of(
+    warehouse: &Warehouse,
+    definition: &Definition,
+) -> Result<Arc<crate::store::TableSnapshot>> {
     let relation = definition.relation();
     let newest = warehouse.newest().await?;
     let def = match newest.relations.get(&relation) {
         Some(Relation::Table(def)) => def,
         Some(_) => {
-            return Err(Error::new(Kind::WrongObjectType, format!("\"{relation}\" is not a table; a graph reads a table"))
-                .hint("CREATE TABLE ... AS SELECT keeps a view's rows"));
+            return Err(Error::new(
+                Kind::WrongObjectType,
+                format!("\"{relation}\" is not a table; a graph reads a table"),
+            )
+            .hint("CREATE TABLE ... AS SELECT keeps a view's rows"));
         }
-        None => return Err(Error::new(Kind::UndefinedTable, format!("relation \"{relation}\" does not exist"))),
+        None => {
+            return Err(Error::new(
+                Kind::UndefinedTable,
+                format!("relation \"{relation}\" does not exist"),
+            ));
+        }
     };
     let snapshot = warehouse.snapshot(&def.path, def.version).await?;
     for column in &definition.columns {
@@ -85,10 +138,18 @@ async fn source_of(warehouse: &Warehouse, definition: &Definition) -> Result<Arc
             Ok(field) => {
                 return Err(Error::new(
                     Kind::DatatypeMismatch,
-                    format!("column \"{column}\" of \"{relation}\" is {}; identifiers are text", field.data_type()),
+                    format!(
+                        "column \"{column}\" of \"{relation}\" is {}; identifiers are text",
+                        field.data_type()
+                    ),
                 ));
             }
-            Err(_) => return Err(Error::new(Kind::UndefinedColumn, format!("column \"{column}\" of \"{relation}\" does not exist"))),
+            Err(_) => {
+                return Err(Error::new(
+                    Kind::UndefinedColumn,
+                    format!("column \"{column}\" of \"{relation}\" does not exist"),
+                ));
+            }
         }
     }
     Ok(snapshot)
@@ -105,7 +166,8 @@ async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
     warehouse.read_columns(&snapshot, &definition.columns, |batch| batches.push(batch)).await?;
     let key = *warehouse.key();
     let resolved = tokio::task::spawn_blocking(move || resolve(&batches, &definition, &key));
-    let resolved = resolved.await.map_err(|_| Error::internal("identity resolution stopped unexpectedly"))?;
+    let resolved =
+        resolved.await.map_err(|_| Error::internal("identity resolution stopped unexpectedly"))?;
     let notice = format!(
         "{} records are {} customers; {} identifiers rejected, {} hubs",
         resolved.map.len(),
@@ -123,7 +185,14 @@ async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
         writer.write(&batch).await?;
         let files = writer.finish().await?;
         let path = def.path.clone();
-        group.tables.push(TableChange { name: relation, path, files, replace: true, is_new: false, load_ids: vec![] });
+        group.tables.push(TableChange {
+            name: relation,
+            path,
+            files,
+            replace: true,
+            is_new: false,
+            load_ids: vec![],
+        });
     }
     warehouse.publish(group).await?;
     Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) })
@@ -134,7 +203,9 @@ fn resolve(batches: &[RecordBatch], definition: &Definition, key: &[u8; 32]) -> 
     for batch in batches {
         let column = |i: usize| batch.column(i).as_string::<i32>();
         let (sources, records, types, values) = (column(0), column(1), column(2), column(3));
-        for (((source, record), id_type), value) in sources.iter().zip(records).zip(types).zip(values) {
+        for (((source, record), id_type), value) in
+            sources.iter().zip(records).zip(types).zip(values)
+        {
             // A row without a key or a type says nothing about anybody.
             if let (Some(source), Some(record), Some(id_type)) = (source, record, id_type) {
                 resolver.add(source, record, id_type, value);
@@ -197,7 +268,8 @@ async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Resul
         })
         .await?;
     warehouse.delete_dropped(&paths).await?;
-    let notice = (!was_there).then(|| format!("identity graph \"{name}\" does not exist, skipping"));
+    let notice =
+        (!was_there).then(|| format!("identity graph \"{name}\" does not exist, skipping"));
     Ok(Answer { tag, notice })
 }
 

@@ -62,11 +62,24 @@ pub(super) struct Resolved {
 
 impl<'a> Resolver<'a> {
     pub(super) fn new(rules: &'a BTreeMap<String, Rule>, key: &'a [u8; 32]) -> Self {
-        Self { rules, key, records: HashMap::new(), links: Vec::new(), types: Vec::new(), rejected: Vec::new() }
+        Self {
+            rules,
+            key,
+            records: HashMap::new(),
+            links: Vec::new(),
+            types: Vec::new(),
+            rejected: Vec::new(),
+        }
     }
 
     /// Adds one identifier of a record. A record without a good identifier is still a record.
-    pub(super) fn add(&mut self, source: &str, record_id: &str, id_type: &str, id_value: Option<&str>) {
+    pub(super) fn add(
+        &mut self,
+        source: &str,
+        record_id: &str,
+        id_type: &str,
+        id_value: Option<&str>,
+    ) {
         let next = self.records.len() as u32;
         let record = *self.records.entry((source.to_owned(), record_id.to_owned())).or_insert(next);
         let type_number = self.type_number(id_type);
@@ -94,7 +107,10 @@ impl<'a> Resolver<'a> {
     /// 128 bits, keyed: enough that no two values of a warehouse meet, and useless to whoever finds them.
     fn hash(&self, id_type: &str, value: &str) -> u128 {
         let mut hasher = blake3::Hasher::new_keyed(self.key);
-        hasher.update(&(id_type.len() as u64).to_le_bytes()).update(id_type.as_bytes()).update(value.as_bytes());
+        hasher
+            .update(&(id_type.len() as u64).to_le_bytes())
+            .update(id_type.as_bytes())
+            .update(value.as_bytes());
         first_bytes(&hasher)
     }
 
@@ -120,7 +136,11 @@ impl<'a> Resolver<'a> {
             let allowed = max_records(id_type, rules);
             let on_records = same.len() as u32;
             if on_records > allowed {
-                hubs.push(Hub { id_type: id_type.clone(), records: on_records, max_records: allowed });
+                hubs.push(Hub {
+                    id_type: id_type.clone(),
+                    records: on_records,
+                    max_records: allowed,
+                });
                 continue;
             }
             for link in &same[1..] {
@@ -161,7 +181,11 @@ struct Ids<'a> {
 impl Ids<'_> {
     fn mint(&mut self, key: &RecordKey) -> i64 {
         let mut hasher = blake3::Hasher::new_keyed(self.key);
-        hasher.update(b"one_id").update(&(key.0.len() as u64).to_le_bytes()).update(key.0.as_bytes()).update(key.1.as_bytes());
+        hasher
+            .update(b"one_id")
+            .update(&(key.0.len() as u64).to_le_bytes())
+            .update(key.0.as_bytes())
+            .update(key.1.as_bytes());
         let mut id = (first_bytes(&hasher) as u64 & i64::MAX as u64) as i64;
         while !self.used.insert(id) {
             id = id.wrapping_add(1) & i64::MAX;
@@ -240,7 +264,8 @@ mod tests {
     #[test]
     fn a_shared_device_and_a_placeholder_link_nobody() {
         let names: Vec<String> = (0..6).map(|i| format!("s/{i}")).collect();
-        let mut rows: Vec<(&str, &str, &str)> = names.iter().map(|n| (n.as_str(), "device", "kiosk")).collect();
+        let mut rows: Vec<(&str, &str, &str)> =
+            names.iter().map(|n| (n.as_str(), "device", "kiosk")).collect();
         rows.extend(names.iter().map(|n| (n.as_str(), "phone", "00000000000")));
         let resolved = resolve(&rows);
         assert_eq!(resolved.clusters, 6);

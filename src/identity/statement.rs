@@ -122,7 +122,10 @@ fn create(reader: &mut Reader) -> Result<GraphStatement> {
             }
             let rule = rule(reader, &id_type)?;
             if rules.insert(id_type.clone(), rule).is_some() {
-                return Err(Error::new(Kind::DuplicateObject, format!("type {id_type} has rules twice")));
+                return Err(Error::new(
+                    Kind::DuplicateObject,
+                    format!("type {id_type} has rules twice"),
+                ));
             }
             if !reader.eat(",") {
                 break;
@@ -130,7 +133,11 @@ fn create(reader: &mut Reader) -> Result<GraphStatement> {
         }
         reader.expect(")")?;
     }
-    Ok(GraphStatement::Create { name, if_not_exists, definition: Definition { schema, table, columns, rules } })
+    Ok(GraphStatement::Create {
+        name,
+        if_not_exists,
+        definition: Definition { schema, table, columns, rules },
+    })
 }
 
 fn columns(reader: &mut Reader) -> Result<[String; 4]> {
@@ -149,7 +156,13 @@ fn columns(reader: &mut Reader) -> Result<[String; 4]> {
         columns.pop();
     }
     columns.try_into().map_err(|given: Vec<String>| {
-        Error::new(Kind::Syntax, format!("{} columns are named; four are needed: source, record, type, value", given.len()))
+        Error::new(
+            Kind::Syntax,
+            format!(
+                "{} columns are named; four are needed: source, record, type, value",
+                given.len()
+            ),
+        )
     })
 }
 
@@ -161,8 +174,10 @@ fn rule(reader: &mut Reader, id_type: &str) -> Result<Rule> {
             "priority" => rule.priority = Some(reader.number()?),
             "max_records" => rule.max_records = Some(reader.number()?),
             other => {
-                return Err(Error::not_supported(format!("{id_type}: option {other} is not supported"))
-                    .detail("of this version: priority, max_records"));
+                return Err(Error::not_supported(format!(
+                    "{id_type}: option {other} is not supported"
+                ))
+                .detail("of this version: priority, max_records"));
             }
         }
         if !reader.eat(",") {
@@ -185,7 +200,9 @@ impl Reader {
 
     fn eat(&mut self, wanted: &str) -> bool {
         let is_it = self.peek().is_some_and(|token| match token {
-            Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted),
+            Token::Word(word) => {
+                word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted)
+            }
             other => other.to_string() == wanted,
         });
         self.at += usize::from(is_it);
@@ -223,7 +240,8 @@ impl Reader {
     fn unexpected(&self, wanted: &str) -> Error {
         let found = self.peek().map_or("the end".to_owned(), ToString::to_string);
         let place = self.tokens.get(self.at).or(self.tokens.last()).map(|(_, place)| *place);
-        Error::new(Kind::Syntax, format!("syntax error: {wanted} expected, found {found}")).at(place)
+        Error::new(Kind::Syntax, format!("syntax error: {wanted} expected, found {found}"))
+            .at(place)
     }
 }
 
@@ -235,7 +253,9 @@ mod tests {
     fn the_long_form_is_read() {
         let sql = "CREATE IDENTITY GRAPH Customer FROM crm.ids (source, record_id, id_type, id_value, seen_at) \
                    WITH (phone (priority 3, max_records 10), email (priority 4))";
-        let GraphStatement::Create { name, definition, .. } = parse_statement(sql).unwrap() else { panic!("a create") };
+        let GraphStatement::Create { name, definition, .. } = parse_statement(sql).unwrap() else {
+            panic!("a create")
+        };
         assert_eq!(name, "customer");
         assert_eq!(definition.relation(), Name::new("crm", "ids"));
         assert_eq!(definition.rules["phone"], Rule { priority: Some(3), max_records: Some(10) });
@@ -245,7 +265,8 @@ mod tests {
     fn mistakes_are_placed_and_named() {
         let error = parse_statement("CREATE IDENTITY GRAPH c FORM ids").unwrap_err();
         assert_eq!((error.sqlstate(), error.place().unwrap().column), ("42601", 25));
-        let error = parse_statement("CREATE IDENTITY GRAPH c FROM ids WITH (phone (unique))").unwrap_err();
+        let error =
+            parse_statement("CREATE IDENTITY GRAPH c FROM ids WITH (phone (unique))").unwrap_err();
         assert_eq!(error.sqlstate(), "0A000");
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
@@ -91,7 +92,11 @@ enum Value<'a> {
 
 impl RowBuilder {
     pub(super) fn new(schema: SchemaRef) -> Result<Self> {
-        let columns = schema.fields().iter().map(|f| Column::new(f.name(), f.data_type())).collect::<Result<_>>()?;
+        let columns = schema
+            .fields()
+            .iter()
+            .map(|f| Column::new(f.name(), f.data_type()))
+            .collect::<Result<_>>()?;
         Ok(Self { schema, columns, rows: 0 })
     }
 
@@ -100,7 +105,10 @@ impl RowBuilder {
     }
 
     /// Adds a row, one text a column; or nothing of it, and gives the first column that does not fit, and why.
-    pub(super) fn push(&mut self, texts: &[Option<&str>]) -> std::result::Result<(), (usize, Reason)> {
+    pub(super) fn push(
+        &mut self,
+        texts: &[Option<&str>],
+    ) -> std::result::Result<(), (usize, Reason)> {
         let mut values = Vec::with_capacity(texts.len());
         for (i, (column, text)) in self.columns.iter().zip(texts).enumerate() {
             let value = match text {
@@ -146,14 +154,16 @@ impl Column {
                 Self::Decimal(builder, *p, *s)
             }
             DataType::Date32 => Self::Date(Date32Builder::new()),
-            DataType::Timestamp(..) => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()))
-            }
+            DataType::Timestamp(..) => Self::Timestamp(
+                TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()),
+            ),
             DataType::Binary => Self::Binary(BinaryBuilder::new()),
             other => {
                 return Err(Error::new(
                     Kind::NotSupported,
-                    format!("column {name:?} has the type {other}, which cannot be loaded from text"),
+                    format!(
+                        "column {name:?} has the type {other}, which cannot be loaded from text"
+                    ),
                 )
                 .hint("load it from Parquet"));
             }
@@ -170,12 +180,18 @@ impl Column {
             Self::Float32(_) | Self::Float64(_) => {
                 Value::Float(text.trim().parse().map_err(|_| "is not a number")?)
             }
-            Self::Decimal(_, precision, scale) => Value::Decimal(read_decimal(text, *precision, *scale)?),
-            Self::Date(_) => Value::Date(read_date(text).ok_or("is not a date such as 2011-12-09")?),
-            Self::Timestamp(_) => {
-                Value::Timestamp(read_timestamp(text).ok_or("is not a time such as 2011-12-09 12:50:00")?)
+            Self::Decimal(_, precision, scale) => {
+                Value::Decimal(read_decimal(text, *precision, *scale)?)
             }
-            Self::Binary(_) => Value::Binary(read_bytes(text).ok_or("is not bytes in hex such as \\x0a1b")?),
+            Self::Date(_) => {
+                Value::Date(read_date(text).ok_or("is not a date such as 2011-12-09")?)
+            }
+            Self::Timestamp(_) => Value::Timestamp(
+                read_timestamp(text).ok_or("is not a time such as 2011-12-09 12:50:00")?,
+            ),
+            Self::Binary(_) => {
+                Value::Binary(read_bytes(text).ok_or("is not bytes in hex such as \\x0a1b")?)
+            }
         })
     }
 
@@ -242,7 +258,12 @@ fn read_int(text: &str, low: i64, high: i64) -> std::result::Result<i64, Reason>
     match text.parse::<i64>() {
         Ok(number) if (low..=high).contains(&number) => Ok(number),
         Ok(_) => Err(format!("is outside {low} to {high}")),
-        Err(error) if matches!(error.kind(), std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow
+            ) =>
+        {
             Err(format!("is outside {low} to {high}"))
         }
         Err(_) => Err("is not a whole number".to_owned()),
@@ -256,7 +277,11 @@ fn read_decimal(text: &str, precision: u8, scale: i8) -> std::result::Result<i12
     if let Some((mantissa, exponent)) = text.split_once(['e', 'E']) {
         // Exponents come from programs that print floats; shift the point by hand.
         let exponent: i32 = exponent.parse().map_err(|_| not_a_number())?;
-        return read_decimal(&shifted(mantissa, exponent).ok_or_else(not_a_number)?, precision, scale);
+        return read_decimal(
+            &shifted(mantissa, exponent).ok_or_else(not_a_number)?,
+            precision,
+            scale,
+        );
     }
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
@@ -274,8 +299,15 @@ fn read_decimal(text: &str, precision: u8, scale: i8) -> std::result::Result<i12
     }
     let too_large = || format!("has more than {precision} digits");
     let mut number: i128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes()).chain(std::iter::repeat_n(b'0', scale - fraction.len())) {
-        number = number.checked_mul(10).and_then(|n| n.checked_add(i128::from(digit - b'0'))).ok_or_else(too_large)?;
+    for digit in whole
+        .bytes()
+        .chain(fraction.bytes())
+        .chain(std::iter::repeat_n(b'0', scale - fraction.len()))
+    {
+        number = number
+            .checked_mul(10)
+            .and_then(|n| n.checked_add(i128::from(digit - b'0')))
+            .ok_or_else(too_large)?;
     }
     if number >= 10i128.checked_pow(u32::from(precision)).unwrap_or(i128::MAX) {
         return Err(too_large());
@@ -302,7 +334,9 @@ fn shifted(mantissa: &str, exponent: i32) -> Option<String> {
 
 pub(super) fn read_date(text: &str) -> Option<i32> {
     let text = text.trim();
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").or_else(|_| NaiveDate::parse_from_str(text, "%Y/%m/%d")).ok();
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .or_else(|_| NaiveDate::parse_from_str(text, "%Y/%m/%d"))
+        .ok();
     let date = date.or_else(|| {
         // A timestamp at midnight is a date that some exports write.
         let micros = read_timestamp(text)?;
@@ -324,7 +358,13 @@ pub(super) fn read_timestamp(text: &str) -> Option<i64> {
         }
     }
     let text = text.strip_suffix(" UTC").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
-    for format in ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d %H:%M"] {
+    for format in [
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y/%m/%d %H:%M:%S%.f",
+        "%Y-%m-%d %H:%M",
+        "%Y/%m/%d %H:%M",
+    ] {
         if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
             return Some(naive.and_utc().timestamp_micros());
         }
@@ -360,7 +400,13 @@ mod tests {
     #[test]
     fn times_with_and_without_an_offset() {
         let noon = read_timestamp("2011-12-09T12:00:00Z").unwrap();
-        for text in ["2011-12-09 12:00:00", "2011-12-09 20:00:00+08:00", "2011-12-09T20:00:00.000+08", "2011/12/09 12:00:00", "2011-12-09 12:00:00 UTC"] {
+        for text in [
+            "2011-12-09 12:00:00",
+            "2011-12-09 20:00:00+08:00",
+            "2011-12-09T20:00:00.000+08",
+            "2011/12/09 12:00:00",
+            "2011-12-09 12:00:00 UTC",
+        ] {
             assert_eq!(read_timestamp(text), Some(noon), "{text}");
         }
         assert_eq!(read_timestamp("09.12.2011"), None);
@@ -370,7 +416,12 @@ mod tests {
 
     #[test]
     fn a_personal_value_is_reduced_to_its_shape() {
-        let bad = BadRow { line: 7, column: "birth_date".into(), value: "1990-13-45 Wang".into(), reason: "x".into() };
+        let bad = BadRow {
+            line: 7,
+            column: "birth_date".into(),
+            value: "1990-13-45 Wang".into(),
+            reason: "x".into(),
+        };
         assert_eq!(bad.masked(&["birth_date".into()]).value, "9999-99-99 aaaa");
         assert_eq!(bad.masked(&[]).value, bad.value);
     }

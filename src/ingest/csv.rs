@@ -68,12 +68,16 @@ impl Layout {
     fn of(names: &[String], schema: &SchemaRef) -> Result<Self> {
         let mut places = vec![None; schema.fields().len()];
         for (i, name) in names.iter().enumerate() {
-            let by_case = || schema.fields().iter().position(|f| f.name().eq_ignore_ascii_case(name));
+            let by_case =
+                || schema.fields().iter().position(|f| f.name().eq_ignore_ascii_case(name));
             let Some(column) = schema.index_of(name).ok().or_else(by_case) else {
                 return Err(unknown_column(name, schema));
             };
             if places[column].replace(i).is_some() {
-                return Err(Error::new(Kind::DuplicateColumn, format!("column \"{name}\" is named twice in the input")));
+                return Err(Error::new(
+                    Kind::DuplicateColumn,
+                    format!("column \"{name}\" is named twice in the input"),
+                ));
             }
         }
         Ok(Self { places, width: names.len() })
@@ -87,16 +91,23 @@ impl Layout {
 
 pub(super) fn unknown_column(name: &str, schema: &SchemaRef) -> Error {
     let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
-    let error = Error::new(Kind::UndefinedColumn, format!("the input has a column \"{name}\" that the table has not"));
+    let error = Error::new(
+        Kind::UndefinedColumn,
+        format!("the input has a column \"{name}\" that the table has not"),
+    );
     match nearest(name, &names) {
-        Some(near) => error.hint(format!("perhaps it is \"{near}\"; its columns: {}", names.join(", "))),
+        Some(near) => {
+            error.hint(format!("perhaps it is \"{near}\"; its columns: {}", names.join(", ")))
+        }
         None => error.detail(format!("columns of the table: {}", names.join(", "))),
     }
 }
 
 /// The names in a header line, without a byte order mark.
 pub(super) fn header_names(record: &::csv::ByteRecord) -> Vec<String> {
-    let clean = |name: &[u8]| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned();
+    let clean = |name: &[u8]| {
+        String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned()
+    };
     record.iter().map(clean).collect()
 }
 
@@ -126,8 +137,12 @@ fn read_csv(
 ) -> Result<()> {
     let mut reader = options.reader(text);
     let mut record = ::csv::ByteRecord::new();
-    let mut layout = columns.as_ref().map_or(Ok(Layout::in_order(schema)), |names| Layout::of(names, schema))?;
-    if options.has_header && reader.read_byte_record(&mut record).map_err(unreadable)? && columns.is_none() {
+    let mut layout =
+        columns.as_ref().map_or(Ok(Layout::in_order(schema)), |names| Layout::of(names, schema))?;
+    if options.has_header
+        && reader.read_byte_record(&mut record).map_err(unreadable)?
+        && columns.is_none()
+    {
         layout = Layout::of(&header_names(&record), schema)?;
     }
     let mut rows = Rows::new(schema, sender, count)?;
@@ -165,7 +180,8 @@ pub(super) fn read_text(
     sender: &Sender<Result<Chunk>>,
 ) {
     let result = (|| -> Result<()> {
-        let layout = columns.map_or(Ok(Layout::in_order(schema)), |names| Layout::of(&names, schema))?;
+        let layout =
+            columns.map_or(Ok(Layout::in_order(schema)), |names| Layout::of(&names, schema))?;
         let mut lines = BufReader::with_capacity(1 << 18, text);
         let mut rows = Rows::new(schema, sender, count)?;
         let mut line = Vec::new();
@@ -185,8 +201,10 @@ pub(super) fn read_text(
             if number == 1 && style.has_header {
                 continue;
             }
-            let values: Vec<Option<Vec<u8>>> =
-                line.split(|b| *b == style.delimiter).map(|raw| unescaped(raw, &style.null)).collect();
+            let values: Vec<Option<Vec<u8>>> = line
+                .split(|b| *b == style.delimiter)
+                .map(|raw| unescaped(raw, &style.null))
+                .collect();
             rows.add(number, &layout, values.len(), |i| values.get(i)?.as_deref())?;
         }
         rows.finish()
@@ -219,7 +237,9 @@ fn unescaped(raw: &[u8], null: &str) -> Option<Vec<u8>> {
                 value.push(number_of(&mut bytes, 16, 2));
             }
             Some(digit @ b'0'..=b'7') => {
-                let mut all = std::iter::once(digit).chain(std::iter::from_fn(|| bytes.next_if(|b| (b'0'..=b'7').contains(b)))).take(3);
+                let mut all = std::iter::once(digit)
+                    .chain(std::iter::from_fn(|| bytes.next_if(|b| (b'0'..=b'7').contains(b))))
+                    .take(3);
                 value.push(all.by_ref().fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')));
             }
             Some(other) => value.push(other),
@@ -229,7 +249,11 @@ fn unescaped(raw: &[u8], null: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
-fn number_of(bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>, base: u32, digits_max: usize) -> u8 {
+fn number_of(
+    bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>,
+    base: u32,
+    digits_max: usize,
+) -> u8 {
     let mut number = 0u8;
     for _ in 0..digits_max {
         let Some(digit) = bytes.peek().and_then(|b| char::from(*b).to_digit(base)) else { break };
@@ -249,14 +273,35 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(schema: &'a SchemaRef, sender: &'a Sender<Result<Chunk>>, count: &'a AtomicU64) -> Result<Self> {
-        Ok(Self { schema, builder: RowBuilder::new(SchemaRef::clone(schema))?, bad: Vec::new(), sender, count })
+    pub(super) fn new(
+        schema: &'a SchemaRef,
+        sender: &'a Sender<Result<Chunk>>,
+        count: &'a AtomicU64,
+    ) -> Result<Self> {
+        Ok(Self {
+            schema,
+            builder: RowBuilder::new(SchemaRef::clone(schema))?,
+            bad: Vec::new(),
+            sender,
+            count,
+        })
     }
 
-    fn add<'v>(&mut self, line: u64, layout: &Layout, width: usize, value: impl Fn(usize) -> Option<&'v [u8]>) -> Result<()> {
+    fn add<'v>(
+        &mut self,
+        line: u64,
+        layout: &Layout,
+        width: usize,
+        value: impl Fn(usize) -> Option<&'v [u8]>,
+    ) -> Result<()> {
         if width != layout.width {
             let reason = format!("has {width} values instead of {}", layout.width);
-            return self.add_bad(BadRow { line, column: String::new(), value: String::new(), reason });
+            return self.add_bad(BadRow {
+                line,
+                column: String::new(),
+                value: String::new(),
+                reason,
+            });
         }
         let mut texts = Vec::with_capacity(layout.places.len());
         for (column, place) in layout.places.iter().enumerate() {
@@ -265,7 +310,12 @@ impl<'a> Rows<'a> {
                 Some(Ok(text)) => Some(text),
                 Some(Err(_)) => {
                     let column = self.schema.field(column).name().clone();
-                    return self.add_bad(BadRow { line, column, value: String::new(), reason: "is not UTF-8".to_owned() });
+                    return self.add_bad(BadRow {
+                        line,
+                        column,
+                        value: String::new(),
+                        reason: "is not UTF-8".to_owned(),
+                    });
                 }
             };
             texts.push(text);
@@ -298,7 +348,9 @@ impl<'a> Rows<'a> {
             bad: std::mem::take(&mut self.bad),
             bytes_read: self.count.load(Ordering::Relaxed),
         };
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| Error::new(Kind::Cancelled, "the load was given up"))
+        self.sender
+            .blocking_send(Ok(chunk))
+            .map_err(|_| Error::new(Kind::Cancelled, "the load was given up"))
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
@@ -312,7 +364,8 @@ mod tests {
 
     #[test]
     fn the_text_format_unescapes() {
-        let text = |raw: &str| unescaped(raw.as_bytes(), "\\N").map(|v| String::from_utf8(v).unwrap());
+        let text =
+            |raw: &str| unescaped(raw.as_bytes(), "\\N").map(|v| String::from_utf8(v).unwrap());
         assert_eq!(text("\\N"), None);
         assert_eq!(text("a\\tb\\\\c\\x41\\101\\q").as_deref(), Some("a\tb\\cAAq"));
         assert_eq!(text("").as_deref(), Some(""));

@@ -24,9 +24,16 @@ pub(super) struct Inferred {
 }
 
 /// Looks at the beginning of a file. Columns of the model take the model's types when the file is text.
-pub(super) fn infer(path: &Path, format: Option<Format>, options: &CsvOptions, table: &Name) -> Result<Inferred> {
+pub(super) fn infer(
+    path: &Path,
+    format: Option<Format>,
+    options: &CsvOptions,
+    table: &Name,
+) -> Result<Inferred> {
     match format.map_or_else(|| Format::of(path), Ok)? {
-        Format::Parquet => Ok(Inferred { schema: parquet::schema_of(File::open(path)?)?.as_ref().clone() }),
+        Format::Parquet => {
+            Ok(Inferred { schema: parquet::schema_of(File::open(path)?)?.as_ref().clone() })
+        }
         Format::Csv => infer_csv(path, options, table),
         Format::Json => infer_json(path, table),
     }
@@ -36,9 +43,11 @@ fn infer_csv(path: &Path, options: &CsvOptions, table: &Name) -> Result<Inferred
     let options = options.for_file(path);
     let mut reader = options.reader(open_text(path)?.0);
     let mut record = ::csv::ByteRecord::new();
-    let unreadable = |e: ::csv::Error| Error::new(Kind::BadCopyFormat, format!("the CSV cannot be read: {e}"));
+    let unreadable =
+        |e: ::csv::Error| Error::new(Kind::BadCopyFormat, format!("the CSV cannot be read: {e}"));
     if !reader.read_byte_record(&mut record).map_err(unreadable)? {
-        return Err(Error::new(Kind::BadCopyFormat, format!("{} is empty", path.display())).hint("a header line is the least"));
+        return Err(Error::new(Kind::BadCopyFormat, format!("{} is empty", path.display()))
+            .hint("a header line is the least"));
     }
     let (names, mut pending) = if options.has_header {
         (header_names(&record), None)
@@ -83,7 +92,10 @@ fn infer_json(path: &Path, table: &Name) -> Result<Inferred> {
         }
     }
     if keys.is_empty() {
-        return Err(Error::new(Kind::BadCopyFormat, format!("{} has no JSON object in its first lines", path.display())));
+        return Err(Error::new(
+            Kind::BadCopyFormat,
+            format!("{} has no JSON object in its first lines", path.display()),
+        ));
     }
     Ok(Inferred { schema: schema_of(keys.iter().map(|(k, g)| (k.as_str(), g.clone())), table) })
 }
@@ -110,7 +122,15 @@ struct Guess {
 
 impl Default for Guess {
     fn default() -> Self {
-        Self { seen: false, boolean: true, integer: true, number: true, date: true, timestamp: true, has_offset: false }
+        Self {
+            seen: false,
+            boolean: true,
+            integer: true,
+            number: true,
+            date: true,
+            timestamp: true,
+            has_offset: false,
+        }
     }
 }
 
@@ -138,10 +158,12 @@ impl Guess {
     }
 
     fn see_time(&mut self, text: &str) {
-        let is_long = text.len() >= "2011-12-09".len() && text.starts_with(|c: char| c.is_ascii_digit());
+        let is_long =
+            text.len() >= "2011-12-09".len() && text.starts_with(|c: char| c.is_ascii_digit());
         self.date &= is_long && text.len() <= 10 && read_date(text).is_some();
         self.timestamp &= is_long && read_timestamp(text).is_some();
-        self.has_offset |= self.timestamp && (text.ends_with('Z') || text.get(11..).is_some_and(|t| t.contains(['+', '-'])));
+        self.has_offset |= self.timestamp
+            && (text.ends_with('Z') || text.get(11..).is_some_and(|t| t.contains(['+', '-'])));
     }
 
     fn data_type(&self) -> DataType {
@@ -163,13 +185,17 @@ impl Guess {
 fn is_whole(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let has_leading_zero = digits.len() > 1 && digits.starts_with('0');
-    !digits.is_empty() && digits.len() <= 15 && !has_leading_zero && digits.bytes().all(|b| b.is_ascii_digit())
+    !digits.is_empty()
+        && digits.len() <= 15
+        && !has_leading_zero
+        && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is_number(text: &str) -> bool {
     let whole = text.trim_start_matches('-').split('.').next().unwrap_or("");
     let is_code = whole.len() > 15 || whole.len() > 1 && whole.starts_with('0');
-    let is_plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));
+    let is_plain =
+        text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));
     !is_code && is_plain && text.parse::<f64>().is_ok()
 }
 
@@ -189,7 +215,10 @@ mod tests {
         assert_eq!(guess(&["1", "2.5"]), DataType::Float64);
         assert_eq!(guess(&["true", "f"]), DataType::Boolean);
         assert_eq!(guess(&["2011-12-09", "2011-12-10"]), DataType::Date32);
-        assert_eq!(guess(&["2011-12-09 10:00:00", "2011-12-10"]), DataType::Timestamp(TimeUnit::Microsecond, None));
+        assert_eq!(
+            guess(&["2011-12-09 10:00:00", "2011-12-10"]),
+            DataType::Timestamp(TimeUnit::Microsecond, None)
+        );
         assert_eq!(
             guess(&["2011-12-09T10:00:00+08:00"]),
             DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))

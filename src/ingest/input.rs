@@ -30,8 +30,10 @@ impl Format {
             "csv" | "tsv" => Ok(Self::Csv),
             "json" | "jsonl" | "ndjson" => Ok(Self::Json),
             "parquet" => Ok(Self::Parquet),
-            other => Err(Error::new(Kind::InvalidParameter, format!("format {other:?} is not known"))
-                .detail("known are csv, json (one object a line) and parquet")),
+            other => {
+                Err(Error::new(Kind::InvalidParameter, format!("format {other:?} is not known"))
+                    .detail("known are csv, json (one object a line) and parquet"))
+            }
         }
     }
 
@@ -43,8 +45,11 @@ impl Format {
             Some("csv" | "tsv" | "txt") => Ok(Self::Csv),
             Some("json" | "jsonl" | "ndjson") => Ok(Self::Json),
             Some("parquet" | "pq") => Ok(Self::Parquet),
-            _ => Err(Error::new(Kind::InvalidParameter, format!("the format of {} cannot be told from its name", path.display()))
-                .hint("say it with --format csv, json or parquet")),
+            _ => Err(Error::new(
+                Kind::InvalidParameter,
+                format!("the format of {} cannot be told from its name", path.display()),
+            )
+            .hint("say it with --format csv, json or parquet")),
         }
     }
 }
@@ -76,8 +81,13 @@ fn expand_one(path: &str) -> Result<Vec<PathBuf>> {
     if Path::new(path).exists() || !path.contains(['*', '?', '[']) {
         return Ok(vec![PathBuf::from(path)]);
     }
-    let bad = |e: &dyn std::fmt::Display| Error::new(Kind::InvalidParameter, format!("pattern {path}: {e}"));
-    let mut files = glob::glob(path).map_err(|e| bad(&e))?.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| bad(&e))?;
+    let bad = |e: &dyn std::fmt::Display| {
+        Error::new(Kind::InvalidParameter, format!("pattern {path}: {e}"))
+    };
+    let mut files = glob::glob(path)
+        .map_err(|e| bad(&e))?
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| bad(&e))?;
     files.retain(|file| file.is_file());
     Ok(files)
 }
@@ -123,9 +133,14 @@ pub(super) fn from_channel(
     columns: Option<Vec<String>>,
 ) -> RowSource {
     let count = Arc::new(AtomicU64::new(0));
-    let text = Counted { inner: ChannelReader { data, current: bytes::Bytes::new() }, count: Arc::clone(&count) };
+    let text = Counted {
+        inner: ChannelReader { data, current: bytes::Bytes::new() },
+        count: Arc::clone(&count),
+    };
     Box::new(move |schema, sender| match format {
-        CopyFormat::Csv(options) => csv::read(Box::new(text), &count, &options, columns, &schema, &sender),
+        CopyFormat::Csv(options) => {
+            csv::read(Box::new(text), &count, &options, columns, &schema, &sender)
+        }
         CopyFormat::Text { delimiter, null, has_header } => {
             let style = csv::TextStyle { delimiter, null, has_header };
             csv::read_text(Box::new(text), &count, &style, columns, &schema, &sender);
@@ -177,7 +192,8 @@ mod tests {
         let plain = dir.path().join("a.csv");
         std::fs::write(&plain, "x\n1\n").unwrap();
         let gz = dir.path().join("b.csv.gz");
-        let mut encoder = flate2::write::GzEncoder::new(File::create(&gz).unwrap(), flate2::Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(&gz).unwrap(), flate2::Compression::fast());
         encoder.write_all(b"x\n1\n").unwrap();
         encoder.finish().unwrap();
         let zst = dir.path().join("c.csv.zst");

@@ -7,9 +7,9 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
+use super::Chunk;
 use super::convert::BadRow;
 use super::csv::{Rows, unknown_column};
-use super::Chunk;
 use crate::error::Result;
 
 /// Reads JSON lines and sends rows of `schema`. A key that is missing is NULL.
@@ -50,14 +50,19 @@ fn read_lines(
                 continue;
             }
             Err(error) => {
-                rows.add_bad(bad_line(number, &line, &format!("is not JSON (character {})", error.column())))?;
+                rows.add_bad(bad_line(
+                    number,
+                    &line,
+                    &format!("is not JSON (character {})", error.column()),
+                ))?;
                 continue;
             }
         };
         if let Some(unknown) = object.keys().find(|key| schema.index_of(key).is_err()) {
             return Err(unknown_column(unknown, schema));
         }
-        let texts: Vec<Option<String>> = schema.fields().iter().map(|f| object.get(f.name()).and_then(text_of)).collect();
+        let texts: Vec<Option<String>> =
+            schema.fields().iter().map(|f| object.get(f.name()).and_then(text_of)).collect();
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         rows.add_texts(number, &texts)?;
     }

@@ -102,7 +102,11 @@ pub struct Loaded {
 }
 
 /// Loads files into a table: all that are new, or none.
-pub async fn load(warehouse: &Warehouse, request: &LoadRequest, progress: &dyn Progress) -> Result<Vec<Loaded>> {
+pub async fn load(
+    warehouse: &Warehouse,
+    request: &LoadRequest,
+    progress: &dyn Progress,
+) -> Result<Vec<Loaded>> {
     const TRIES: usize = 3;
     for _ in 0..TRIES {
         match try_load(warehouse, request, progress).await {
@@ -113,7 +117,8 @@ pub async fn load(warehouse: &Warehouse, request: &LoadRequest, progress: &dyn P
             Err(error) => return Err(error),
         }
     }
-    Err(Error::new(Kind::Serialization, "other loads into the same table were faster every time").hint("run the load again"))
+    Err(Error::new(Kind::Serialization, "other loads into the same table were faster every time")
+        .hint("run the load again"))
 }
 
 async fn try_load(
@@ -137,12 +142,17 @@ async fn try_load(
             input.was_loaded = known.contains(&input.load_id);
         }
     } else if newest.relations.contains_key(&request.table) {
-        return Err(Error::new(Kind::WrongObjectType, format!("\"{}\" is a view; rows go into tables", request.table)));
+        return Err(Error::new(
+            Kind::WrongObjectType,
+            format!("\"{}\" is a view; rows go into tables", request.table),
+        ));
     }
     if inputs.iter().all(|input| input.was_loaded) {
         return Ok(Some(inputs));
     }
-    let Some(first) = request.files.iter().zip(&inputs).find(|(_, i)| !i.was_loaded).map(|(f, _)| f.clone()) else {
+    let Some(first) =
+        request.files.iter().zip(&inputs).find(|(_, i)| !i.was_loaded).map(|(f, _)| f.clone())
+    else {
         return Ok(Some(inputs));
     };
     let target = Target::prepare(warehouse, &request.table, &request.personal, || {
@@ -151,7 +161,8 @@ async fn try_load(
     .await?;
     let mut load = Load::start(warehouse, target, request.user.clone()).await?;
     let files: Vec<PathBuf> = request.files.clone();
-    for (file, input) in files.iter().zip(inputs.iter_mut()).filter(|(_, input)| !input.was_loaded) {
+    for (file, input) in files.iter().zip(inputs.iter_mut()).filter(|(_, input)| !input.was_loaded)
+    {
         progress.begin(&input.source, input.bytes);
         let reader = input::open(file, request.format, &request.csv)?;
         let read = load.read(reader, input, progress).await;
@@ -161,7 +172,8 @@ async fn try_load(
             return Err(error);
         }
     }
-    let (rows, bad) = inputs.iter().fold((0, 0), |(rows, bad), i| (rows + i.rows, bad + i.quarantined));
+    let (rows, bad) =
+        inputs.iter().fold((0, 0), |(rows, bad), i| (rows + i.rows, bad + i.quarantined));
     if request.max_bad.is_exceeded(bad, rows + bad) {
         let reasons = load.reasons();
         load.abandon(warehouse).await;
@@ -190,8 +202,9 @@ pub async fn copy_in(
     data: mpsc::Receiver<bytes::Bytes>,
 ) -> Result<Loaded> {
     let missing = || -> Result<infer::Inferred> {
-        Err(Error::new(Kind::UndefinedTable, format!("relation \"{table}\" does not exist"))
-            .hint("CREATE TABLE it first, or use clientele load, which makes the table from the file"))
+        Err(Error::new(Kind::UndefinedTable, format!("relation \"{table}\" does not exist")).hint(
+            "CREATE TABLE it first, or use clientele load, which makes the table from the file",
+        ))
     };
     let target = Target::prepare(warehouse, table, &[], missing).await?;
     let mut input = Loaded {
@@ -212,7 +225,12 @@ pub async fn copy_in(
     if max_bad.is_exceeded(input.quarantined, input.rows + input.quarantined) {
         let reasons = load.reasons();
         load.abandon(warehouse).await;
-        return Err(too_many_bad(input.quarantined, input.rows + input.quarantined, max_bad, &reasons));
+        return Err(too_many_bad(
+            input.quarantined,
+            input.rows + input.quarantined,
+            max_bad,
+            &reasons,
+        ));
     }
     load.publish(warehouse, std::slice::from_ref(&input)).await?;
     Ok(input)
@@ -272,7 +290,10 @@ impl Target {
         let schema = stored_schema(&infer()?.schema)?;
         for column in personal {
             if schema.index_of(column).is_err() {
-                return Err(Error::new(Kind::UndefinedColumn, format!("PERSONAL column \"{column}\" is not in the file")));
+                return Err(Error::new(
+                    Kind::UndefinedColumn,
+                    format!("PERSONAL column \"{column}\" is not in the file"),
+                ));
             }
         }
         let mut marked = model::personal_columns(&schema);
@@ -310,16 +331,24 @@ struct Load {
 impl Load {
     async fn start(warehouse: &Warehouse, target: Target, user: String) -> Result<Self> {
         let nothing = || Err(Error::internal("system tables have columns"));
-        let quarantine = Target::prepare(warehouse, &crate::store::system::quarantine().0, &[], nothing).await?;
+        let quarantine =
+            Target::prepare(warehouse, &crate::store::system::quarantine().0, &[], nothing).await?;
         let writer = target.writer(warehouse)?;
         let quarantine_writer = quarantine.writer(warehouse)?;
         Ok(Self { target, writer, quarantine, quarantine_writer, first_reasons: Vec::new(), user })
     }
 
-    async fn read(&mut self, source: RowSource, input: &mut Loaded, progress: &dyn Progress) -> Result<()> {
+    async fn read(
+        &mut self,
+        source: RowSource,
+        input: &mut Loaded,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let (sender, mut chunks) = mpsc::channel(BATCHES_AHEAD);
         let schema = Arc::clone(&self.target.schema);
-        let reader = std::thread::Builder::new().name("load-reader".to_owned()).spawn(move || source(schema, sender))?;
+        let reader = std::thread::Builder::new()
+            .name("load-reader".to_owned())
+            .spawn(move || source(schema, sender))?;
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk?;
             self.writer.write(&chunk.rows).await?;
@@ -341,7 +370,8 @@ impl Load {
         for row in masked.iter().take(REASONS_SHOWN.saturating_sub(self.first_reasons.len())) {
             self.first_reasons.push(row.describe());
         }
-        let batch = records::quarantine_batch(&input.load_id, &self.target.name, &input.source, &masked)?;
+        let batch =
+            records::quarantine_batch(&input.load_id, &self.target.name, &input.source, &masked)?;
         self.quarantine_writer.write(&batch).await
     }
 
@@ -352,7 +382,8 @@ impl Load {
     async fn publish(self, warehouse: &Warehouse, inputs: &[Loaded]) -> Result<Published> {
         let new: Vec<&Loaded> = inputs.iter().filter(|i| !i.was_loaded).collect();
         let nothing = || Err(Error::internal("system tables have columns"));
-        let loads = Target::prepare(warehouse, &crate::store::system::loads().0, &[], nothing).await?;
+        let loads =
+            Target::prepare(warehouse, &crate::store::system::loads().0, &[], nothing).await?;
         let mut loads_writer = loads.writer(warehouse)?;
         loads_writer.write(&records::loads_batch(&self.target.name, &new, &self.user)?).await?;
         let ids = new.iter().map(|i| i.load_id.clone()).collect();
@@ -373,14 +404,19 @@ impl Load {
     }
 
     async fn abandon(self, warehouse: &Warehouse) {
-        for (writer, path) in [(self.writer, &self.target.path), (self.quarantine_writer, &self.quarantine.path)] {
+        for (writer, path) in
+            [(self.writer, &self.target.path), (self.quarantine_writer, &self.quarantine.path)]
+        {
             match writer.finish().await {
                 Ok(files) => warehouse.discard(path, &files).await,
-                Err(error) => tracing::warn!(%error, "files of an abandoned load could not be closed"),
+                Err(error) => {
+                    tracing::warn!(%error, "files of an abandoned load could not be closed")
+                }
             }
         }
         if self.target.is_new
-            && let Err(error) = warehouse.delete_dropped(std::slice::from_ref(&self.target.path)).await
+            && let Err(error) =
+                warehouse.delete_dropped(std::slice::from_ref(&self.target.path)).await
         {
             tracing::warn!(%error, "the folder of a table that was not made could not be removed");
         }
@@ -398,10 +434,16 @@ async fn fingerprint(file: &Path, table: &Name) -> Result<Loaded> {
         hasher.update_reader(input)?;
         Ok((hasher.finalize(), hasher.count()))
     });
-    let (content, bytes) = hashed.await.map_err(|_| Error::internal("hashing stopped unexpectedly"))??;
+    let (content, bytes) =
+        hashed.await.map_err(|_| Error::internal("hashing stopped unexpectedly"))??;
     let mut identity = blake3::Hasher::new();
-    identity.update(content.as_bytes()).update(table.schema.as_bytes()).update(b"\0").update(table.table.as_bytes());
-    let source = file.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned());
+    identity
+        .update(content.as_bytes())
+        .update(table.schema.as_bytes())
+        .update(b"\0")
+        .update(table.table.as_bytes());
+    let source =
+        file.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(Loaded {
         source,
         load_id: identity.finalize().to_hex()[..32].to_owned(),

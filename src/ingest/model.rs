@@ -3,8 +3,17 @@
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 
 /// Columns that hold a person's data by default, in any table.
-const PERSONAL: [&str; 9] =
-    ["phone", "email", "device_id", "open_id", "union_id", "id_card", "name", "birth_date", "id_value"];
+const PERSONAL: [&str; 9] = [
+    "phone",
+    "email",
+    "device_id",
+    "open_id",
+    "union_id",
+    "id_card",
+    "name",
+    "birth_date",
+    "id_value",
+];
 
 /// Whether a column of this name is PERSONAL unless a table says otherwise.
 pub fn is_personal(column: &str) -> bool {
@@ -27,18 +36,28 @@ pub fn model_type(table: &str, column: &str) -> Option<DataType> {
         ("customers", "points") => money(),
         (
             "customers",
-            "source" | "record_id" | "phone" | "email" | "device_id" | "open_id" | "union_id" | "id_card" | "name" | "gender"
-            | "province" | "city" | "scope" | "member_level" | "channel",
+            "source" | "record_id" | "phone" | "email" | "device_id" | "open_id" | "union_id"
+            | "id_card" | "name" | "gender" | "province" | "city" | "scope" | "member_level"
+            | "channel",
         ) => text(),
-        ("orders", "ordered_at") | ("events", "occurred_at") | ("feedback", "given_at") | ("identifiers", "seen_at") => instant(),
+        ("orders", "ordered_at")
+        | ("events", "occurred_at")
+        | ("feedback", "given_at")
+        | ("identifiers", "seen_at") => instant(),
         ("orders", "amount") | ("order_lines", "unit_price" | "amount") => money(),
-        ("orders" | "order_lines", "quantity") | ("order_lines", "line_no") => Some(DataType::Int64),
-        ("orders", "order_id" | "source" | "record_id" | "status" | "currency" | "channel" | "campaign_id" | "coupon_id" | "store_id")
+        ("orders" | "order_lines", "quantity") | ("order_lines", "line_no") => {
+            Some(DataType::Int64)
+        }
+        (
+            "orders",
+            "order_id" | "source" | "record_id" | "status" | "currency" | "channel" | "campaign_id"
+            | "coupon_id" | "store_id",
+        )
         | ("order_lines", "order_id" | "product_id" | "category")
         | (
             "events",
-            "event_id" | "source" | "record_id" | "event" | "channel" | "campaign_id" | "touchpoint" | "device_id" | "session_id"
-            | "properties",
+            "event_id" | "source" | "record_id" | "event" | "channel" | "campaign_id"
+            | "touchpoint" | "device_id" | "session_id" | "properties",
         )
         | ("feedback", "feedback_id" | "source" | "record_id" | "kind" | "topic" | "body")
         | ("identifiers", "source" | "record_id" | "id_type" | "id_value") => text(),

@@ -44,13 +44,19 @@ fn read_batches(file: File, schema: &SchemaRef, sender: &Sender<Result<Chunk>>) 
         let (rows, bad) = fitted(&batch, schema, first_row)?;
         let bytes_read = bytes * rows_read.min(rows_total) / rows_total;
         let chunk = Chunk { rows, bad, bytes_read };
-        sender.blocking_send(Ok(chunk)).map_err(|_| Error::new(Kind::Cancelled, "the load was given up"))?;
+        sender
+            .blocking_send(Ok(chunk))
+            .map_err(|_| Error::new(Kind::Cancelled, "the load was given up"))?;
     }
     Ok(())
 }
 
 /// The rows of `batch` in the table's types, and those that have a value which does not convert.
-fn fitted(batch: &RecordBatch, schema: &SchemaRef, first_row: u64) -> Result<(RecordBatch, Vec<BadRow>)> {
+fn fitted(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    first_row: u64,
+) -> Result<(RecordBatch, Vec<BadRow>)> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     let mut bad: Vec<Option<BadRow>> = Vec::new();
     for field in schema.fields() {
@@ -58,13 +64,22 @@ fn fitted(batch: &RecordBatch, schema: &SchemaRef, first_row: u64) -> Result<(Re
             columns.push(new_null_array(field.data_type(), batch.num_rows()));
             continue;
         };
-        let cast = cast_with_options(array, field.data_type(), &CastOptions { safe: true, ..CastOptions::default() })
-            .map_err(|_| {
-                Error::new(
-                    Kind::DatatypeMismatch,
-                    format!("column \"{}\" is {} in the file and {} in the table", field.name(), array.data_type(), field.data_type()),
-                )
-            })?;
+        let cast = cast_with_options(
+            array,
+            field.data_type(),
+            &CastOptions { safe: true, ..CastOptions::default() },
+        )
+        .map_err(|_| {
+            Error::new(
+                Kind::DatatypeMismatch,
+                format!(
+                    "column \"{}\" is {} in the file and {} in the table",
+                    field.name(),
+                    array.data_type(),
+                    field.data_type()
+                ),
+            )
+        })?;
         if cast.null_count() > array.logical_null_count() {
             bad.resize(batch.num_rows(), None);
             note_lost(array, &cast, field.name(), first_row, &mut bad)?;

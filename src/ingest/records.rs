@@ -40,7 +40,12 @@ pub(super) fn loads_batch(table: &Name, loads: &[&Loaded], user: &str) -> Result
 }
 
 /// One row a row that did not fit; values of personal columns are masked already.
-pub(super) fn quarantine_batch(load_id: &str, table: &Name, source: &str, bad: &[BadRow]) -> Result<RecordBatch> {
+pub(super) fn quarantine_batch(
+    load_id: &str,
+    table: &Name,
+    source: &str,
+    bad: &[BadRow],
+) -> Result<RecordBatch> {
     let now = Utc::now().timestamp_micros();
     let columns = vec![
         texts(bad.iter().map(|_| load_id.to_owned())),

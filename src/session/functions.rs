@@ -40,15 +40,24 @@ impl RowFunction {
         ScalarUDF::from(Self { name, returns, signature, body: Arc::new(body) })
     }
 
-    fn text(name: &'static str, body: impl Fn(&[ScalarValue]) -> Option<String> + Send + Sync + 'static) -> ScalarUDF {
+    fn text(
+        name: &'static str,
+        body: impl Fn(&[ScalarValue]) -> Option<String> + Send + Sync + 'static,
+    ) -> ScalarUDF {
         Self::udf(name, DataType::Utf8, move |args| Ok(ScalarValue::Utf8(body(args))))
     }
 
-    fn boolean(name: &'static str, body: impl Fn(&[ScalarValue]) -> bool + Send + Sync + 'static) -> ScalarUDF {
+    fn boolean(
+        name: &'static str,
+        body: impl Fn(&[ScalarValue]) -> bool + Send + Sync + 'static,
+    ) -> ScalarUDF {
         Self::udf(name, DataType::Boolean, move |args| Ok(ScalarValue::Boolean(Some(body(args)))))
     }
 
-    fn bigint(name: &'static str, body: impl Fn(&[ScalarValue]) -> Option<i64> + Send + Sync + 'static) -> ScalarUDF {
+    fn bigint(
+        name: &'static str,
+        body: impl Fn(&[ScalarValue]) -> Option<i64> + Send + Sync + 'static,
+    ) -> ScalarUDF {
         Self::udf(name, DataType::Int64, move |args| Ok(ScalarValue::Int64(body(args))))
     }
 }
@@ -126,11 +135,18 @@ fn number_of(value: Option<&ScalarValue>) -> Option<i64> {
 
 /// What PostgreSQL's `version()` would say for the version we answer as.
 pub(super) fn version_text() -> String {
-    format!("PostgreSQL {SERVER_VERSION} on clientele {}, a columnar warehouse, 64-bit", env!("CARGO_PKG_VERSION"))
+    format!(
+        "PostgreSQL {SERVER_VERSION} on clientele {}, a columnar warehouse, 64-bit",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// The functions of one statement.
-pub(super) fn session_functions(user: &str, settings: &Settings, pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
+pub(super) fn session_functions(
+    user: &str,
+    settings: &Settings,
+    pinned: &Arc<Pinned>,
+) -> Vec<ScalarUDF> {
     let mut functions = about_session(user, settings);
     functions.extend(about_catalogue(pinned));
     functions.extend(about_nothing_here());
@@ -158,16 +174,23 @@ fn about_session(user: &str, settings: &Settings) -> Vec<ScalarUDF> {
             let name = text_of(args.first()).unwrap_or_default();
             match kept.show(&name) {
                 Ok((_, value)) => Ok(ScalarValue::Utf8(Some(value))),
-                Err(_) if matches!(args.get(1), Some(ScalarValue::Boolean(Some(true)))) => Ok(ScalarValue::Utf8(None)),
+                Err(_) if matches!(args.get(1), Some(ScalarValue::Boolean(Some(true)))) => {
+                    Ok(ScalarValue::Utf8(None))
+                }
                 Err(error) => Err(error.into()),
             }
         }),
         RowFunction::udf("report_asof", DataType::Date32, move |_| match as_of {
-            Some(day) => Ok(ScalarValue::Date32(Some((day - chrono::NaiveDate::default()).num_days() as i32))),
-            None => Err(Error::new(crate::error::Kind::InvalidParameter, "report_asof() has no day")
-                .detail("outside of a report's run it answers the session's as_of, which is not set")
-                .hint("SET as_of = '2011-12-09'")
-                .into()),
+            Some(day) => Ok(ScalarValue::Date32(Some(
+                (day - chrono::NaiveDate::default()).num_days() as i32,
+            ))),
+            None => Err(Error::new(
+                crate::error::Kind::InvalidParameter,
+                "report_asof() has no day",
+            )
+            .detail("outside of a report's run it answers the session's as_of, which is not set")
+            .hint("SET as_of = '2011-12-09'")
+            .into()),
         }),
         RowFunction::bigint("pg_backend_pid", |_| Some(i64::from(std::process::id()))),
         RowFunction::boolean("pg_is_in_recovery", |_| false),
@@ -180,7 +203,8 @@ fn list_of_text() -> DataType {
 }
 
 fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
-    let (views, classes, names, sizes) = (Arc::clone(pinned), Arc::clone(pinned), Arc::clone(pinned), Arc::clone(pinned));
+    let (views, classes, names, sizes) =
+        (Arc::clone(pinned), Arc::clone(pinned), Arc::clone(pinned), Arc::clone(pinned));
     let user = pinned.user().to_owned();
     vec![
         RowFunction::text("pg_get_userbyid", move |_| Some(user.clone())),
@@ -193,7 +217,11 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
             let is_meant = |d: &&crate::catalog::pg_catalog::Described| {
                 Some(relation_oid(&d.name)) == oid || name.as_deref() == Some(d.name.table.as_str())
             };
-            described(&views).iter().find(is_meant).and_then(|d| d.sql.clone()).map(|sql| format!("{sql};"))
+            described(&views)
+                .iter()
+                .find(is_meant)
+                .and_then(|d| d.sql.clone())
+                .map(|sql| format!("{sql};"))
         }),
         // 'name'::regclass as a number, and a number's name.
         RowFunction::bigint("regclass_oid", move |args| {
@@ -214,7 +242,9 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
             let pinned = Arc::clone(pinned);
             move |args| size_of_relation(&pinned, number_of(args.first()))
         }),
-        RowFunction::bigint("pg_total_relation_size", move |args| size_of_relation(&sizes, number_of(args.first()))),
+        RowFunction::bigint("pg_total_relation_size", move |args| {
+            size_of_relation(&sizes, number_of(args.first()))
+        }),
         RowFunction::bigint("pg_database_size", {
             let pinned = Arc::clone(pinned);
             move |_| Some(described(&pinned).iter().map(|d| d.bytes as i64).sum())
@@ -242,18 +272,39 @@ fn size_pretty(bytes: i64) -> String {
 fn about_nothing_here() -> Vec<ScalarUDF> {
     let mut functions = Vec::new();
     for name in [
-        "obj_description", "col_description", "shobj_description", "pg_get_expr", "pg_get_indexdef", "pg_get_constraintdef",
-        "pg_get_triggerdef", "pg_get_ruledef", "pg_get_function_result", "pg_get_function_arguments",
-        "pg_get_function_identity_arguments", "pg_get_serial_sequence", "pg_get_partkeydef", "pg_tablespace_location",
+        "obj_description",
+        "col_description",
+        "shobj_description",
+        "pg_get_expr",
+        "pg_get_indexdef",
+        "pg_get_constraintdef",
+        "pg_get_triggerdef",
+        "pg_get_ruledef",
+        "pg_get_function_result",
+        "pg_get_function_arguments",
+        "pg_get_function_identity_arguments",
+        "pg_get_serial_sequence",
+        "pg_get_partkeydef",
+        "pg_tablespace_location",
         "pg_get_statisticsobjdef_columns",
     ] {
         functions.push(RowFunction::text(name, |_| None));
     }
     for name in [
-        "pg_table_is_visible", "pg_type_is_visible", "pg_function_is_visible", "pg_operator_is_visible",
-        "pg_collation_is_visible", "pg_opclass_is_visible", "pg_conversion_is_visible", "has_table_privilege",
-        "has_schema_privilege", "has_database_privilege", "has_column_privilege", "has_any_column_privilege",
-        "has_function_privilege", "pg_has_role",
+        "pg_table_is_visible",
+        "pg_type_is_visible",
+        "pg_function_is_visible",
+        "pg_operator_is_visible",
+        "pg_collation_is_visible",
+        "pg_opclass_is_visible",
+        "pg_conversion_is_visible",
+        "has_table_privilege",
+        "has_schema_privilege",
+        "has_database_privilege",
+        "has_column_privilege",
+        "has_any_column_privilege",
+        "has_function_privilege",
+        "pg_has_role",
     ] {
         functions.push(RowFunction::boolean(name, |_| true));
     }
@@ -265,4 +316,3 @@ fn about_nothing_here() -> Vec<ScalarUDF> {
     functions.push(RowFunction::text("pg_advisory_unlock_all", |_| Some(String::new())));
     functions
 }
-

@@ -73,8 +73,14 @@ const KNOWN: [(&str, &str, Check); 38] = [
 
 /// Settings that a client is told of when they change.
 pub const REPORTED: [&str; 8] = [
-    "application_name", "client_encoding", "DateStyle", "IntervalStyle", "is_superuser", "session_authorization",
-    "standard_conforming_strings", "TimeZone",
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "is_superuser",
+    "session_authorization",
+    "standard_conforming_strings",
+    "TimeZone",
 ];
 
 /// A session's settings; what is not set has its default.
@@ -133,7 +139,11 @@ impl Settings {
 
     /// Every setting and its value.
     pub fn all(&self) -> Vec<(String, String)> {
-        KNOWN.iter().filter_map(|(name, _, _)| self.show(name).ok()).map(|(name, value)| (name.to_owned(), value)).collect()
+        KNOWN
+            .iter()
+            .filter_map(|(name, _, _)| self.show(name).ok())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 
     fn value(&self, name: &str) -> String {
@@ -165,7 +175,10 @@ fn find(name: &str) -> Result<(&'static str, &'static str, Check)> {
     };
     let known = KNOWN.iter().find(|(known, _, _)| known.eq_ignore_ascii_case(&name));
     known.copied().ok_or_else(|| {
-        let error = Error::new(Kind::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""));
+        let error = Error::new(
+            Kind::UndefinedObject,
+            format!("unrecognized configuration parameter \"{name}\""),
+        );
         let names: Vec<String> = KNOWN.iter().map(|(name, _, _)| (*name).to_owned()).collect();
         match nearest(&name, &names) {
             Some(near) => error.hint(format!("perhaps you mean {near}")),
@@ -176,7 +189,11 @@ fn find(name: &str) -> Result<(&'static str, &'static str, Check)> {
 
 fn accept(name: &'static str, check: Check, value: &str) -> Result<String> {
     let bad = |allowed: String| {
-        Err(Error::new(Kind::InvalidParameter, format!("invalid value for parameter \"{name}\": \"{value}\"")).detail(allowed))
+        Err(Error::new(
+            Kind::InvalidParameter,
+            format!("invalid value for parameter \"{name}\": \"{value}\""),
+        )
+        .detail(allowed))
     };
     match check {
         Check::Kept => Ok(value.to_owned()),
@@ -200,20 +217,28 @@ fn accept(name: &'static str, check: Check, value: &str) -> Result<String> {
         }
         Check::Timeout => match parse_timeout(value) {
             Some(timeout) => Ok(format_timeout(timeout)),
-            None => bad("milliseconds, or a number with ms, s, min or h is needed; 0 is no limit".to_owned()),
+            None => bad("milliseconds, or a number with ms, s, min or h is needed; 0 is no limit"
+                .to_owned()),
         },
-        Check::ReadOnly => {
-            Err(Error::new(Kind::InvalidParameter, format!("parameter \"{name}\" cannot be changed")))
-        }
+        Check::ReadOnly => Err(Error::new(
+            Kind::InvalidParameter,
+            format!("parameter \"{name}\" cannot be changed"),
+        )),
     }
 }
 
 /// The canonical spelling of a zone: IANA names in any case, and the ways to say UTC.
 fn zone(value: &str) -> Option<String> {
-    if ["utc", "gmt", "z", "local", "default", "etc/utc", "+00:00", "0"].contains(&value.to_lowercase().as_str()) {
+    if ["utc", "gmt", "z", "local", "default", "etc/utc", "+00:00", "0"]
+        .contains(&value.to_lowercase().as_str())
+    {
         return Some("UTC".to_owned());
     }
-    chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name()).find(|name| name.eq_ignore_ascii_case(value)).map(str::to_owned)
+    chrono_tz::TZ_VARIANTS
+        .iter()
+        .map(|tz| tz.name())
+        .find(|name| name.eq_ignore_ascii_case(value))
+        .map(str::to_owned)
 }
 
 fn parse_timeout(text: &str) -> Option<Duration> {
@@ -250,7 +275,10 @@ mod tests {
         assert_eq!(settings.set("timezone", Some("asia/shanghai")).unwrap(), "TimeZone");
         assert_eq!(settings.timezone(), "Asia/Shanghai");
         let error = settings.set("statment_timeout", Some("1")).unwrap_err();
-        assert_eq!((error.sqlstate(), error.hint_text()), ("42704", Some("perhaps you mean statement_timeout")));
+        assert_eq!(
+            (error.sqlstate(), error.hint_text()),
+            ("42704", Some("perhaps you mean statement_timeout"))
+        );
         assert_eq!(settings.set("TimeZone", Some("Mars/Olympus")).unwrap_err().sqlstate(), "22023");
     }
 

@@ -25,15 +25,21 @@ impl TypePlanner for PgTypes {
                 DataType::Timestamp(TimeUnit::Microsecond, utc())
             }
             SqlType::Datetime(_) => DataType::Timestamp(TimeUnit::Microsecond, None),
-            SqlType::CharacterVarying(_) | SqlType::Character(_) | SqlType::Uuid | SqlType::JSON | SqlType::JSONB => {
-                DataType::Utf8View
-            }
+            SqlType::CharacterVarying(_)
+            | SqlType::Character(_)
+            | SqlType::Uuid
+            | SqlType::JSON
+            | SqlType::JSONB => DataType::Utf8View,
             SqlType::Regclass => DataType::Utf8View,
             SqlType::Custom(name, _) => {
-                let name = name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
+                let name =
+                    name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
                 match name.as_deref() {
                     Some("oid" | "xid" | "regproc") => DataType::Int64,
-                    Some("name" | "citext" | "regtype" | "regnamespace" | "bpchar" | "text" | "jsonpath") => DataType::Utf8View,
+                    Some(
+                        "name" | "citext" | "regtype" | "regnamespace" | "bpchar" | "text"
+                        | "jsonpath",
+                    ) => DataType::Utf8View,
                     Some("int2") => DataType::Int16,
                     Some("int4") => DataType::Int32,
                     Some("int8") => DataType::Int64,

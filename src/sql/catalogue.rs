@@ -7,8 +7,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArguments, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
-    TableWithJoins, Value, VisitMut, VisitorMut, visit_relations,
+    Expr, FunctionArguments, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, Statement,
+    TableFactor, TableWithJoins, Value, VisitMut, VisitorMut, visit_relations,
 };
 
 use crate::catalog::pg_catalog::ALWAYS_EMPTY;
@@ -17,7 +17,11 @@ use crate::catalog::pg_catalog::ALWAYS_EMPTY;
 pub(super) fn is_about_catalogue(statement: &Statement) -> bool {
     let found = visit_relations(statement, |name| {
         let last = name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
-        if last.is_some_and(|n| n.starts_with("pg_")) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if last.is_some_and(|n| n.starts_with("pg_")) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     found.is_break()
 }
@@ -43,6 +47,7 @@ impl VisitorMut for Simplifier {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             // A correlated lookup by key has one row at most; the engine wants to be told by an aggregate.
+            Expr::Subquery(query) if is_emptied(query) => *expr = text_null(),
             Expr::Subquery(query) => make_single_valued(query),
             // ARRAY(SELECT ...) of nothing.
             Expr::Function(function) => {
@@ -78,7 +83,11 @@ fn empty_set(body: &mut SetExpr) -> bool {
 
 fn reads_empty(select: &Select) -> bool {
     select.from.iter().any(|table| {
-        is_empty(&table.relation) || table.joins.iter().any(|join| is_inner(&join.join_operator) && is_empty(&join.relation))
+        is_empty(&table.relation)
+            || table
+                .joins
+                .iter()
+                .any(|join| is_inner(&join.join_operator) && is_empty(&join.relation))
     })
 }
 
@@ -116,6 +125,17 @@ fn empty_select(select: &mut Select) {
     select.group_by = datafusion::sql::sqlparser::ast::GroupByExpr::Expressions(vec![], vec![]);
 }
 
+/// Whether a query is one that [`empty_select`] left.
+fn is_emptied(query: &Query) -> bool {
+    match query.body.as_ref() {
+        SetExpr::Select(select) => {
+            let is_false = matches!(&select.selection, Some(Expr::Value(v)) if v.value == Value::Boolean(false));
+            select.from.is_empty() && is_false
+        }
+        _ => false,
+    }
+}
+
 fn text_null() -> Expr {
     Expr::Cast {
         kind: datafusion::sql::sqlparser::ast::CastKind::Cast,
@@ -138,7 +158,8 @@ fn make_single_valued(query: &mut Query) {
     };
     let is_aggregate = matches!(expr, Expr::Function(f)
         if f.name.to_string().to_lowercase().rsplit('.').next().is_some_and(|n| matches!(n, "count" | "min" | "max" | "string_agg" | "array_agg" | "sum")));
-    if !is_aggregate && let Ok(minimum) = crate::dialect::parse_expression(&format!("min({expr})")) {
+    if !is_aggregate && let Ok(minimum) = crate::dialect::parse_expression(&format!("min({expr})"))
+    {
         *expr = minimum;
     }
 }
@@ -154,6 +175,9 @@ mod tests {
         let mut statement = parse_statement(tokenize(sql).unwrap()).unwrap();
         assert!(is_about_catalogue(&statement));
         simplify(&mut statement);
-        assert_eq!(statement.to_string(), "SELECT CAST(NULL AS TEXT) AS \"polname\", CAST(NULL AS TEXT) AS \"y\" WHERE false");
+        assert_eq!(
+            statement.to_string(),
+            "SELECT CAST(NULL AS TEXT) AS \"polname\", CAST(NULL AS TEXT) AS \"y\" WHERE false"
+        );
     }
 }

@@ -57,7 +57,8 @@ struct Options {
 /// Reads a COPY statement from its words.
 pub(super) fn parse(words: &mut Words, text: &str) -> Result<CopyStatement> {
     let unexpected = |at: usize, wanted: &str| {
-        Error::new(Kind::Syntax, format!("syntax error in COPY: {wanted} expected")).at(words.place(at))
+        Error::new(Kind::Syntax, format!("syntax error in COPY: {wanted} expected"))
+            .at(words.place(at))
     };
     let mut at = 1;
     let source = if words.peek_upper(at) == "(" {
@@ -73,8 +74,12 @@ pub(super) fn parse(words: &mut Words, text: &str) -> Result<CopyStatement> {
             at += 2;
         }
         let columns = if words.peek_upper(at) == "(" {
-            let end = closing(words, at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
-            let columns = (at + 1..end).filter(|i| words.peek_upper(*i) != ",").map(|i| words.peek_text(i)).collect();
+            let end =
+                closing(words, at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
+            let columns = (at + 1..end)
+                .filter(|i| words.peek_upper(*i) != ",")
+                .map(|i| words.peek_text(i))
+                .collect();
             at = end + 1;
             Some(columns)
         } else {
@@ -99,7 +104,9 @@ pub(super) fn parse(words: &mut Words, text: &str) -> Result<CopyStatement> {
     };
     let options = parse_options(words, at + 2)?;
     if options.is_binary {
-        return Err(Error::not_supported("COPY in binary format is not supported").hint("use text or csv"));
+        return Err(
+            Error::not_supported("COPY in binary format is not supported").hint("use text or csv")
+        );
     }
     let _ = text;
     Ok(CopyStatement { source, target, max_bad: options.max_bad, format: options.format() })
@@ -139,7 +146,12 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
                 "csv" => options.is_csv = true,
                 "text" => {}
                 "binary" => options.is_binary = true,
-                other => return Err(Error::new(Kind::InvalidParameter, format!("COPY format \"{other}\" is not known"))),
+                other => {
+                    return Err(Error::new(
+                        Kind::InvalidParameter,
+                        format!("COPY format \"{other}\" is not known"),
+                    ));
+                }
             },
             "CSV" => {
                 options.is_csv = true;
@@ -150,7 +162,8 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
                 used = 1;
             }
             "HEADER" => {
-                let is_said = ["TRUE", "FALSE", "ON", "OFF", "MATCH", "1", "0"].contains(&words.peek_upper(at + 1).as_str());
+                let is_said = ["TRUE", "FALSE", "ON", "OFF", "MATCH", "1", "0"]
+                    .contains(&words.peek_upper(at + 1).as_str());
                 options.has_header = !is_said || !["false", "off", "0"].contains(&value.as_str());
                 used = if is_said { 2 } else { 1 };
             }
@@ -176,14 +189,21 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
             }
             "ENCODING" => {
                 if !["utf8", "utf-8", "unicode"].contains(&value.to_lowercase().as_str()) {
-                    return Err(Error::not_supported(format!("encoding {value:?} is not supported; everything is UTF8")));
+                    return Err(Error::not_supported(format!(
+                        "encoding {value:?} is not supported; everything is UTF8"
+                    )));
                 }
             }
             "MAX_BAD" => options.max_bad = Some(MaxBad::parse(&value)?),
             _ => {
-                return Err(Error::new(Kind::Syntax, format!("syntax error in COPY: option {} is not known", words.peek_text(at)))
-                    .at(words.place(at))
-                    .detail("known are FORMAT, HEADER, DELIMITER, NULL, QUOTE, ESCAPE, ENCODING, MAX_BAD"));
+                return Err(Error::new(
+                    Kind::Syntax,
+                    format!("syntax error in COPY: option {} is not known", words.peek_text(at)),
+                )
+                .at(words.place(at))
+                .detail(
+                    "known are FORMAT, HEADER, DELIMITER, NULL, QUOTE, ESCAPE, ENCODING, MAX_BAD",
+                ));
             }
         }
         at += used;
@@ -192,14 +212,21 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
 }
 
 fn option_text(words: &Words, at: usize) -> (String, usize) {
-    if words.peek_upper(at) == "AS" { (words.peek_text(at + 1), 2) } else { (words.peek_text(at), 1) }
+    if words.peek_upper(at) == "AS" {
+        (words.peek_text(at + 1), 2)
+    } else {
+        (words.peek_text(at), 1)
+    }
 }
 
 fn one_byte(option: &str, text: &str) -> Result<u8> {
     match text.as_bytes() {
         [byte] => Ok(*byte),
         b"\\t" => Ok(b'\t'),
-        _ => Err(Error::new(Kind::InvalidParameter, format!("COPY {option} must be a single one-byte character"))),
+        _ => Err(Error::new(
+            Kind::InvalidParameter,
+            format!("COPY {option} must be a single one-byte character"),
+        )),
     }
 }
 
@@ -221,7 +248,8 @@ fn closing(words: &Words, open: usize) -> Option<usize> {
 }
 
 fn between(words: &Words, from: usize, to: usize) -> String {
-    let tokens: Vec<String> = (from..to).filter_map(|at| words.token(at)).map(ToString::to_string).collect();
+    let tokens: Vec<String> =
+        (from..to).filter_map(|at| words.token(at)).map(ToString::to_string).collect();
     tokens.join(" ")
 }
 
@@ -239,10 +267,15 @@ mod tests {
 
     #[test]
     fn both_option_forms_mean_the_same() {
-        let new = copy("COPY t (a, \"B\") FROM STDIN WITH (FORMAT csv, HEADER, DELIMITER ';', NULL 'x')");
-        let old = copy("copy public.t(a,\"B\") from stdin with csv header delimiter as ';' null as 'x'");
+        let new =
+            copy("COPY t (a, \"B\") FROM STDIN WITH (FORMAT csv, HEADER, DELIMITER ';', NULL 'x')");
+        let old =
+            copy("copy public.t(a,\"B\") from stdin with csv header delimiter as ';' null as 'x'");
         assert_eq!(new, old);
-        assert_eq!(new.source, CopySource::Table(Name::new("public", "t"), Some(vec!["a".into(), "B".into()])));
+        assert_eq!(
+            new.source,
+            CopySource::Table(Name::new("public", "t"), Some(vec!["a".into(), "B".into()]))
+        );
     }
 
     #[test]

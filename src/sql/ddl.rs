@@ -23,11 +23,12 @@ pub(super) fn parse_create_table(tokens: Vec<TokenWithSpan>) -> Result<Statement
         return Err(Error::new(Kind::Syntax, "syntax error in CREATE TABLE"));
     };
     if table.external || table.location.is_some() {
-        return Err(Error::not_supported("external tables are not supported: a query reads the warehouse and nothing else")
-            .hint("clientele load, or COPY ... FROM, brings a file in"));
+        return Err(no_external_tables());
     }
     if table.temporary || table.like.is_some() || table.clone.is_some() {
-        return Err(Error::not_supported("temporary tables and CREATE TABLE ... LIKE are not supported"));
+        return Err(Error::not_supported(
+            "temporary tables and CREATE TABLE ... LIKE are not supported",
+        ));
     }
     for column in &table.columns {
         for option in &column.options {
@@ -39,11 +40,21 @@ pub(super) fn parse_create_table(tokens: Vec<TokenWithSpan>) -> Result<Statement
         }
     }
     if let Some(constraint) = table.constraints.first() {
-        return Err(Error::not_supported(format!("{constraint} is not supported: tables have no constraints")));
+        return Err(Error::not_supported(format!(
+            "{constraint} is not supported: tables have no constraints"
+        )));
     }
     let is_query = table.query.is_some();
     let create = Box::new(CreateTable { table, personal });
     Ok(if is_query { Statement::CreateTableAs(create) } else { Statement::CreateTable(create) })
+}
+
+/// A query reads the warehouse: no path of the server, no address of a network.
+pub(super) fn no_external_tables() -> Error {
+    Error::not_supported(
+        "external tables are not supported: a query reads the warehouse and nothing else",
+    )
+    .hint("clientele load, or COPY ... FROM, brings a file in")
 }
 
 /// Within the column list, a bare word PERSONAL that is not a column's name is a mark of that column.
@@ -60,7 +71,13 @@ fn without_marks(tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Vec<String>
             Token::Word(word) if depth == 1 => {
                 let is_bare = word.quote_style.is_none();
                 match &column {
-                    None => column = Some(if is_bare { word.value.to_lowercase() } else { word.value.clone() }),
+                    None => {
+                        column = Some(if is_bare {
+                            word.value.to_lowercase()
+                        } else {
+                            word.value.clone()
+                        })
+                    }
                     Some(name) if is_bare && word.value.eq_ignore_ascii_case("personal") => {
                         personal.push(name.clone());
                         continue;
@@ -82,18 +99,26 @@ mod tests {
 
     #[test]
     fn personal_is_a_mark_and_may_be_a_name() {
-        let sql = "CREATE TABLE t (id BIGINT, phone TEXT PERSONAL, personal NUMERIC(10, 2) personal)";
-        let Statement::CreateTable(create) = parse(sql).unwrap().remove(0).statement else { panic!("a table") };
+        let sql =
+            "CREATE TABLE t (id BIGINT, phone TEXT PERSONAL, personal NUMERIC(10, 2) personal)";
+        let Statement::CreateTable(create) = parse(sql).unwrap().remove(0).statement else {
+            panic!("a table")
+        };
         assert_eq!(create.personal, ["phone", "personal"]);
         assert_eq!(create.table.columns.len(), 3);
     }
 
     #[test]
     fn what_is_not_kept_is_refused() {
-        for sql in ["CREATE TABLE t (a INT PRIMARY KEY)", "CREATE TABLE t (a INT DEFAULT 1)", "CREATE TABLE t (a INT, UNIQUE (a))"] {
+        for sql in [
+            "CREATE TABLE t (a INT PRIMARY KEY)",
+            "CREATE TABLE t (a INT DEFAULT 1)",
+            "CREATE TABLE t (a INT, UNIQUE (a))",
+        ] {
             assert_eq!(parse(sql).unwrap_err().sqlstate(), "0A000", "{sql}");
         }
-        let error = parse("CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'").unwrap_err();
+        let error = parse("CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'")
+            .unwrap_err();
         assert_eq!(error.sqlstate(), "0A000");
     }
 }

@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, ObjectName, ObjectType, Query, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+    self, Expr, Ident, ObjectName, ObjectType, Query, TableFactor, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 use futures::StreamExt;
 
@@ -59,7 +60,11 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
 }
 
 /// Says what a statement takes and gives, without running it. `declared` are the types the client gave.
-pub async fn describe(session: &Session, parsed: &Parsed, declared: &[Option<DataType>]) -> Result<Described> {
+pub async fn describe(
+    session: &Session,
+    parsed: &Parsed,
+    declared: &[Option<DataType>],
+) -> Result<Described> {
     let statement = match &parsed.statement {
         Statement::Query(statement) => statement.as_ref().clone(),
         Statement::Insert(insert) => {
@@ -108,7 +113,8 @@ async fn plan(
 }
 
 async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Result<Outcome> {
-    let tag = if matches!(statement, ast::Statement::Explain { .. }) { "EXPLAIN" } else { "SELECT" };
+    let tag =
+        if matches!(statement, ast::Statement::Explain { .. }) { "EXPLAIN" } else { "SELECT" };
     let (plan, planning) = plan(session, statement, text, &[]).await?;
     let stream = planning.run(&plan).await?;
     let columns = output_columns(&stream.schema());
@@ -119,7 +125,11 @@ async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Resul
 fn name_of(name: &ObjectName) -> Result<Name> {
     let part = |i: usize| -> Option<String> {
         let ident: &Ident = name.0.get(i)?.as_ident()?;
-        Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+        Some(if ident.quote_style.is_some() {
+            ident.value.clone()
+        } else {
+            ident.value.to_lowercase()
+        })
     };
     match name.0.len() {
         1 => part(0).map(|table| Name::new(DEFAULT_SCHEMA, table)),
@@ -131,11 +141,19 @@ fn name_of(name: &ObjectName) -> Result<Name> {
 }
 
 fn refuse_reserved(name: &Name) -> Result<()> {
-    if ["system", "pg_catalog", "information_schema"].contains(&name.schema.as_str()) || name.schema.starts_with("pg_") {
-        return Err(Error::new(Kind::NotAllowed, format!("schema \"{}\" belongs to the warehouse", name.schema)));
+    if ["system", "pg_catalog", "information_schema"].contains(&name.schema.as_str())
+        || name.schema.starts_with("pg_")
+    {
+        return Err(Error::new(
+            Kind::NotAllowed,
+            format!("schema \"{}\" belongs to the warehouse", name.schema),
+        ));
     }
     if name.table.starts_with("pg_") && name.schema == DEFAULT_SCHEMA {
-        return Err(Error::new(Kind::NotAllowed, format!("\"{}\": names that begin with pg_ belong to the catalogue", name.table)));
+        return Err(Error::new(
+            Kind::NotAllowed,
+            format!("\"{}\": names that begin with pg_ belong to the catalogue", name.table),
+        ));
     }
     Ok(())
 }
@@ -189,8 +207,18 @@ async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<Insert
     let newest = warehouse.newest().await?;
     let def = match newest.relations.get(&name) {
         Some(Relation::Table(def)) => def.clone(),
-        Some(_) => return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a table; rows go into tables"))),
-        None => return Err(Error::new(Kind::UndefinedTable, format!("relation \"{name}\" does not exist"))),
+        Some(_) => {
+            return Err(Error::new(
+                Kind::WrongObjectType,
+                format!("\"{name}\" is not a table; rows go into tables"),
+            ));
+        }
+        None => {
+            return Err(Error::new(
+                Kind::UndefinedTable,
+                format!("relation \"{name}\" does not exist"),
+            ));
+        }
     };
     let snapshot = warehouse.snapshot(&def.path, def.version).await?;
     let schema = Arc::clone(&snapshot.schema);
@@ -201,10 +229,16 @@ async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<Insert
         for column in &insert.columns {
             let wanted = name_of(column)?.table;
             let Ok(at) = schema.index_of(&wanted) else {
-                return Err(Error::new(Kind::UndefinedColumn, format!("column \"{wanted}\" of relation \"{name}\" does not exist")));
+                return Err(Error::new(
+                    Kind::UndefinedColumn,
+                    format!("column \"{wanted}\" of relation \"{name}\" does not exist"),
+                ));
             };
             if columns.iter().any(|(i, _)| *i == at) {
-                return Err(Error::new(Kind::DuplicateColumn, format!("column \"{wanted}\" is named twice")));
+                return Err(Error::new(
+                    Kind::DuplicateColumn,
+                    format!("column \"{wanted}\" is named twice"),
+                ));
             }
             columns.push((at, schema.field(at).data_type().clone()));
         }
@@ -221,7 +255,8 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     let query = ast::Statement::Query(source);
     let (plan, planning) = plan(session, query, text, &[]).await?;
     let given = plan.schema().fields().len();
-    if given > target.columns.len() || (!insert.columns.is_empty() && given < target.columns.len()) {
+    if given > target.columns.len() || (!insert.columns.is_empty() && given < target.columns.len())
+    {
         return Err(Error::new(
             Kind::Syntax,
             format!("INSERT has {given} values a row for {} columns", target.columns.len()),
@@ -229,7 +264,8 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     }
     let mut stream = planning.run(&plan).await?;
     let warehouse = session.engine().warehouse();
-    let mut writer = warehouse.writer(&target.path, Arc::clone(&target.schema), &target.personal)?;
+    let mut writer =
+        warehouse.writer(&target.path, Arc::clone(&target.schema), &target.personal)?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = fill(&batch?, &target)?;
@@ -237,7 +273,14 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
         writer.write(&batch).await?;
     }
     let files = writer.finish().await?;
-    let change = TableChange { name: target.name, path: target.path, files, replace: false, is_new: false, load_ids: vec![] };
+    let change = TableChange {
+        name: target.name,
+        path: target.path,
+        files,
+        replace: false,
+        is_new: false,
+        load_ids: vec![],
+    };
     if rows > 0 {
         warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     }
@@ -246,8 +289,12 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
 
 /// The rows of `batch` as rows of the table; columns that are not given are NULL.
 fn fill(batch: &RecordBatch, target: &InsertTarget) -> Result<RecordBatch> {
-    let mut columns: Vec<ArrayRef> =
-        target.schema.fields().iter().map(|f| new_null_array(f.data_type(), batch.num_rows())).collect();
+    let mut columns: Vec<ArrayRef> = target
+        .schema
+        .fields()
+        .iter()
+        .map(|f| new_null_array(f.data_type(), batch.num_rows()))
+        .collect();
     for (given, (at, data_type)) in batch.columns().iter().zip(&target.columns) {
         columns[*at] = strict_cast(given, data_type, target.schema.field(*at).name())?;
     }
@@ -266,7 +313,9 @@ async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Re
     let name = name_of(&create.table.name)?;
     refuse_reserved(&name)?;
     let warehouse = session.engine().warehouse();
-    if let Some(outcome) = when_taken(session, &name, create.table.if_not_exists, "CREATE TABLE").await? {
+    if let Some(outcome) =
+        when_taken(session, &name, create.table.if_not_exists, "CREATE TABLE").await?
+    {
         return Ok(outcome);
     }
     if create.table.columns.is_empty() {
@@ -278,13 +327,19 @@ async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Re
     let mut personal = model::personal_columns(&schema);
     personal.extend(create.personal.iter().filter(|c| !model::is_personal(c)).cloned());
     let path = warehouse.prepare_table(&name, &schema, &personal).await?;
-    let change = TableChange { name, path, files: vec![], replace: false, is_new: true, load_ids: vec![] };
+    let change =
+        TableChange { name, path, files: vec![], replace: false, is_new: true, load_ids: vec![] };
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     Ok(Outcome::Done("CREATE TABLE".to_owned()))
 }
 
 /// What to answer when a name is taken already; `None` when it is free.
-async fn when_taken(session: &Session, name: &Name, if_not_exists: bool, tag: &str) -> Result<Option<Outcome>> {
+async fn when_taken(
+    session: &Session,
+    name: &Name,
+    if_not_exists: bool,
+    tag: &str,
+) -> Result<Option<Outcome>> {
     let newest = session.engine().warehouse().newest().await?;
     if !newest.relations.contains_key(name) {
         return Ok(None);
@@ -299,7 +354,9 @@ async fn when_taken(session: &Session, name: &Name, if_not_exists: bool, tag: &s
 async fn create_table_as(session: &Session, create: &CreateTable, text: &str) -> Result<Outcome> {
     let name = name_of(&create.table.name)?;
     refuse_reserved(&name)?;
-    if let Some(outcome) = when_taken(session, &name, create.table.if_not_exists, "CREATE TABLE AS").await? {
+    if let Some(outcome) =
+        when_taken(session, &name, create.table.if_not_exists, "CREATE TABLE AS").await?
+    {
         return Ok(outcome);
     }
     let Some(query) = &create.table.query else {
@@ -315,9 +372,15 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
-        let columns = batch.columns().iter().zip(schema.fields()).map(|(c, f)| strict_cast(c, f.data_type(), f.name()));
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(schema.fields())
+            .map(|(c, f)| strict_cast(c, f.data_type(), f.name()));
         rows += batch.num_rows();
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?)?).await?;
+        writer
+            .write(&RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?)?)
+            .await?;
     }
     let files = writer.finish().await?;
     let change = TableChange { name, path, files, replace: false, is_new: true, load_ids: vec![] };
@@ -344,7 +407,11 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
     let planning = session.planning(text).await?;
     planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
     let folded = |c: &ast::ViewColumnDef| {
-        if c.name.quote_style.is_some() { c.name.value.clone() } else { c.name.value.to_lowercase() }
+        if c.name.quote_style.is_some() {
+            c.name.value.clone()
+        } else {
+            c.name.value.to_lowercase()
+        }
     };
     let columns = view.columns.iter().map(folded).collect();
     let def = ViewDef { sql: rewrite::rewrite_query(query)?.to_string(), columns };
@@ -357,10 +424,18 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
                 None => {}
                 Some(Relation::View(_)) if replace => {}
                 Some(Relation::View(_)) => {
-                    return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists"))
-                        .hint("CREATE OR REPLACE VIEW changes a view"));
+                    return Err(Error::new(
+                        Kind::DuplicateTable,
+                        format!("relation \"{name}\" already exists"),
+                    )
+                    .hint("CREATE OR REPLACE VIEW changes a view"));
                 }
-                Some(_) => return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a view"))),
+                Some(_) => {
+                    return Err(Error::new(
+                        Kind::WrongObjectType,
+                        format!("\"{name}\" is not a view"),
+                    ));
+                }
             }
             Ok(BTreeMap::from([(name.clone(), Change::Set(Relation::View(def.clone())))]))
         })
@@ -383,8 +458,11 @@ fn freeze(query: &mut Query, session: &Session) -> Result<()> {
                 return ControlFlow::Continue(());
             }
             let Some(day) = self.as_of else {
-                let unset = Error::new(Kind::InvalidParameter, "report_asof() has no day, and a view keeps the one it is made with")
-                    .hint("SET as_of = '2011-12-09' before CREATE VIEW");
+                let unset = Error::new(
+                    Kind::InvalidParameter,
+                    "report_asof() has no day, and a view keeps the one it is made with",
+                )
+                .hint("SET as_of = '2011-12-09' before CREATE VIEW");
                 return ControlFlow::Break(unset);
             };
             match dialect::parse_expression(&format!("DATE '{day}'")) {
@@ -395,7 +473,9 @@ fn freeze(query: &mut Query, session: &Session) -> Result<()> {
         }
 
         fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-            let TableFactor::Table { name, args: Some(args), .. } = factor else { return ControlFlow::Continue(()) };
+            let TableFactor::Table { name, args: Some(args), .. } = factor else {
+                return ControlFlow::Continue(());
+            };
             let called = name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
             if !called.is_some_and(|c| crate::analysis::FUNCTIONS.contains(&c.as_str())) {
                 return ControlFlow::Continue(());
@@ -407,7 +487,9 @@ fn freeze(query: &mut Query, session: &Session) -> Result<()> {
             if !has("timezone") {
                 frozen.push(("timezone", format!("'{}'", self.timezone)));
             }
-            if let (false, Some(day), false) = (has("as_of"), self.as_of, name.to_string().contains("funnel")) {
+            if let (false, Some(day), false) =
+                (has("as_of"), self.as_of, name.to_string().contains("funnel"))
+            {
                 frozen.push(("as_of", format!("DATE '{day}'")));
             }
             for (argument, value) in frozen {
@@ -453,7 +535,12 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
             for name in &names {
                 match state.relations.get(name) {
                     None if *if_exists => missing.push(name.to_string()),
-                    None => return Err(Error::new(Kind::UndefinedTable, format!("{} \"{name}\" does not exist", word.to_lowercase()))),
+                    None => {
+                        return Err(Error::new(
+                            Kind::UndefinedTable,
+                            format!("{} \"{name}\" does not exist", word.to_lowercase()),
+                        ));
+                    }
                     Some(Relation::Table(def)) if !is_view => {
                         paths.push(def.path.clone());
                         changes.insert(name.clone(), Change::Dropped);
@@ -463,7 +550,11 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
                     }
                     Some(_) => {
                         let hint = if is_view { "use DROP TABLE" } else { "use DROP VIEW" };
-                        return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", word.to_lowercase())).hint(hint));
+                        return Err(Error::new(
+                            Kind::WrongObjectType,
+                            format!("\"{name}\" is not a {}", word.to_lowercase()),
+                        )
+                        .hint(hint));
                     }
                 }
             }
@@ -476,7 +567,8 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
     if missing.is_empty() {
         return Ok(Outcome::Done(tag));
     }
-    let notice = format!("{} \"{}\" does not exist, skipping", word.to_lowercase(), missing.join("\", \""));
+    let notice =
+        format!("{} \"{}\" does not exist, skipping", word.to_lowercase(), missing.join("\", \""));
     Ok(Outcome::Noticed { tag, notice })
 }
 
@@ -502,8 +594,11 @@ fn drop_dependents(
                 changes.insert(view, Change::Dropped);
             }
             Some((view, dropped)) => {
-                return Err(Error::new(Kind::DependentObjects, format!("\"{dropped}\" cannot be dropped: view \"{view}\" reads it"))
-                    .hint("drop the view first, or use CASCADE"));
+                return Err(Error::new(
+                    Kind::DependentObjects,
+                    format!("\"{dropped}\" cannot be dropped: view \"{view}\" reads it"),
+                )
+                .hint("drop the view first, or use CASCADE"));
             }
         }
     }
@@ -518,12 +613,12 @@ fn relations_read(sql: &str) -> BTreeSet<Name> {
         fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
             if let TableFactor::Table { name, args, .. } = factor {
                 let relation = match args.as_ref().and_then(|a| a.args.first()) {
-                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::Identifier(ident)))) => {
-                        ObjectName::from(vec![ident.clone()])
-                    }
-                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::CompoundIdentifier(parts)))) => {
-                        ObjectName::from(parts.clone())
-                    }
+                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(
+                        Expr::Identifier(ident),
+                    ))) => ObjectName::from(vec![ident.clone()]),
+                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(
+                        Expr::CompoundIdentifier(parts),
+                    ))) => ObjectName::from(parts.clone()),
                     _ => name.clone(),
                 };
                 self.0.extend(name_of(&relation).ok());
@@ -545,11 +640,19 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
                 refuse_reserved(name)?;
                 match session.engine().warehouse().newest().await?.relations.get(name) {
                     Some(Relation::Table(_)) => Ok(Outcome::CopyIn(Box::new(copy.clone()))),
-                    Some(_) => Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a table; rows go into tables"))),
-                    None => Err(Error::new(Kind::UndefinedTable, format!("relation \"{name}\" does not exist"))),
+                    Some(_) => Err(Error::new(
+                        Kind::WrongObjectType,
+                        format!("\"{name}\" is not a table; rows go into tables"),
+                    )),
+                    None => Err(Error::new(
+                        Kind::UndefinedTable,
+                        format!("relation \"{name}\" does not exist"),
+                    )),
                 }
             }
-            CopySource::Query(_) => Err(Error::new(Kind::Syntax, "syntax error: COPY (query) goes TO, not FROM")),
+            CopySource::Query(_) => {
+                Err(Error::new(Kind::Syntax, "syntax error: COPY (query) goes TO, not FROM"))
+            }
         },
         CopyTarget::Stdout => {
             let text = match &copy.source {
@@ -558,18 +661,26 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
                     let columns = columns.as_ref().map_or("*".to_owned(), |columns| {
                         columns.iter().map(|c| dialect::quoted(c)).collect::<Vec<_>>().join(", ")
                     });
-                    format!("SELECT {columns} FROM {}.{}", dialect::quoted(&name.schema), dialect::quoted(&name.table))
+                    format!(
+                        "SELECT {columns} FROM {}.{}",
+                        dialect::quoted(&name.schema),
+                        dialect::quoted(&name.table)
+                    )
                 }
             };
             let query = dialect::parse_query(&text).map_err(|e| e.at(None))?;
             match rows(session, ast::Statement::Query(Box::new(query)), &text).await? {
-                Outcome::Rows { columns, stream, .. } => Ok(Outcome::CopyOut { copy: Box::new(copy.clone()), columns, stream }),
+                Outcome::Rows { columns, stream, .. } => {
+                    Ok(Outcome::CopyOut { copy: Box::new(copy.clone()), columns, stream })
+                }
                 _ => Err(Error::internal("a query gives rows")),
             }
         }
         CopyTarget::FromPath(path) => copy_from_path(session, copy, path).await,
-        CopyTarget::ToPath(_) => Err(Error::new(Kind::NotAllowed, "COPY cannot write files of the server")
-            .hint("COPY ... TO STDOUT, or \\copy in psql, writes on the client's side")),
+        CopyTarget::ToPath(_) => {
+            Err(Error::new(Kind::NotAllowed, "COPY cannot write files of the server")
+                .hint("COPY ... TO STDOUT, or \\copy in psql, writes on the client's side"))
+        }
     }
 }
 
@@ -582,14 +693,17 @@ async fn copy_from_path(session: &Session, copy: &CopyStatement, path: &str) -> 
     let refused = || {
         let error = Error::new(Kind::NotAllowed, "COPY may not read that path");
         if config.load.roots.is_empty() {
-            error.detail("load.roots in clientele.toml lists no folder").hint("use COPY ... FROM STDIN, \\copy in psql, or clientele load")
+            error
+                .detail("load.roots in clientele.toml lists no folder")
+                .hint("use COPY ... FROM STDIN, \\copy in psql, or clientele load")
         } else {
             error.detail("it is not below a folder of load.roots in clientele.toml")
         }
     };
     // Links and dots are resolved before the path is compared, and what does not resolve is not told apart.
     let real = std::path::Path::new(path).canonicalize().map_err(|_| refused())?;
-    let is_below = |root: &std::path::PathBuf| root.canonicalize().is_ok_and(|root| real.starts_with(root));
+    let is_below =
+        |root: &std::path::PathBuf| root.canonicalize().is_ok_and(|root| real.starts_with(root));
     if !config.load.roots.iter().any(is_below) {
         return Err(refused());
     }
@@ -613,12 +727,17 @@ async fn copy_from_path(session: &Session, copy: &CopyStatement, path: &str) -> 
     let tag = format!("COPY {rows}");
     let quarantined: u64 = loaded.iter().map(|l| l.quarantined).sum();
     if loaded.iter().all(|l| l.was_loaded) {
-        return Ok(Outcome::Noticed { tag, notice: "already loaded: the table has these files' rows".to_owned() });
+        return Ok(Outcome::Noticed {
+            tag,
+            notice: "already loaded: the table has these files' rows".to_owned(),
+        });
     }
     Ok(if quarantined > 0 {
-        Outcome::Noticed { tag, notice: format!("{quarantined} rows did not fit and are in system.quarantine") }
+        Outcome::Noticed {
+            tag,
+            notice: format!("{quarantined} rows did not fit and are in system.quarantine"),
+        }
     } else {
         Outcome::Done(tag)
     })
 }
-

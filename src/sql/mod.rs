@@ -72,6 +72,9 @@ pub enum Outcome {
 
 /// Columns of a plan's schema under PostgreSQL's names.
 pub(crate) fn output_columns(schema: &SchemaRef) -> Vec<OutputColumn> {
-    let column = |field: &Arc<Field>| OutputColumn { name: names::shown(field.name()).to_owned(), field: Arc::clone(field) };
+    let column = |field: &Arc<Field>| OutputColumn {
+        name: names::shown(field.name()).to_owned(),
+        field: Arc::clone(field),
+    };
     schema.fields().iter().map(column).collect()
 }

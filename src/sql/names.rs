@@ -32,7 +32,7 @@ fn name_set(body: &mut SetExpr, is_outermost: bool) {
         SetExpr::Query(query) => name_query_at(query, is_outermost),
         SetExpr::SetOperation { left, right, .. } => {
             name_set(left, is_outermost);
-            name_set(right, false);
+            name_set(right, is_outermost);
         }
         _ => {}
     }
@@ -48,7 +48,9 @@ fn name_select(select: &mut Select, is_outermost: bool) {
     let mut used: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let (name, is_plain) = match item {
-            SelectItem::UnnamedExpr(expr) => (figured(expr).unwrap_or_else(|| "?column?".to_owned()), is_column(expr)),
+            SelectItem::UnnamedExpr(expr) => {
+                (figured(expr).unwrap_or_else(|| "?column?".to_owned()), is_column(expr))
+            }
             SelectItem::ExprWithAlias { alias, .. } => (folded(alias), false),
             _ => continue,
         };
@@ -61,7 +63,9 @@ fn name_select(select: &mut Select, is_outermost: bool) {
             SelectItem::UnnamedExpr(expr) if !is_plain || (is_repeated && is_outermost) => {
                 *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: alias() };
             }
-            SelectItem::ExprWithAlias { alias: given, .. } if is_repeated && is_outermost => *given = alias(),
+            SelectItem::ExprWithAlias { alias: given, .. } if is_repeated && is_outermost => {
+                *given = alias()
+            }
             _ => {}
         }
     }
@@ -97,9 +101,11 @@ fn figured(expr: &Expr) -> Option<String> {
         Expr::Cast { expr, data_type, .. } => figured(expr).or_else(|| Some(type_name(data_type))),
         Expr::Nested(expr) | Expr::Collate { expr, .. } => figured(expr),
         Expr::AtTimeZone { .. } => Some("timezone".to_owned()),
-        Expr::Case { else_result, .. } => {
-            else_result.as_deref().and_then(figured).filter(|_| else_result.as_deref().is_some_and(is_column)).or(Some("case".to_owned()))
-        }
+        Expr::Case { else_result, .. } => else_result
+            .as_deref()
+            .and_then(figured)
+            .filter(|_| else_result.as_deref().is_some_and(is_column))
+            .or(Some("case".to_owned())),
         Expr::Exists { .. } => Some("exists".to_owned()),
         Expr::Array(_) => Some("array".to_owned()),
         Expr::Extract { .. } => Some("extract".to_owned()),
@@ -155,9 +161,15 @@ mod tests {
 
     #[test]
     fn names_are_postgresqls() {
-        assert_eq!(names("SELECT count(*), sum(x), 1, 'a', x::text, CASE WHEN a THEN 1 END, date '2011-01-01'"), [
-            "count", "sum", "?column?", "?column?", "x", "case", "date"
-        ]);
-        assert_eq!(names("SELECT id, id, t.id, NULL, NULL FROM t"), ["id", "id", "id", "?column?", "?column?"]);
+        assert_eq!(
+            names(
+                "SELECT count(*), sum(x), 1, 'a', x::text, CASE WHEN a THEN 1 END, date '2011-01-01'"
+            ),
+            ["count", "sum", "?column?", "?column?", "x", "case", "date"]
+        );
+        assert_eq!(
+            names("SELECT id, id, t.id, NULL, NULL FROM t"),
+            ["id", "id", "id", "?column?", "?column?"]
+        );
     }
 }

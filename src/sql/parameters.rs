@@ -12,8 +12,9 @@ use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    Array as SqlArray, CastKind, DataType as SqlType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr, LimitClause,
-    Query, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
+    Array as SqlArray, CastKind, DataType as SqlType, ExactNumberInfo, Expr, FunctionArg,
+    FunctionArgExpr, LimitClause, Query, TableFactor, TimezoneInfo, Value, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 
 use super::OutputColumn;
@@ -32,14 +33,19 @@ pub struct Described {
 const PARAMETERS_MAX: usize = 65_535;
 
 /// Types that the text of a statement tells, and how many parameters there are.
-pub(super) fn hinted(statement: &impl Visit, declared: &[Option<DataType>]) -> Result<Vec<Option<DataType>>> {
+pub(super) fn hinted(
+    statement: &impl Visit,
+    declared: &[Option<DataType>],
+) -> Result<Vec<Option<DataType>>> {
     let mut finder = Finder { types: BTreeMap::new(), problem: None };
     let _: ControlFlow<()> = statement.visit(&mut finder);
     if let Some(problem) = finder.problem {
         return Err(problem);
     }
     let count = finder.types.keys().max().map_or(0, |n| n + 1).max(declared.len());
-    let hint = |i: usize| declared.get(i).cloned().flatten().or_else(|| finder.types.get(&i).cloned().flatten());
+    let hint = |i: usize| {
+        declared.get(i).cloned().flatten().or_else(|| finder.types.get(&i).cloned().flatten())
+    };
     Ok((0..count).map(hint).collect())
 }
 
@@ -100,7 +106,9 @@ impl Visitor for Finder {
 /// Types of the named arguments of our table functions.
 fn argument_type(name: &str) -> DataType {
     match name {
-        "steps" | "cancelled" => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
+        "steps" | "cancelled" => {
+            DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+        }
         "window_days" | "bins" | "periods" => DataType::Int64,
         "as_of" | "from" | "to" => DataType::Date32,
         "window" => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
@@ -136,7 +144,10 @@ pub(super) fn bind(statement: &mut impl VisitMut, values: &[Expr]) -> Result<()>
                 Ok(at) => match self.values.get(at) {
                     Some(value) => *expr = value.clone(),
                     None => {
-                        let missing = Error::new(Kind::Protocol, format!("parameter ${} has no value", at + 1));
+                        let missing = Error::new(
+                            Kind::Protocol,
+                            format!("parameter ${} has no value", at + 1),
+                        );
                         return ControlFlow::Break(missing);
                     }
                 },
@@ -175,41 +186,61 @@ pub fn literal_of(value: &ScalarValue) -> Result<Expr> {
     Ok(match value {
         ScalarValue::Boolean(Some(b)) => Expr::Value(Value::Boolean(*b).into()),
         // i64::MIN has no positive twin, so it goes through text.
-        ScalarValue::Int64(Some(n)) if *n == i64::MIN => cast(text(n.to_string()), SqlType::BigInt(None)),
+        ScalarValue::Int64(Some(n)) if *n == i64::MIN => {
+            cast(text(n.to_string()), SqlType::BigInt(None))
+        }
         ScalarValue::Int16(Some(n)) => cast(number(n.to_string()), SqlType::SmallInt(None)),
         ScalarValue::Int32(Some(n)) => cast(number(n.to_string()), SqlType::Integer(None)),
         ScalarValue::Int64(Some(n)) => number(n.to_string()),
-        ScalarValue::Float32(Some(_)) | ScalarValue::Float64(Some(_)) => cast(text(value.to_string()), SqlType::DoublePrecision),
-        ScalarValue::Decimal128(Some(_), _, _) => number(decimal_text(value)),
-        ScalarValue::Utf8(Some(s)) | ScalarValue::Utf8View(Some(s)) | ScalarValue::LargeUtf8(Some(s)) => text(s.clone()),
-        ScalarValue::Binary(Some(b)) => {
-            Expr::Value(Value::HexStringLiteral(b.iter().map(|byte| format!("{byte:02x}")).collect()).into())
+        ScalarValue::Float32(Some(_)) | ScalarValue::Float64(Some(_)) => {
+            cast(text(value.to_string()), SqlType::DoublePrecision)
         }
+        ScalarValue::Decimal128(Some(_), _, _) => number(decimal_text(value)),
+        ScalarValue::Utf8(Some(s))
+        | ScalarValue::Utf8View(Some(s))
+        | ScalarValue::LargeUtf8(Some(s)) => text(s.clone()),
+        ScalarValue::Binary(Some(b)) => Expr::Value(
+            Value::HexStringLiteral(b.iter().map(|byte| format!("{byte:02x}")).collect()).into(),
+        ),
         ScalarValue::List(list) => {
             let elements = list.value(0);
             let element = |row| literal_of(&ScalarValue::try_from_array(&elements, row)?);
             let elem = (0..elements.len()).map(element).collect::<Result<Vec<_>>>()?;
             Expr::Array(SqlArray { elem, named: true })
         }
-        ScalarValue::Date32(_) | ScalarValue::TimestampMicrosecond(..) | ScalarValue::IntervalMonthDayNano(_) => {
+        ScalarValue::Date32(_)
+        | ScalarValue::TimestampMicrosecond(..)
+        | ScalarValue::IntervalMonthDayNano(_) => {
             let Some(data_type) = sql_type(&value.data_type()) else {
                 return Err(Error::internal("a time has a type"));
             };
             cast(text(time_text(value)?), data_type)
         }
         other => {
-            return Err(Error::not_supported(format!("a parameter of type {} is not supported", other.data_type())));
+            return Err(Error::not_supported(format!(
+                "a parameter of type {} is not supported",
+                other.data_type()
+            )));
         }
     })
 }
 
 fn decimal_text(value: &ScalarValue) -> String {
-    value.to_array().ok().and_then(|a| arrow::util::display::array_value_to_string(&a, 0).ok()).unwrap_or_default()
+    value
+        .to_array()
+        .ok()
+        .and_then(|a| arrow::util::display::array_value_to_string(&a, 0).ok())
+        .unwrap_or_default()
 }
 
 fn time_text(value: &ScalarValue) -> Result<String> {
     if let ScalarValue::IntervalMonthDayNano(Some(i)) = value {
-        return Ok(format!("{} months {} days {} microseconds", i.months, i.days, i.nanoseconds / 1000));
+        return Ok(format!(
+            "{} months {} days {} microseconds",
+            i.months,
+            i.days,
+            i.nanoseconds / 1000
+        ));
     }
     let array = value.to_array()?;
     Ok(arrow::util::display::array_value_to_string(&array, 0)?)
@@ -228,7 +259,9 @@ fn sql_type(data_type: &DataType) -> Option<SqlType> {
         DataType::Float32 => SqlType::Real,
         DataType::Float64 => SqlType::DoublePrecision,
         DataType::Utf8 | DataType::Utf8View => SqlType::Text,
-        DataType::Decimal128(p, s) => SqlType::Decimal(ExactNumberInfo::PrecisionAndScale(u64::from(*p), i64::from(*s))),
+        DataType::Decimal128(p, s) => {
+            SqlType::Decimal(ExactNumberInfo::PrecisionAndScale(u64::from(*p), i64::from(*s)))
+        }
         DataType::Date32 => SqlType::Date,
         DataType::Timestamp(_, None) => SqlType::Timestamp(None, TimezoneInfo::WithoutTimeZone),
         DataType::Timestamp(_, Some(_)) => SqlType::Timestamp(None, TimezoneInfo::WithTimeZone),
@@ -244,18 +277,21 @@ fn arrow_type(sql_type: &SqlType) -> Option<DataType> {
         SqlType::SmallInt(_) | SqlType::Int2(_) => Some(DataType::Int16),
         SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) => Some(DataType::Int32),
         SqlType::BigInt(_) | SqlType::Int8(_) => Some(DataType::Int64),
-        SqlType::Text | SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::Char(_) => Some(DataType::Utf8),
+        SqlType::Text | SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::Char(_) => {
+            Some(DataType::Utf8)
+        }
         SqlType::Boolean | SqlType::Bool => Some(DataType::Boolean),
         SqlType::Date => Some(DataType::Date32),
         SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => micros(None),
         SqlType::Timestamp(_, _) => micros(Some("UTC".into())),
         SqlType::Real | SqlType::Float4 => Some(DataType::Float32),
-        SqlType::DoublePrecision | SqlType::Float8 | SqlType::Float(_) | SqlType::Double(_) => Some(DataType::Float64),
+        SqlType::DoublePrecision | SqlType::Float8 | SqlType::Float(_) | SqlType::Double(_) => {
+            Some(DataType::Float64)
+        }
         SqlType::Numeric(_) | SqlType::Decimal(_) => Some(DataType::Decimal128(38, 10)),
         _ => None,
     }
 }
-
 
 #[cfg(test)]
 mod tests {

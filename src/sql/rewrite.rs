@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Statement, Value, VisitMut, VisitorMut,
+    Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Statement,
+    Value, VisitMut, VisitorMut,
 };
 
 use super::{catalogue, names};
@@ -54,14 +55,50 @@ impl VisitorMut for Spellings {
                     *op = known;
                 }
             }
-            Expr::Cast { expr: inner, data_type: DataType::Regclass, kind: CastKind::DoubleColon | CastKind::Cast, .. } => {
+            Expr::Cast {
+                expr: inner,
+                data_type: DataType::Regclass,
+                kind: CastKind::DoubleColon | CastKind::Cast,
+                ..
+            } => {
                 let is_name = matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
-                *expr = call(if is_name { "regclass_oid" } else { "regclass_name" }, inner.as_ref().clone());
+                *expr = call(
+                    if is_name { "regclass_oid" } else { "regclass_name" },
+                    inner.as_ref().clone(),
+                );
             }
             Expr::Function(function) => rewrite_function(function),
+            // A list of values is what the engine prunes by; = ANY is how drivers send one.
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
+                if let Some(list) = array_values(right) {
+                    *expr = Expr::InList { expr: left.clone(), list, negated: false };
+                }
+            }
+            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+                if let Some(list) = array_values(right) {
+                    *expr = Expr::InList { expr: left.clone(), list, negated: true };
+                }
+            }
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The elements of an array that is written out, in brackets or as text.
+fn array_values(array: &Expr) -> Option<Vec<Expr>> {
+    match array {
+        Expr::Array(Array { elem, .. }) if !elem.is_empty() => Some(elem.clone()),
+        Expr::Nested(inner) => array_values(inner),
+        Expr::Cast { expr, data_type: DataType::Array(_), .. } => array_values(expr),
+        Expr::Value(value) => {
+            let elements = crate::pgtext::array_elements(&value.value.clone().into_string()?)?;
+            let element = |text: Option<String>| {
+                Expr::Value(text.map_or(Value::Null, Value::SingleQuotedString).into())
+            };
+            (!elements.is_empty()).then(|| elements.into_iter().map(element).collect())
+        }
+        _ => None,
     }
 }
 
@@ -85,7 +122,11 @@ fn call(name: &str, argument: Expr) -> Expr {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: vec![],
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -100,13 +141,16 @@ fn rewrite_function(function: &mut Function) {
     {
         function.name.0.remove(0);
     }
-    let name = function.name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
+    let name =
+        function.name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
     let FunctionArguments::List(list) = &mut function.args else { return };
     // retention(ARRAY[a, b]) and retention(a, b) are one function.
     if name.as_deref() == Some("retention")
-        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(Array { elem, .. })))] = list.args.as_slice()
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(Array { elem, .. })))] =
+            list.args.as_slice()
     {
-        list.args = elem.iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()))).collect();
+        list.args =
+            elem.iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()))).collect();
     }
 }
 
@@ -122,8 +166,14 @@ mod tests {
     #[test]
     fn postgresqls_spellings_become_the_engines() {
         assert_eq!(
-            rewritten("SELECT a FROM t WHERE a OPERATOR(pg_catalog.~) '^x$' COLLATE pg_catalog.default"),
+            rewritten(
+                "SELECT a FROM t WHERE a OPERATOR(pg_catalog.~) '^x$' COLLATE pg_catalog.default"
+            ),
             "SELECT a FROM t WHERE a ~ '^x$'"
+        );
+        assert_eq!(
+            rewritten("SELECT a FROM t WHERE a = ANY('{x,\"y z\"}') AND b <> ALL(ARRAY[1, 2])"),
+            "SELECT a FROM t WHERE a IN ('x', 'y z') AND b NOT IN (1, 2)"
         );
         assert_eq!(
             rewritten("SELECT retention(ARRAY[a, b]) AS r, pg_catalog.lower(c) AS l FROM t"),

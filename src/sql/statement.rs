@@ -102,11 +102,17 @@ pub struct Parsed {
 /// Reads every statement of `sql`. An error anywhere means that none of them is run, as in PostgreSQL.
 pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     if sql.len() > SQL_BYTES_MAX {
-        return Err(Error::new(Kind::LimitExceeded, format!("the statement has {} bytes, {SQL_BYTES_MAX} are the most", sql.len())));
+        return Err(Error::new(
+            Kind::LimitExceeded,
+            format!("the statement has {} bytes, {SQL_BYTES_MAX} are the most", sql.len()),
+        ));
     }
     let tokens = tokenize(sql)?;
     if tokens.len() > TOKENS_MAX {
-        return Err(Error::new(Kind::TooComplex, format!("the statement has {} words, {TOKENS_MAX} are the most", tokens.len())));
+        return Err(Error::new(
+            Kind::TooComplex,
+            format!("the statement has {} words, {TOKENS_MAX} are the most", tokens.len()),
+        ));
     }
     let mut statements = Vec::new();
     for piece in tokens.split(|t| t.token == Token::SemiColon) {
@@ -125,8 +131,11 @@ fn parse_one(tokens: Vec<TokenWithSpan>, text: &str) -> Result<Statement> {
     match words.peek_upper(0).as_str() {
         "COPY" => return Ok(Statement::Copy(Box::new(copy::parse(&mut words, text)?))),
         "CREATE" | "REFRESH" | "DROP" | "ALTER" if words.peek_upper(1) == "IDENTITY" => {
-            return Ok(Statement::Graph(Box::new(crate::identity::parse_statement(&meaningful_text(&tokens))?)));
+            return Ok(Statement::Graph(Box::new(crate::identity::parse_statement(
+                &meaningful_text(&tokens),
+            )?)));
         }
+        "CREATE" if words.peek_upper(1) == "EXTERNAL" => return Err(ddl::no_external_tables()),
         "CREATE" if is_create_table(&words) => return ddl::parse_create_table(tokens),
         _ => {}
     }
@@ -134,10 +143,14 @@ fn parse_one(tokens: Vec<TokenWithSpan>, text: &str) -> Result<Statement> {
         return Ok(Statement::Session(command));
     }
     match parse_statement(tokens)? {
-        statement @ (ast::Statement::Query(_) | ast::Statement::Explain { .. }) => Ok(Statement::Query(Box::new(statement))),
+        statement @ (ast::Statement::Query(_) | ast::Statement::Explain { .. }) => {
+            Ok(Statement::Query(Box::new(statement)))
+        }
         ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
         ast::Statement::CreateView(view) => Ok(Statement::CreateView(Box::new(view))),
-        ast::Statement::CreateSchema { schema_name, .. } => Ok(Statement::CreateSchema(schema_name.to_string())),
+        ast::Statement::CreateSchema { schema_name, .. } => {
+            Ok(Statement::CreateSchema(schema_name.to_string()))
+        }
         statement @ ast::Statement::Drop { .. } => Ok(Statement::Drop(Box::new(statement))),
         other => Err(refused(&other)),
     }
@@ -152,7 +165,8 @@ fn refused(statement: &ast::Statement) -> Error {
     let text = statement.to_string();
     let command: Vec<&str> = text.split_whitespace().take(2).collect();
     let command = command.join(" ").to_uppercase();
-    Error::not_supported(format!("{command} is not supported")).hint("docs/sql.md lists the statements of this version")
+    Error::not_supported(format!("{command} is not supported"))
+        .hint("docs/sql.md lists the statements of this version")
 }
 
 fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
@@ -178,7 +192,9 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
         "NOTIFY" => SessionCommand::Listen("NOTIFY"),
         "SET" => return set_command(words).map(Some),
         "PREPARE" => return prepare_command(words).map(Some),
-        "EXECUTE" => SessionCommand::Execute { name: words.peek_text(1), values: words.arguments_after(2) },
+        "EXECUTE" => {
+            SessionCommand::Execute { name: words.peek_text(1), values: words.arguments_after(2) }
+        }
         _ => return Ok(None),
     };
     Ok(Some(command))
@@ -205,15 +221,21 @@ fn set_command(words: &mut Words) -> Result<SessionCommand> {
         let is_assignment = ["=", "TO"].contains(&words.peek_upper(next).as_str());
         let is_names = name.eq_ignore_ascii_case("names");
         if !is_assignment && !is_names {
-            return Err(Error::new(Kind::Syntax, format!("syntax error: SET {name} needs = or TO and a value")).at(words.place(next)));
+            return Err(Error::new(
+                Kind::Syntax,
+                format!("syntax error: SET {name} needs = or TO and a value"),
+            )
+            .at(words.place(next)));
         }
         (name, if is_names { next } else { next + 1 })
     };
     let value = words.values_from(value_at);
     if value.is_empty() {
-        return Err(Error::new(Kind::Syntax, format!("syntax error: SET {name} has no value")).at(words.place(value_at)));
+        return Err(Error::new(Kind::Syntax, format!("syntax error: SET {name} has no value"))
+            .at(words.place(value_at)));
     }
-    let value = (!(value.len() == 1 && words.peek_upper(value_at) == "DEFAULT")).then(|| value.join(", "));
+    let value =
+        (!(value.len() == 1 && words.peek_upper(value_at) == "DEFAULT")).then(|| value.join(", "));
     Ok(SessionCommand::Set { name, value })
 }
 
@@ -221,7 +243,10 @@ fn prepare_command(words: &mut Words) -> Result<SessionCommand> {
     let name = words.peek_text(1);
     match words.text_after("AS") {
         Some(statement) => Ok(SessionCommand::Prepare { name, statement }),
-        None => Err(Error::new(Kind::Syntax, "syntax error: PREPARE name AS statement").at(words.place(2))),
+        None => {
+            Err(Error::new(Kind::Syntax, "syntax error: PREPARE name AS statement")
+                .at(words.place(2)))
+        }
     }
 }
 
@@ -232,7 +257,10 @@ pub(super) struct Words<'a> {
 
 impl<'a> Words<'a> {
     pub(super) fn new(tokens: &'a [TokenWithSpan]) -> Self {
-        let tokens = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+        let tokens = tokens
+            .iter()
+            .filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF))
+            .collect();
         Self { tokens }
     }
 
@@ -307,7 +335,8 @@ impl<'a> Words<'a> {
 
     fn text_after(&self, word: &str) -> Option<String> {
         let at = self.position_of(word)?;
-        let rest: Vec<String> = self.tokens.get(at + 1..)?.iter().map(|t| t.token.to_string()).collect();
+        let rest: Vec<String> =
+            self.tokens.get(at + 1..)?.iter().map(|t| t.token.to_string()).collect();
         (!rest.is_empty()).then(|| rest.join(" "))
     }
 
@@ -363,7 +392,9 @@ fn text_of(sql: &str, tokens: &[TokenWithSpan]) -> String {
     };
     let meaningful: Vec<&TokenWithSpan> =
         tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
-    let (Some(first), Some(last)) = (meaningful.first(), meaningful.last()) else { return String::new() };
+    let (Some(first), Some(last)) = (meaningful.first(), meaningful.last()) else {
+        return String::new();
+    };
     let start = offset(first.span.start.line, first.span.start.column);
     let end = offset(last.span.end.line, last.span.end.column);
     sql.get(start..end.max(start)).unwrap_or_default().to_owned()
@@ -384,7 +415,10 @@ mod tests {
     #[test]
     fn statements_are_cut_at_semicolons_outside_of_texts() {
         let parsed = parse("SELECT ';'; ; -- ;\n SELECT 2;").unwrap();
-        assert_eq!(parsed.iter().map(|p| p.text.as_str()).collect::<Vec<_>>(), ["SELECT ';'", "SELECT 2"]);
+        assert_eq!(
+            parsed.iter().map(|p| p.text.as_str()).collect::<Vec<_>>(),
+            ["SELECT ';'", "SELECT 2"]
+        );
     }
 
     #[test]
@@ -399,9 +433,15 @@ mod tests {
         assert_eq!(set("SET TIME ZONE 'Asia/Shanghai'"), named("TimeZone", "Asia/Shanghai"));
         assert_eq!(set("SET datestyle TO ISO, MDY"), named("datestyle", "iso, mdy"));
         assert_eq!(set("SET TimeZone = DEFAULT"), ("timezone".to_owned(), None));
-        assert_eq!(one("rollback to savepoint S1"), Statement::Session(SessionCommand::RollbackTo("s1".into())));
+        assert_eq!(
+            one("rollback to savepoint S1"),
+            Statement::Session(SessionCommand::RollbackTo("s1".into()))
+        );
         assert_eq!(one("DISCARD ALL"), Statement::Session(SessionCommand::Discard("ALL".into())));
-        assert_eq!(one("SHOW transaction isolation level"), Statement::Session(SessionCommand::Show("transaction isolation level".into())));
+        assert_eq!(
+            one("SHOW transaction isolation level"),
+            Statement::Session(SessionCommand::Show("transaction isolation level".into()))
+        );
     }
 
     #[test]

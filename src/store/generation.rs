@@ -34,22 +34,33 @@ impl Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.schema == "public" { f.write_str(&self.table) } else { write!(f, "{}.{}", self.schema, self.table) }
+        if self.schema == "public" {
+            f.write_str(&self.table)
+        } else {
+            write!(f, "{}.{}", self.schema, self.table)
+        }
     }
 }
 
 impl Serialize for Name {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
         // A JSON array in a string: names may hold any character, a dot included.
-        let pair = serde_json::to_string(&[&self.schema, &self.table]).map_err(serde::ser::Error::custom)?;
+        let pair = serde_json::to_string(&[&self.schema, &self.table])
+            .map_err(serde::ser::Error::custom)?;
         serializer.serialize_str(&pair)
     }
 }
 
 impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
         let pair = String::deserialize(deserializer)?;
-        let [schema, table]: [String; 2] = serde_json::from_str(&pair).map_err(serde::de::Error::custom)?;
+        let [schema, table]: [String; 2] =
+            serde_json::from_str(&pair).map_err(serde::de::Error::custom)?;
         Ok(Self { schema, table })
     }
 }
@@ -179,7 +190,8 @@ impl Chain {
                 return Ok(before);
             }
             let after = before.after(&changes);
-            let state = after.number.is_multiple_of(CHECKPOINT_EVERY).then(|| after.relations.clone());
+            let state =
+                after.number.is_multiple_of(CHECKPOINT_EVERY).then(|| after.relations.clone());
             let document = Document { generation: after.number, changes, state };
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let payload = PutPayload::from(serde_json::to_vec(&document)?);
@@ -192,7 +204,8 @@ impl Chain {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::new(Kind::Serialization, "other writers were faster every time").hint("run the statement again"))
+        Err(Error::new(Kind::Serialization, "other writers were faster every time")
+            .hint("run the statement again"))
     }
 
     fn known(&self) -> Arc<Generation> {
@@ -219,8 +232,11 @@ async fn read(store: &dyn ObjectStore, number: u64) -> Result<Option<Document>> 
     };
     match serde_json::from_slice::<Document>(&bytes) {
         Ok(document) if document.generation == number => Ok(Some(document)),
-        _ => Err(Error::new(Kind::DataCorrupted, format!("generation {number} of the publish log is damaged"))
-            .detail(format!("file: {}", location(number)))),
+        _ => Err(Error::new(
+            Kind::DataCorrupted,
+            format!("generation {number} of the publish log is damaged"),
+        )
+        .detail(format!("file: {}", location(number)))),
     }
 }
 
@@ -285,7 +301,8 @@ mod tests {
     #[tokio::test]
     async fn stale_writers_retry_on_the_newest_state() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let (one, two) = (Chain::open(Arc::clone(&store)).await.unwrap(), Chain::open(store).await.unwrap());
+        let (one, two) =
+            (Chain::open(Arc::clone(&store)).await.unwrap(), Chain::open(store).await.unwrap());
         let bump = |state: &Generation| {
             let version = state.table(&Name::new("public", "n")).map_or(0, |t| t.version);
             Ok(set("n", version + 1))
@@ -294,6 +311,9 @@ mod tests {
             one.publish(bump).await.unwrap();
             two.publish(bump).await.unwrap();
         }
-        assert_eq!(one.newest().await.unwrap().table(&Name::new("public", "n")).unwrap().version, 20);
+        assert_eq!(
+            one.newest().await.unwrap().table(&Name::new("public", "n")).unwrap().version,
+            20
+        );
     }
 }

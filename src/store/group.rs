@@ -59,7 +59,8 @@ impl Warehouse {
         check(&group, self.newest().await?.as_ref())?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         // A single table is atomic by itself: its own log has the commit or not.
-        let needs_intent = group.tables.len() > 1 || (!group.tables.is_empty() && !group.names.is_empty());
+        let needs_intent =
+            group.tables.len() > 1 || (!group.tables.is_empty() && !group.names.is_empty());
         if needs_intent {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let payload = PutPayload::from(serde_json::to_vec(&group)?);
@@ -76,7 +77,9 @@ impl Warehouse {
     pub(crate) async fn finish_pending(&self, names: Option<&BTreeSet<&Name>>) -> Result<()> {
         let listed: Vec<_> = self.store().list(Some(&Path::from(FOLDER))).try_collect().await?;
         for file in listed {
-            let Some(id) = file.location.filename().and_then(|f| f.strip_suffix(".json")).map(str::to_owned) else {
+            let Some(id) =
+                file.location.filename().and_then(|f| f.strip_suffix(".json")).map(str::to_owned)
+            else {
                 continue;
             };
             let bytes = match self.store().get(&file.location).await {
@@ -91,7 +94,9 @@ impl Warehouse {
             match self.finish(&id, &group).await {
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => return Err(error),
-                Err(error) => tracing::warn!(group = id, %error, "an unfinished group could not be finished"),
+                Err(error) => {
+                    tracing::warn!(group = id, %error, "an unfinished group could not be finished")
+                }
             }
             self.remove_pending(&id).await?;
         }
@@ -145,14 +150,23 @@ fn check(group: &Group, state: &Generation) -> Result<()> {
             (None, true) => {}
             (Some(Relation::Table(def)), _) if def.path == table.path => {}
             (Some(_), true) => {
-                return Err(Error::new(Kind::DuplicateTable, format!("relation \"{}\" already exists", table.name)));
+                return Err(Error::new(
+                    Kind::DuplicateTable,
+                    format!("relation \"{}\" already exists", table.name),
+                ));
             }
             (Some(_), false) => {
-                return Err(Error::new(Kind::Serialization, format!("relation \"{}\" was replaced meanwhile", table.name))
-                    .hint("run the statement again"));
+                return Err(Error::new(
+                    Kind::Serialization,
+                    format!("relation \"{}\" was replaced meanwhile", table.name),
+                )
+                .hint("run the statement again"));
             }
             (None, false) => {
-                return Err(Error::new(Kind::UndefinedTable, format!("relation \"{}\" was dropped meanwhile", table.name)));
+                return Err(Error::new(
+                    Kind::UndefinedTable,
+                    format!("relation \"{}\" was dropped meanwhile", table.name),
+                ));
             }
         }
     }

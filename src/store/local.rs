@@ -55,7 +55,10 @@ impl SyncedStore {
 async fn sync(syncer: Arc<Syncer>, path: PathBuf) -> Result<()> {
     let synced = tokio::task::spawn_blocking(move || syncer.sync_file_and_folders(&path)).await;
     let synced = synced.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-    synced.map_err(|source| object_store::Error::Generic { store: "SyncedStore", source: Box::new(source) })
+    synced.map_err(|source| object_store::Error::Generic {
+        store: "SyncedStore",
+        source: Box::new(source),
+    })
 }
 
 impl Syncer {
@@ -66,14 +69,22 @@ impl Syncer {
                 break;
             }
             let is_parent = Some(folder) == path.parent();
-            let is_new = self.known_folders.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+            let is_new = self
+                .known_folders
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(folder.to_owned());
             if !is_new && !is_parent {
                 break;
             }
             match self.sync_one(folder) {
                 Ok(()) => {}
                 // A folder above the warehouse that belongs to somebody else was not made by us.
-                Err(error) if !is_parent && error.kind() == std::io::ErrorKind::PermissionDenied => break,
+                Err(error)
+                    if !is_parent && error.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -122,7 +133,11 @@ impl ObjectStore for SyncedStore {
         self.inner.get_opts(location, options).await
     }
 
-    async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
+    async fn get_ranges(
+        &self,
+        location: &Path,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<Vec<Bytes>> {
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -200,11 +215,15 @@ mod tests {
         let location = Path::from_absolute_path(&file).unwrap();
         store.put(&location, "x".into()).await.unwrap();
         let synced = log.lock().unwrap().clone();
-        let expected = [file.clone(), dir.path().join("a/b"), dir.path().join("a"), dir.path().to_owned()];
+        let expected =
+            [file.clone(), dir.path().join("a/b"), dir.path().join("a"), dir.path().to_owned()];
         assert_eq!(synced[..4], expected);
 
         log.lock().unwrap().clear();
-        let mut upload = store.put_multipart(&Path::from_absolute_path(dir.path().join("a/b/2")).unwrap()).await.unwrap();
+        let mut upload = store
+            .put_multipart(&Path::from_absolute_path(dir.path().join("a/b/2")).unwrap())
+            .await
+            .unwrap();
         upload.put_part("y".into()).await.unwrap();
         assert!(log.lock().unwrap().is_empty(), "nothing is promised before complete");
         upload.complete().await.unwrap();

@@ -22,17 +22,24 @@ impl Warehouse {
     ) -> Result<()> {
         for column in columns {
             if snapshot.schema.index_of(column).is_err() {
-                return Err(Error::new(Kind::UndefinedColumn, format!("column \"{column}\" does not exist")));
+                return Err(Error::new(
+                    Kind::UndefinedColumn,
+                    format!("column \"{column}\" does not exist"),
+                ));
             }
         }
         for file in &snapshot.files {
             let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-            let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
+            let mask = ProjectionMask::columns(
+                builder.parquet_schema(),
+                columns.iter().map(String::as_str),
+            );
             for batch in builder.with_projection(mask).build()? {
                 let batch = batch?;
                 let schema = batch.schema();
-                let places = columns.iter().map(|c| schema.index_of(c)).collect::<Result<Vec<_>, _>>()?;
+                let places =
+                    columns.iter().map(|c| schema.index_of(c)).collect::<Result<Vec<_>, _>>()?;
                 take(batch.project(&places)?);
             }
         }

@@ -11,7 +11,9 @@ fn instant() -> DataType {
 }
 
 fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>(),
+    ))
 }
 
 /// `system.loads`: one row a file that was loaded, or a COPY.

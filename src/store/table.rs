@@ -91,11 +91,18 @@ impl Tables {
     }
 
     fn log_store(&self, path: &str) -> Result<LogStoreRef> {
-        let bad = |e: &dyn std::fmt::Display| Error::internal(format!("table folder {path:?}: {e}"));
+        let bad =
+            |e: &dyn std::fmt::Display| Error::internal(format!("table folder {path:?}: {e}"));
         let url = self.warehouse_url.join(&format!("{path}/")).map_err(|e| bad(&e))?;
         let prefix = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
-        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root_store), prefix));
-        Ok(default_logstore(prefixed, Arc::clone(&self.root_store), &url, &StorageConfig::default()))
+        let prefixed: Arc<dyn ObjectStore> =
+            Arc::new(PrefixStore::new(Arc::clone(&self.root_store), prefix));
+        Ok(default_logstore(
+            prefixed,
+            Arc::clone(&self.root_store),
+            &url,
+            &StorageConfig::default(),
+        ))
     }
 
     /// Whether a Delta table, published or not, lies in `path`.
@@ -104,7 +111,12 @@ impl Tables {
     }
 
     /// Creates an empty table of stored types in an empty folder.
-    pub(crate) async fn create(&self, path: &str, schema: &Schema, personal: &[String]) -> Result<u64> {
+    pub(crate) async fn create(
+        &self,
+        path: &str,
+        schema: &Schema,
+        personal: &[String],
+    ) -> Result<u64> {
         let columns: StructType = schema.try_into_kernel()?;
         // Statistics of personal columns would put people's values into the log.
         let with_statistics: Vec<String> = schema
@@ -134,7 +146,8 @@ impl Tables {
     /// The table at `version`, from memory when it was looked at before.
     pub(crate) async fn snapshot(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
         let key = (path.to_owned(), version);
-        if let Some(found) = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(found) = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+        {
             return Ok(Arc::clone(found));
         }
         let table = self.load(path, Some(version)).await?;
@@ -200,7 +213,8 @@ impl Tables {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::new(Kind::Serialization, "other writers were faster every time").hint("run the statement again"))
+        Err(Error::new(Kind::Serialization, "other writers were faster every time")
+            .hint("run the statement again"))
     }
 
     /// Forgets what is in memory of a dropped table.
@@ -230,17 +244,26 @@ async fn try_commit(
     let state = table.snapshot()?;
     let mut actions: Vec<Action> = match mode {
         CommitMode::Append => Vec::new(),
-        CommitMode::Replace => state.log_data().into_iter().map(|f| f.remove_action(true).into()).collect(),
+        CommitMode::Replace => {
+            state.log_data().into_iter().map(|f| f.remove_action(true).into()).collect()
+        }
     };
     actions.extend(files.iter().map(|file| Action::Add(add_of(file))));
     let ids = transactions.iter().map(|id| Transaction::new(id, 1));
-    let mut properties = CommitProperties::default().with_cleanup_expired_logs(Some(false)).with_create_checkpoint(true);
+    let mut properties = CommitProperties::default()
+        .with_cleanup_expired_logs(Some(false))
+        .with_create_checkpoint(true);
     // A rewrite must be based on exactly the version it read: Delta's own conflict check lets two rewrites pass.
     properties = properties.with_max_retries(if mode == CommitMode::Replace { 0 } else { 15 });
     properties = properties.with_application_transactions(ids.collect());
-    let save_mode = if mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
+    let save_mode =
+        if mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
     let operation = DeltaOperation::Write { mode: save_mode, partition_by: None, predicate: None };
-    let commit = CommitBuilder::from(properties).with_actions(actions).build(Some(state), table.log_store(), operation);
+    let commit = CommitBuilder::from(properties).with_actions(actions).build(
+        Some(state),
+        table.log_store(),
+        operation,
+    );
     // Durable after the second await; what follows (checkpoint) may fail without taking anything back.
     let durable = commit.into_prepared_commit_future().await?.await?;
     let version = durable.version;
@@ -273,10 +296,16 @@ fn is_lost_race(error: &DeltaTableError) -> bool {
 fn read_snapshot(path: &str, version: u64, table: &DeltaTable) -> Result<TableSnapshot> {
     let state = table.snapshot()?;
     let entry = |file: deltalake::kernel::LogicalFileView| {
-        let stats = file.stats().and_then(|s| serde_json::from_str::<serde_json::Value>(&s).ok()).unwrap_or_default();
+        let stats = file
+            .stats()
+            .and_then(|s| serde_json::from_str::<serde_json::Value>(&s).ok())
+            .unwrap_or_default();
         let damaged = || {
-            Error::new(Kind::DataCorrupted, format!("the log of {path:?} has no row count for a file"))
-                .detail(format!("file: {}", file.path()))
+            Error::new(
+                Kind::DataCorrupted,
+                format!("the log of {path:?} has no row count for a file"),
+            )
+            .detail(format!("file: {}", file.path()))
         };
         Ok(FileEntry {
             path: format!("{path}/{}", file.path()),
@@ -288,7 +317,13 @@ fn read_snapshot(path: &str, version: u64, table: &DeltaTable) -> Result<TableSn
     let files = state.log_data().into_iter().map(entry).collect::<Result<Vec<_>>>()?;
     let personal = state.metadata().configuration().get(PERSONAL_KEY);
     let personal = personal.map_or(Ok(Vec::new()), |json| serde_json::from_str(json))?;
-    Ok(TableSnapshot { path: path.to_owned(), version, schema: state.snapshot().arrow_schema(), files, personal })
+    Ok(TableSnapshot {
+        path: path.to_owned(),
+        version,
+        schema: state.snapshot().arrow_schema(),
+        files,
+        personal,
+    })
 }
 
 fn bounds_of(stats: &serde_json::Value) -> HashMap<String, (serde_json::Value, serde_json::Value)> {

@@ -12,8 +12,13 @@ pub fn stored_type(column: &str, arrow: &DataType) -> Result<DataType> {
         Ok(Arc::new(Field::new(name, stored_type(column, field.data_type())?, true)))
     };
     Ok(match arrow {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => DataType::Utf8,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
+            DataType::Utf8
+        }
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Boolean => DataType::Boolean,
         DataType::Int8 | DataType::Int16 | DataType::UInt8 => DataType::Int16,
         DataType::Int32 | DataType::UInt16 => DataType::Int32,
@@ -21,17 +26,22 @@ pub fn stored_type(column: &str, arrow: &DataType) -> Result<DataType> {
         DataType::UInt64 => DataType::Decimal128(20, 0),
         DataType::Float16 | DataType::Float32 => DataType::Float32,
         DataType::Float64 => DataType::Float64,
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) if *s >= 0 => {
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s)
+            if *s >= 0 =>
+        {
             DataType::Decimal128(*p, *s)
         }
         DataType::Date32 | DataType::Date64 => DataType::Date32,
         DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
-        DataType::Timestamp(_, Some(_)) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Timestamp(_, Some(_)) => {
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+        }
         DataType::Dictionary(_, value) => stored_type(column, value)?,
         // "element" is Delta's name for the items of a list.
-        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::ListView(f) => {
-            DataType::List(nested(f, "element")?)
-        }
+        DataType::List(f)
+        | DataType::LargeList(f)
+        | DataType::FixedSizeList(f, _)
+        | DataType::ListView(f) => DataType::List(nested(f, "element")?),
         DataType::Struct(fields) => {
             DataType::Struct(fields.iter().map(|f| nested(f, f.name())).collect::<Result<_>>()?)
         }
@@ -47,13 +57,17 @@ pub fn stored_type(column: &str, arrow: &DataType) -> Result<DataType> {
 
 /// The stored form of a schema: every column nullable, no metadata.
 pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
-    let field = |f: &FieldRef| Ok(Field::new(f.name(), stored_type(f.name(), f.data_type())?, true));
+    let field =
+        |f: &FieldRef| Ok(Field::new(f.name(), stored_type(f.name(), f.data_type())?, true));
     let fields = schema.fields().iter().map(field).collect::<Result<Vec<_>>>()?;
     let mut seen = std::collections::HashSet::new();
     for field in &fields {
         if !seen.insert(field.name().to_lowercase()) {
-            return Err(Error::new(Kind::DuplicateColumn, format!("column {:?} is named twice", field.name()))
-                .detail("names that differ only in case count as one"));
+            return Err(Error::new(
+                Kind::DuplicateColumn,
+                format!("column {:?} is named twice", field.name()),
+            )
+            .detail("names that differ only in case count as one"));
         }
     }
     Ok(Arc::new(Schema::new(fields)))
@@ -62,7 +76,10 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
 /// Whether two schemas name the same columns, in order, with the same types.
 pub fn same_layout(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len()
-        && a.fields().iter().zip(b.fields()).all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type())
+        && a.fields()
+            .iter()
+            .zip(b.fields())
+            .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type())
 }
 
 #[cfg(test)]

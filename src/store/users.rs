@@ -84,7 +84,10 @@ impl Warehouse {
     /// Adds a user, or gives an existing one another password when `replace` is set.
     pub fn set_user(&self, name: &str, password: &str, replace: bool) -> Result<()> {
         if name.is_empty() || name.len() > 63 || name.chars().any(|c| c.is_control()) {
-            return Err(Error::new(Kind::InvalidParameter, "a user name has 1 to 63 bytes and no control characters"));
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "a user name has 1 to 63 bytes and no control characters",
+            ));
         }
         if password.chars().count() < PASSWORD_CHARS_MIN {
             return Err(Error::new(
@@ -141,7 +144,8 @@ mod tests {
     fn the_verifier_agrees_with_the_rfc() {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let verifier = Verifier::with_salt("pencil", &salt, 4096);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(&verifier.server_key).unwrap());
+        let key =
+            hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(&verifier.server_key).unwrap());
         let message = concat!(
             "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,",
             "s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"

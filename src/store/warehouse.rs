@@ -61,23 +61,36 @@ impl Warehouse {
                 Error::new(Kind::DataCorrupted, format!("{shown}/{MARKER} is damaged"))
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::new(Kind::UndefinedFile, format!("there is no warehouse in {shown}"))
-                    .hint("clientele load and clientele serve create one; --dir names another folder"));
+                return Err(Error::new(
+                    Kind::UndefinedFile,
+                    format!("there is no warehouse in {shown}"),
+                )
+                .hint(
+                    "clientele load and clientele serve create one; --dir names another folder",
+                ));
             }
             Err(error) => return Err(error.into()),
         };
         if marker.format > FORMAT {
             return Err(Error::new(
                 Kind::NotSupported,
-                format!("the warehouse in {shown} has format {}, this program knows up to {FORMAT}", marker.format),
+                format!(
+                    "the warehouse in {shown} has format {}, this program knows up to {FORMAT}",
+                    marker.format
+                ),
             )
-            .hint(format!("it was made by {}; use that version or a newer one", marker.created_by)));
+            .hint(format!(
+                "it was made by {}; use that version or a newer one",
+                marker.created_by
+            )));
         }
         let key = read_key(&dir.join(KEY_FILE))?;
         let dir = dir.canonicalize()?;
         let root_store: Arc<dyn ObjectStore> = Arc::new(SyncedStore::new());
-        let prefix = Path::from_absolute_path(&dir).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
-        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root_store), prefix));
+        let prefix =
+            Path::from_absolute_path(&dir).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(PrefixStore::new(Arc::clone(&root_store), prefix));
         let url = Url::from_directory_path(&dir)
             .map_err(|()| Error::new(Kind::Io, format!("{shown} is no absolute path")))?;
         let tables = Tables::new(root_store, url);
@@ -128,16 +141,27 @@ impl Warehouse {
     }
 
     /// Makes the folder of a new table, unseen until a group with it is published, and gives its path.
-    pub async fn prepare_table(&self, name: &Name, schema: &Schema, personal: &[String]) -> Result<String> {
+    pub async fn prepare_table(
+        &self,
+        name: &Name,
+        schema: &Schema,
+        personal: &[String],
+    ) -> Result<String> {
         let plain = format!("{}/{}", folder_name(&name.schema), folder_name(&name.table));
         let is_free = !self.tables.exists(&plain).await?;
-        let path = if is_free { plain } else { format!("{plain}-{}", uuid::Uuid::new_v4().simple()) };
+        let path =
+            if is_free { plain } else { format!("{plain}-{}", uuid::Uuid::new_v4().simple()) };
         self.tables.create(&path, schema, personal).await?;
         Ok(path)
     }
 
     /// A writer of Parquet files into a table's folder.
-    pub fn writer(&self, path: &str, schema: SchemaRef, personal: &[String]) -> Result<TableWriter> {
+    pub fn writer(
+        &self,
+        path: &str,
+        schema: SchemaRef,
+        personal: &[String],
+    ) -> Result<TableWriter> {
         TableWriter::new(Arc::clone(&self.store), path, schema, personal)
     }
 
@@ -170,7 +194,9 @@ impl Warehouse {
     /// Removes files that were written for a commit which did not happen.
     pub async fn discard(&self, path: &str, files: &[super::WrittenFile]) {
         for file in files {
-            if let Err(error) = self.store.delete(&Path::from(format!("{path}/{}", file.name))).await {
+            if let Err(error) =
+                self.store.delete(&Path::from(format!("{path}/{}", file.name))).await
+            {
                 tracing::warn!(%error, "a file without a commit could not be removed");
             }
         }
@@ -187,13 +213,18 @@ fn folder_name(name: &str) -> String {
             folder.push_str(&format!("-{:x}-", u32::from(c)));
         }
     }
-    if folder.starts_with('_') { format!("-5f-{}", &folder[1..]) } else { folder }
+    match folder.strip_prefix('_') {
+        Some(rest) => format!("-5f-{rest}"),
+        None => folder,
+    }
 }
 
 fn create(dir: &FsPath) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     let is_other = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.map_or(true, |e| !matches!(e.file_name().to_str(), Some("_clientele" | "clientele.toml")))
+        entry.map_or(true, |e| {
+            !matches!(e.file_name().to_str(), Some("_clientele" | "clientele.toml"))
+        })
     };
     if std::fs::read_dir(dir)?.any(is_other) {
         return Err(Error::new(
@@ -245,7 +276,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Warehouse::open_or_create(dir.path()).await.unwrap();
         let marker = dir.path().join(MARKER);
-        let text = std::fs::read_to_string(&marker).unwrap().replace("\"format\": 1", "\"format\": 9");
+        let text =
+            std::fs::read_to_string(&marker).unwrap().replace("\"format\": 1", "\"format\": 9");
         std::fs::write(&marker, text).unwrap();
         let error = Warehouse::open(dir.path()).await.unwrap_err();
         assert!(error.message().contains("has format 9, this program knows up to 1"), "{error}");

@@ -80,13 +80,25 @@ impl TableWriter {
         let has_bounds = schema.fields().iter().map(|f| {
             let is_ordered = matches!(
                 f.data_type(),
-                DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
+                DataType::Int16
+                    | DataType::Int32
+                    | DataType::Int64
+                    | DataType::Date32
+                    | DataType::Timestamp(..)
             );
             is_ordered && !personal.contains(f.name())
         });
         let has_bounds = has_bounds.collect();
         let folder = folder.to_owned();
-        Ok(Self { store, folder, schema, properties: properties.build(), has_bounds, open: None, done: Vec::new() })
+        Ok(Self {
+            store,
+            folder,
+            schema,
+            properties: properties.build(),
+            has_bounds,
+            open: None,
+            done: Vec::new(),
+        })
     }
 
     /// Adds the rows of `batch`, whose columns are those of the table.
@@ -126,7 +138,11 @@ impl TableWriter {
         let name = format!("part-{}.parquet", uuid::Uuid::new_v4());
         let path = Path::from(format!("{}/{name}", self.folder));
         let sink = BufWriter::new(Arc::clone(&self.store), path);
-        let writer = AsyncArrowWriter::try_new(sink, Arc::clone(&self.schema), Some(self.properties.clone()))?;
+        let writer = AsyncArrowWriter::try_new(
+            sink,
+            Arc::clone(&self.schema),
+            Some(self.properties.clone()),
+        )?;
         Ok(OpenFile { name, writer, rows: 0, bounds: BTreeMap::new() })
     }
 
@@ -164,7 +180,9 @@ fn stats_document(schema: &SchemaRef, rows: u64, bounds: &BTreeMap<usize, (i64, 
     let mut largest = serde_json::Map::new();
     for (i, (low, high)) in bounds {
         let field = schema.field(*i);
-        if let (Some(low), Some(high)) = (bound_json(field.data_type(), *low), bound_json(field.data_type(), *high)) {
+        if let (Some(low), Some(high)) =
+            (bound_json(field.data_type(), *low), bound_json(field.data_type(), *high))
+        {
             smallest.insert(field.name().clone(), low);
             largest.insert(field.name().clone(), high);
         }

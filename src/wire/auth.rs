@@ -43,7 +43,11 @@ pub(super) struct Login {
 }
 
 /// Takes a socket to a login; `None` when there is nothing more to do: the peer left, was refused, or only cancelled.
-pub(super) async fn login(socket: TcpStream, peer: SocketAddr, shared: &Shared) -> std::io::Result<Option<Login>> {
+pub(super) async fn login(
+    socket: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> std::io::Result<Option<Login>> {
     let Some((mut io, packet)) = open(socket, shared.tls.as_ref()).await? else { return Ok(None) };
     let code = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
     if code == CANCEL_REQUEST {
@@ -55,7 +59,9 @@ pub(super) async fn login(socket: TcpStream, peer: SocketAddr, shared: &Shared) 
     let mut greeting = BytesMut::new();
     let mut buffer = BytesMut::with_capacity(8 << 10);
     let known = match start(packet, &mut greeting) {
-        Ok(parameters) => authenticate(&mut io, &mut buffer, &mut greeting, parameters, peer, shared).await?,
+        Ok(parameters) => {
+            authenticate(&mut io, &mut buffer, &mut greeting, parameters, peer, shared).await?
+        }
         Err(error) => Err(error),
     };
     match known {
@@ -78,7 +84,10 @@ pub(super) async fn refuse(io: &mut MaybeTls, error: &Error) -> std::io::Result<
 }
 
 /// Negotiates TLS and reads the first packet. Reads are exact, so nothing sent in plain is taken for what came over TLS.
-async fn open(tcp: TcpStream, tls: Option<&tls::Acceptor>) -> std::io::Result<Option<(MaybeTls, BytesMut)>> {
+async fn open(
+    tcp: TcpStream,
+    tls: Option<&tls::Acceptor>,
+) -> std::io::Result<Option<(MaybeTls, BytesMut)>> {
     tcp.set_nodelay(true)?;
     let mut first = [0u8; 1];
     if tcp.peek(&mut first).await? == 0 {
@@ -130,7 +139,9 @@ fn cancel_key(mut packet: BytesMut) -> Option<(i32, i32)> {
     let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_2);
     context.awaiting_frontend_ssl = false;
     match PgWireFrontendMessage::decode(&mut packet, &context) {
-        Ok(Some(PgWireFrontendMessage::CancelRequest(CancelRequest { pid, secret_key, .. }))) => {
+        Ok(Some(PgWireFrontendMessage::CancelRequest(CancelRequest {
+            pid, secret_key, ..
+        }))) => {
             let secret = match secret_key {
                 SecretKey::I32(secret) => secret,
                 SecretKey::Bytes(bytes) => i32::from_be_bytes(bytes.as_ref().try_into().ok()?),
@@ -146,9 +157,16 @@ fn start(mut packet: BytesMut, greeting: &mut BytesMut) -> Result<BTreeMap<Strin
     let major = u16::from_be_bytes([packet[4], packet[5]]);
     let minor = u16::from_be_bytes([packet[6], packet[7]]);
     if major != 3 {
-        return Err(Error::not_supported(format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0")));
+        return Err(Error::not_supported(format!(
+            "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0"
+        )));
     }
-    let malformed = || Error::new(Kind::Protocol, "invalid startup packet layout: expected terminator as last byte");
+    let malformed = || {
+        Error::new(
+            Kind::Protocol,
+            "invalid startup packet layout: expected terminator as last byte",
+        )
+    };
     if packet.last() != Some(&0) {
         return Err(malformed());
     }
@@ -158,7 +176,8 @@ fn start(mut packet: BytesMut, greeting: &mut BytesMut) -> Result<BTreeMap<Strin
         Ok(Some(PgWireFrontendMessage::Startup(Startup { parameters, .. }))) => parameters,
         _ => return Err(malformed()),
     };
-    let unknown: Vec<String> = parameters.keys().filter(|key| key.starts_with("_pq_.")).cloned().collect();
+    let unknown: Vec<String> =
+        parameters.keys().filter(|key| key.starts_with("_pq_.")).cloned().collect();
     if minor > 0 || !unknown.is_empty() {
         const PROTOCOL_3_0: i32 = 196_608;
         reply::put(greeting, &NegotiateProtocolVersion::new(PROTOCOL_3_0, unknown));
@@ -178,13 +197,19 @@ async fn authenticate(
 ) -> std::io::Result<Known> {
     let user = parameters.get("user").cloned().unwrap_or_default();
     if user.is_empty() {
-        return Ok(Err(Error::new(Kind::InvalidAuthorization, "no PostgreSQL user name specified in startup packet")));
+        return Ok(Err(Error::new(
+            Kind::InvalidAuthorization,
+            "no PostgreSQL user name specified in startup packet",
+        )));
     }
     let is_plain = !matches!(io, MaybeTls::Tls(_));
     let config = shared.engine.config();
     if is_plain && (config.tls.required || !peer.ip().is_loopback()) {
-        return Ok(Err(Error::new(Kind::InvalidAuthorization, "a connection without TLS is not accepted")
-            .hint("connect with sslmode=require, or verify-full and the server's certificate")));
+        return Ok(Err(Error::new(
+            Kind::InvalidAuthorization,
+            "a connection without TLS is not accepted",
+        )
+        .hint("connect with sslmode=require, or verify-full and the server's certificate")));
     }
     let users = match shared.engine.warehouse().users() {
         Ok(users) => users.users,
@@ -192,17 +217,29 @@ async fn authenticate(
     };
     if users.is_empty() {
         if user != LOCAL_USER || !shared.is_loopback {
-            return Ok(Err(Error::new(Kind::InvalidAuthorization, format!("role \"{user}\" does not exist"))
-                .detail(format!("this warehouse has no users; on this machine \"{LOCAL_USER}\" may connect"))
-                .hint(format!("connect as {LOCAL_USER}, or make a user with: clientele user add NAME"))));
+            return Ok(Err(Error::new(
+                Kind::InvalidAuthorization,
+                format!("role \"{user}\" does not exist"),
+            )
+            .detail(format!(
+                "this warehouse has no users; on this machine \"{LOCAL_USER}\" may connect"
+            ))
+            .hint(format!(
+                "connect as {LOCAL_USER}, or make a user with: clientele user add NAME"
+            ))));
         }
-    } else if let Err(refused) = scram(io, buffer, greeting, &user, users.get(&user).map(|u| &u.verifier), shared).await? {
+    } else if let Err(refused) =
+        scram(io, buffer, greeting, &user, users.get(&user).map(|u| &u.verifier), shared).await?
+    {
         return Ok(Err(refused));
     }
     let database = parameters.get("database").unwrap_or(&user);
     if database != DATABASE {
-        return Ok(Err(Error::new(Kind::UndefinedDatabase, format!("database \"{database}\" does not exist"))
-            .hint(format!("the database is called {DATABASE}"))));
+        return Ok(Err(Error::new(
+            Kind::UndefinedDatabase,
+            format!("database \"{database}\" does not exist"),
+        )
+        .hint(format!("the database is called {DATABASE}"))));
     }
     reply::put(greeting, &Authentication::Ok);
     Ok(Ok((user, parameters)))
@@ -218,16 +255,28 @@ async fn scram(
     shared: &Shared,
 ) -> std::io::Result<Result<()>> {
     const MECHANISM: &str = "SCRAM-SHA-256";
-    let wrong = || Error::new(Kind::InvalidPassword, format!("password authentication failed for user \"{user}\""));
+    let wrong = || {
+        Error::new(
+            Kind::InvalidPassword,
+            format!("password authentication failed for user \"{user}\""),
+        )
+    };
     let malformed = || Error::new(Kind::Protocol, "malformed SCRAM message");
     send(io, greeting, &Authentication::SASL(vec![MECHANISM.to_owned()])).await?;
     let Some(body) = read_password(io, buffer).await? else { return Ok(Err(malformed())) };
     let Some((mechanism, first)) = initial(&body) else { return Ok(Err(malformed())) };
     if mechanism != MECHANISM {
-        return Ok(Err(Error::new(Kind::Protocol, "client selected an invalid SASL authentication mechanism")));
+        return Ok(Err(Error::new(
+            Kind::Protocol,
+            "client selected an invalid SASL authentication mechanism",
+        )));
     }
-    let secret = verifier.and_then(secret_of).unwrap_or_else(|| nobodys_secret(user, shared.engine.warehouse().key()));
-    let Ok((server_first, waiting)) = ScramServerAuth::new().on_client_first_message_with_secret(first, secret) else {
+    let secret = verifier
+        .and_then(secret_of)
+        .unwrap_or_else(|| nobodys_secret(user, shared.engine.warehouse().key()));
+    let Ok((server_first, waiting)) =
+        ScramServerAuth::new().on_client_first_message_with_secret(first, secret)
+    else {
         return Ok(Err(malformed()));
     };
     send(io, greeting, &Authentication::SASLContinue(server_first.into())).await?;
@@ -244,7 +293,11 @@ async fn scram(
     }
 }
 
-async fn send(io: &mut MaybeTls, before: &mut BytesMut, message: &impl Message) -> std::io::Result<()> {
+async fn send(
+    io: &mut MaybeTls,
+    before: &mut BytesMut,
+    message: &impl Message,
+) -> std::io::Result<()> {
     let mut out = before.split();
     reply::put(&mut out, message);
     io.write_all(&out).await?;
@@ -281,7 +334,9 @@ fn secret_of(verifier: &crate::store::Verifier) -> Option<ScramSecret> {
 
 /// A verifier that no password fits, with a salt that is the same each time a name is tried.
 fn nobodys_secret(user: &str, key: &[u8; 32]) -> ScramSecret {
-    let derive = |purpose: &str| blake3::keyed_hash(key, format!("{purpose}\0{user}").as_bytes()).as_bytes().to_vec();
+    let derive = |purpose: &str| {
+        blake3::keyed_hash(key, format!("{purpose}\0{user}").as_bytes()).as_bytes().to_vec()
+    };
     ScramSecret::Verifier {
         salt: derive("scram salt")[..16].to_vec(),
         iterations: 4096,

@@ -12,7 +12,8 @@ use pgwire::messages::PgWireFrontendMessage as Message;
 use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
-    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete,
+    PortalSuspended,
 };
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::startup::{BackendKeyData, SecretKey};
@@ -47,12 +48,19 @@ const READ_AHEAD_BYTES: usize = 64 << 10;
 const COLUMNS_MAX: usize = 1664;
 
 /// Serves one socket to its end.
-pub(super) async fn run(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> std::io::Result<()> {
-    let Ok(logged_in) = timeout(LOGIN_TIMEOUT, Box::pin(login(socket, peer, shared))).await else { return Ok(()) };
+pub(super) async fn run(
+    socket: TcpStream,
+    peer: SocketAddr,
+    shared: &Arc<Shared>,
+) -> std::io::Result<()> {
+    let Ok(logged_in) = timeout(LOGIN_TIMEOUT, Box::pin(login(socket, peer, shared))).await else {
+        return Ok(());
+    };
     let Some(mut login) = logged_in? else { return Ok(()) };
     let Some(place) = shared.registry.enter(shared.engine.config().server.connections_max) else {
         shared.registry.metrics().refused_total.fetch_add(1, Ordering::Relaxed);
-        let full = Error::new(Kind::TooManyConnections, "too many connections").hint("close some, or raise server.connections_max");
+        let full = Error::new(Kind::TooManyConnections, "too many connections")
+            .hint("close some, or raise server.connections_max");
         return refuse(&mut login.io, &full).await;
     };
     let session = Arc::new(shared.engine.session(&login.user));
@@ -202,15 +210,28 @@ impl Connection {
     fn greet(&mut self) {
         let settings = self.session.settings();
         for name in [
-            "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby",
-            "integer_datetimes", "IntervalStyle", "is_superuser", "server_encoding", "server_version",
-            "session_authorization", "standard_conforming_strings", "TimeZone",
+            "application_name",
+            "client_encoding",
+            "DateStyle",
+            "default_transaction_read_only",
+            "in_hot_standby",
+            "integer_datetimes",
+            "IntervalStyle",
+            "is_superuser",
+            "server_encoding",
+            "server_version",
+            "session_authorization",
+            "standard_conforming_strings",
+            "TimeZone",
         ] {
             if let Ok((name, value)) = settings.show(name) {
                 reply::parameter(&mut self.out, name, &value);
             }
         }
-        reply::put(&mut self.out, &BackendKeyData::new(self.place.pid, SecretKey::I32(self.place.secret)));
+        reply::put(
+            &mut self.out,
+            &BackendKeyData::new(self.place.pid, SecretKey::I32(self.place.secret)),
+        );
         reply::ready(&mut self.out, self.status);
     }
 
@@ -250,8 +271,12 @@ impl Connection {
         match decode(frame) {
             Ok(message) => Ok(message),
             // A known message with a wrong body is an error of its own; an unknown one ends the connection.
-            Err(problem) if b"QPBDECHSfcd".contains(&kind) => Err(Stop::Fatal(Error::new(Kind::Protocol, problem))),
-            Err(problem) => Err(Stop::Fatal(Error::new(Kind::Protocol, format!("{problem}: {kind}")))),
+            Err(problem) if b"QPBDECHSfcd".contains(&kind) => {
+                Err(Stop::Fatal(Error::new(Kind::Protocol, problem)))
+            }
+            Err(problem) => {
+                Err(Stop::Fatal(Error::new(Kind::Protocol, format!("{problem}: {kind}"))))
+            }
         }
     }
 
@@ -272,7 +297,10 @@ impl Connection {
                 reply::ready(&mut self.out, self.status);
                 return Ok(());
             }
-            Message::Flush(_) | Message::CopyData(_) | Message::CopyDone(_) | Message::CopyFail(_) => return Ok(()),
+            Message::Flush(_)
+            | Message::CopyData(_)
+            | Message::CopyDone(_)
+            | Message::CopyFail(_) => return Ok(()),
             Message::Terminate(_) => return Err(Stop::Left),
             _ => {}
         }
@@ -376,11 +404,18 @@ impl Connection {
     fn prepared_by_name(&self, name: &str, values: &[String]) -> Result<(Parsed, Vec<Expr>)> {
         let prepared = self.statements.get(name).ok_or_else(|| no_statement(name))?;
         let Some(parsed) = prepared.parsed.clone() else { return Err(no_statement(name)) };
-        let given = values.iter().map(|v| crate::dialect::parse_expression(v)).collect::<Result<Vec<_>>>()?;
+        let given = values
+            .iter()
+            .map(|v| crate::dialect::parse_expression(v))
+            .collect::<Result<Vec<_>>>()?;
         if given.len() < prepared.described.parameters.len() {
             return Err(Error::new(
                 Kind::Syntax,
-                format!("prepared statement \"{name}\" needs {} values, {} are given", prepared.described.parameters.len(), given.len()),
+                format!(
+                    "prepared statement \"{name}\" needs {} values, {} are given",
+                    prepared.described.parameters.len(),
+                    given.len()
+                ),
             ));
         }
         Ok((parsed, given))
@@ -390,7 +425,9 @@ impl Connection {
     fn check_block(&self, statement: &Statement) -> Result<()> {
         let is_end = matches!(
             statement,
-            Statement::Session(SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::RollbackTo(_))
+            Statement::Session(
+                SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::RollbackTo(_)
+            )
         );
         if self.status == TransactionStatus::Error && !is_end {
             return Err(Error::new(
@@ -402,7 +439,11 @@ impl Connection {
     }
 
     /// Runs a statement of the simple protocol and sends everything it gives.
-    async fn run_to_end(&mut self, parsed: Parsed, values: Vec<Expr>) -> std::result::Result<(), Halt> {
+    async fn run_to_end(
+        &mut self,
+        parsed: Parsed,
+        values: Vec<Expr>,
+    ) -> std::result::Result<(), Halt> {
         let mut portal = Portal {
             prepared: Arc::new(Prepared {
                 sql: parsed.text.clone(),
@@ -419,7 +460,10 @@ impl Connection {
     async fn parse(&mut self, parse: Parse) -> Result<()> {
         let name = parse.name.unwrap_or_default();
         if !name.is_empty() && self.statements.contains_key(&name) {
-            return Err(Error::new(Kind::DuplicateObject, format!("prepared statement \"{name}\" already exists")));
+            return Err(Error::new(
+                Kind::DuplicateObject,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
         }
         let prepared = self.prepare(parse.query, &parse.type_oids).await?;
         self.statements.insert(name, Arc::new(prepared));
@@ -430,18 +474,30 @@ impl Connection {
     async fn prepare(&self, sql: String, oids: &[u32]) -> Result<Prepared> {
         let mut statements = crate::sql::parse(&sql)?;
         if statements.len() > 1 {
-            return Err(Error::new(Kind::Syntax, "cannot insert multiple commands into a prepared statement"));
+            return Err(Error::new(
+                Kind::Syntax,
+                "cannot insert multiple commands into a prepared statement",
+            ));
         }
         let Some(parsed) = statements.pop() else {
-            return Ok(Prepared { sql, parsed: None, described: Described { parameters: vec![], columns: None } });
+            return Ok(Prepared {
+                sql,
+                parsed: None,
+                described: Described { parameters: vec![], columns: None },
+            });
         };
         self.check_block(&parsed.statement)?;
         let described = match &parsed.statement {
-            Statement::Session(SessionCommand::Show(name)) => Described { parameters: vec![], columns: Some(show_columns(name)) },
+            Statement::Session(SessionCommand::Show(name)) => {
+                Described { parameters: vec![], columns: Some(show_columns(name)) }
+            }
             _ => {
-                let declared = oids.iter().map(|oid| parameters::type_of_oid(*oid)).collect::<Vec<_>>();
+                let declared =
+                    oids.iter().map(|oid| parameters::type_of_oid(*oid)).collect::<Vec<_>>();
                 let (session, parsed) = (Arc::clone(&self.session), parsed.clone());
-                let describing = async move { Box::pin(crate::sql::describe(&session, &parsed, &declared)).await };
+                let describing = async move {
+                    Box::pin(crate::sql::describe(&session, &parsed, &declared)).await
+                };
                 self.shared.executor.spawn(describing).join().await??
             }
         };
@@ -451,7 +507,8 @@ impl Connection {
     fn bind(&mut self, bind: Bind) -> Result<()> {
         let statement = bind.statement_name.unwrap_or_default();
         let name = bind.portal_name.unwrap_or_default();
-        let prepared = Arc::clone(self.statements.get(&statement).ok_or_else(|| no_statement(&statement))?);
+        let prepared =
+            Arc::clone(self.statements.get(&statement).ok_or_else(|| no_statement(&statement))?);
         if let Some(parsed) = &prepared.parsed {
             self.check_block(&parsed.statement)?;
         }
@@ -470,7 +527,11 @@ impl Connection {
         if codes.len() > 1 && codes.len() != types.len() {
             return Err(Error::new(
                 Kind::Protocol,
-                format!("bind message has {} parameter formats but {} parameters", codes.len(), types.len()),
+                format!(
+                    "bind message has {} parameter formats but {} parameters",
+                    codes.len(),
+                    types.len()
+                ),
             ));
         }
         let mut values = Vec::with_capacity(types.len());
@@ -482,7 +543,12 @@ impl Connection {
         if let Some(columns) = &prepared.described.columns {
             binary_columns(&bind.result_column_format_codes, columns.len())?;
         }
-        let portal = Portal { prepared, values, formats: bind.result_column_format_codes, progress: Progress::New };
+        let portal = Portal {
+            prepared,
+            values,
+            formats: bind.result_column_format_codes,
+            progress: Progress::New,
+        };
         self.portals.insert(name, portal);
         reply::put(&mut self.out, &BindComplete::new());
         Ok(())
@@ -491,7 +557,8 @@ impl Connection {
     fn describe(&mut self, describe: &Describe) -> Result<()> {
         let name = describe.name.clone().unwrap_or_default();
         let (prepared, formats) = if describe.target_type == b'S' {
-            let prepared = Arc::clone(self.statements.get(&name).ok_or_else(|| no_statement(&name))?);
+            let prepared =
+                Arc::clone(self.statements.get(&name).ok_or_else(|| no_statement(&name))?);
             let types = prepared.described.parameters.iter().map(oid_of).collect();
             reply::put(&mut self.out, &ParameterDescription::new(types));
             (prepared, vec![])
@@ -518,7 +585,11 @@ impl Connection {
         result
     }
 
-    async fn execute_portal(&mut self, portal: &mut Portal, rows_max: usize) -> std::result::Result<(), Halt> {
+    async fn execute_portal(
+        &mut self,
+        portal: &mut Portal,
+        rows_max: usize,
+    ) -> std::result::Result<(), Halt> {
         let prepared = Arc::clone(&portal.prepared);
         let Some(parsed) = &prepared.parsed else {
             reply::put(&mut self.out, &EmptyQueryResponse::new());
@@ -546,14 +617,22 @@ impl Connection {
     }
 
     /// Runs a portal on, until it ends or `rows_max` rows are sent (0 is all of them).
-    async fn advance(&mut self, portal: &mut Portal, rows_max: usize, is_simple: bool) -> std::result::Result<(), Halt> {
+    async fn advance(
+        &mut self,
+        portal: &mut Portal,
+        rows_max: usize,
+        is_simple: bool,
+    ) -> std::result::Result<(), Halt> {
         let started = Instant::now();
         let registry = Arc::clone(&self.shared.registry);
         registry.metrics().statements_total.fetch_add(1, Ordering::Relaxed);
         let deadline = self.session.settings().statement_timeout().map(|t| started + t);
         let result = Box::pin(self.advance_until(portal, rows_max, is_simple, deadline)).await;
         let elapsed = started.elapsed();
-        registry.metrics().statement_us_total.fetch_add(elapsed.as_micros() as u64, Ordering::Relaxed);
+        registry
+            .metrics()
+            .statement_us_total
+            .fetch_add(elapsed.as_micros() as u64, Ordering::Relaxed);
         let outcome = match &result {
             Ok(()) => "ok",
             Err(Halt::Failed(error)) => {
@@ -566,7 +645,13 @@ impl Connection {
             Err(Halt::Stop(_)) => "client left",
         };
         let query_id = query_id(&portal.prepared.sql);
-        tracing::debug!(query_id, pid = self.place.pid, outcome, elapsed_ms = elapsed.as_millis() as u64, "statement");
+        tracing::debug!(
+            query_id,
+            pid = self.place.pid,
+            outcome,
+            elapsed_ms = elapsed.as_millis() as u64,
+            "statement"
+        );
         result
     }
 
@@ -594,7 +679,10 @@ impl Connection {
                     values: std::mem::take(&mut portal.values),
                     formats: portal.formats.clone(),
                 };
-                Box::new(Open { running: self.shared.executor.start(work, Some(permit)), rest: None })
+                Box::new(Open {
+                    running: self.shared.executor.start(work, Some(permit)),
+                    rest: None,
+                })
             }
         };
         let mut sent = 0;
@@ -603,7 +691,11 @@ impl Connection {
                 let left = rows.ends.len() - gone;
                 let wanted = if rows_max == 0 { left } else { left.min(rows_max - sent) };
                 let from = if gone == 0 { 0 } else { rows.ends[gone - 1] };
-                let to = if gone + wanted == 0 { rows.bytes.len() } else { rows.ends[gone + wanted - 1] };
+                let to = if gone + wanted == 0 {
+                    rows.bytes.len()
+                } else {
+                    rows.ends[gone + wanted - 1]
+                };
                 self.out.extend_from_slice(&rows.bytes[from..to]);
                 sent += wanted;
                 if self.out.len() >= FLUSH_BYTES {
@@ -625,16 +717,25 @@ impl Connection {
             match self.next_piece(&mut open.running, deadline).await? {
                 Piece::Columns(columns) => {
                     if columns.len() > COLUMNS_MAX {
-                        return Err(Error::new(Kind::LimitExceeded, format!("a result has at most {COLUMNS_MAX} columns")).into());
+                        return Err(Error::new(
+                            Kind::LimitExceeded,
+                            format!("a result has at most {COLUMNS_MAX} columns"),
+                        )
+                        .into());
                     }
                     if is_copy {
                         let formats = vec![0; columns.len()];
-                        reply::put(&mut self.out, &CopyOutResponse::new(0, columns.len() as i16, formats));
+                        reply::put(
+                            &mut self.out,
+                            &CopyOutResponse::new(0, columns.len() as i16, formats),
+                        );
                     } else if is_simple {
                         describe_columns(&mut self.out, &columns, &portal.formats)?;
                     }
                 }
-                Piece::Rows(rows) if rows.ends.is_empty() => self.out.extend_from_slice(&rows.bytes),
+                Piece::Rows(rows) if rows.ends.is_empty() => {
+                    self.out.extend_from_slice(&rows.bytes)
+                }
                 Piece::Rows(rows) => open.rest = Some((rows, 0)),
                 Piece::End(end) => {
                     self.place.metrics().rows_sent_total.fetch_add(sent as u64, Ordering::Relaxed);
@@ -645,7 +746,12 @@ impl Connection {
         }
     }
 
-    async fn finish(&mut self, end: End, rows: usize, deadline: Option<Instant>) -> std::result::Result<(), Halt> {
+    async fn finish(
+        &mut self,
+        end: End,
+        rows: usize,
+        deadline: Option<Instant>,
+    ) -> std::result::Result<(), Halt> {
         match end {
             End::Rows(tag) => reply::complete(&mut self.out, &format!("{tag} {rows}")),
             End::Copied => {
@@ -664,7 +770,10 @@ impl Connection {
         Ok(())
     }
 
-    async fn wait_for_turn(&mut self, deadline: Option<Instant>) -> std::result::Result<tokio::sync::OwnedSemaphorePermit, Halt> {
+    async fn wait_for_turn(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> std::result::Result<tokio::sync::OwnedSemaphorePermit, Halt> {
         let executor = self.shared.executor.clone();
         let Self { place, io, incoming, .. } = self;
         let busy = place.begin_statement();
@@ -672,7 +781,11 @@ impl Connection {
     }
 
     /// The next piece of a running statement, unless it is cancelled, out of time, or nobody is there any more.
-    async fn next_piece(&mut self, running: &mut Running, deadline: Option<Instant>) -> std::result::Result<Piece, Halt> {
+    async fn next_piece(
+        &mut self,
+        running: &mut Running,
+        deadline: Option<Instant>,
+    ) -> std::result::Result<Piece, Halt> {
         // What is ready goes out while the next rows are computed, but not piece by piece.
         if self.out.len() >= FLUSH_BYTES {
             self.flush().await?;
@@ -683,7 +796,11 @@ impl Connection {
     }
 
     /// Takes the rows of COPY FROM STDIN.
-    async fn copy_in(&mut self, copy: CopyStatement, deadline: Option<Instant>) -> std::result::Result<(), Halt> {
+    async fn copy_in(
+        &mut self,
+        copy: CopyStatement,
+        deadline: Option<Instant>,
+    ) -> std::result::Result<(), Halt> {
         const CHUNKS_AHEAD: usize = 16;
         let CopySource::Table(table, columns) = copy.source else {
             return Err(Error::internal("rows go into a table").into());
@@ -700,7 +817,15 @@ impl Connection {
         let format = copy.format;
         let mut load = self.shared.executor.spawn(async move {
             let warehouse = Arc::clone(session.engine().warehouse());
-            let copying = ingest::copy_in(&warehouse, &table, columns, format, max_bad, session.user(), receiver);
+            let copying = ingest::copy_in(
+                &warehouse,
+                &table,
+                columns,
+                format,
+                max_bad,
+                session.user(),
+                receiver,
+            );
             Box::pin(copying).await
         });
         let mut sender = Some(sender);
@@ -722,7 +847,12 @@ impl Connection {
                 }
                 Message::Flush(_) | Message::Sync(_) => {}
                 Message::Terminate(_) => return Err(Halt::Stop(Stop::Left)),
-                _ => return Err(Halt::Stop(Stop::Fatal(Error::new(Kind::Protocol, "unexpected message type during COPY")))),
+                _ => {
+                    return Err(Halt::Stop(Stop::Fatal(Error::new(
+                        Kind::Protocol,
+                        "unexpected message type during COPY",
+                    ))));
+                }
             }
         }
         drop(sender);
@@ -732,7 +862,8 @@ impl Connection {
         drop(busy);
         let loaded = loaded.map_err(Halt::Failed)?.map_err(Halt::Failed)?;
         if loaded.quarantined > 0 {
-            let notice = format!("{} rows did not fit and are in system.quarantine", loaded.quarantined);
+            let notice =
+                format!("{} rows did not fit and are in system.quarantine", loaded.quarantined);
             reply::notice(&mut self.out, Severity::Notice, "00000", &notice);
         }
         reply::complete(&mut self.out, &format!("COPY {}", loaded.rows));
@@ -760,7 +891,10 @@ impl Connection {
             SessionCommand::Discard(what) => {
                 if what == "ALL" {
                     if self.status != TransactionStatus::Idle {
-                        return Err(Error::new(Kind::NotSupported, "DISCARD ALL cannot run inside a transaction block"));
+                        return Err(Error::new(
+                            Kind::NotSupported,
+                            "DISCARD ALL cannot run inside a transaction block",
+                        ));
                     }
                     self.session.with_settings(crate::session::Settings::reset_all);
                     REPORTED.iter().for_each(|name| self.report(name));
@@ -771,7 +905,12 @@ impl Connection {
             }
             SessionCommand::Begin => {
                 if self.status == TransactionStatus::Transaction {
-                    reply::notice(&mut self.out, Severity::Warning, "25001", "there is already a transaction in progress");
+                    reply::notice(
+                        &mut self.out,
+                        Severity::Warning,
+                        "25001",
+                        "there is already a transaction in progress",
+                    );
                 }
                 self.status = TransactionStatus::Transaction;
                 reply::complete(&mut self.out, "BEGIN");
@@ -802,7 +941,8 @@ impl Connection {
                 } else if self.statements.remove(name).is_none() {
                     return Err(no_statement(name));
                 }
-                let tag = if name.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" };
+                let tag =
+                    if name.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" };
                 reply::complete(&mut self.out, tag);
             }
             SessionCommand::Close(name) => {
@@ -817,7 +957,8 @@ impl Connection {
             }
             SessionCommand::Listen(tag) => reply::complete(&mut self.out, tag),
             SessionCommand::Prepare { .. } | SessionCommand::Execute { .. } => {
-                return Err(Error::not_supported("PREPARE as a statement is not supported").hint("prepare through the driver"));
+                return Err(Error::not_supported("PREPARE as a statement is not supported")
+                    .hint("prepare through the driver"));
             }
         }
         Ok(())
@@ -825,21 +966,31 @@ impl Connection {
 
     fn need_block(&self, command: &str) -> Result<()> {
         if self.status == TransactionStatus::Idle {
-            return Err(Error::new(Kind::NoActiveTransaction, format!("{command} can only be used in transaction blocks")));
+            return Err(Error::new(
+                Kind::NoActiveTransaction,
+                format!("{command} can only be used in transaction blocks"),
+            ));
         }
         Ok(())
     }
 
     fn savepoint(&self, name: &str) -> Result<usize> {
         let found = self.savepoints.iter().rposition(|s| s == name);
-        found.ok_or_else(|| Error::new(Kind::UndefinedSavepoint, format!("savepoint \"{name}\" does not exist")))
+        found.ok_or_else(|| {
+            Error::new(Kind::UndefinedSavepoint, format!("savepoint \"{name}\" does not exist"))
+        })
     }
 
     /// Ends a block. Each statement has committed by itself; a rollback that would have to undo one says that it did not.
     fn end_block(&mut self, is_commit: bool) {
         let was = self.status;
         if was == TransactionStatus::Idle {
-            reply::notice(&mut self.out, Severity::Warning, "25P01", "there is no transaction in progress");
+            reply::notice(
+                &mut self.out,
+                Severity::Warning,
+                "25P01",
+                "there is no transaction in progress",
+            );
         }
         let undoes = !is_commit || was == TransactionStatus::Error;
         if undoes && self.wrote_in_block {
@@ -850,7 +1001,10 @@ impl Connection {
         self.savepoints.clear();
         self.portals.clear();
         self.wrote_in_block = false;
-        reply::complete(&mut self.out, if is_commit && was != TransactionStatus::Error { "COMMIT" } else { "ROLLBACK" });
+        reply::complete(
+            &mut self.out,
+            if is_commit && was != TransactionStatus::Error { "COMMIT" } else { "ROLLBACK" },
+        );
     }
 
     fn report(&mut self, name: &'static str) {
@@ -864,7 +1018,11 @@ impl Connection {
     fn show(&mut self, name: &str, describes: bool) -> Result<()> {
         let settings = self.session.settings();
         let rows: Vec<Vec<String>> = if name.eq_ignore_ascii_case("all") {
-            settings.all().into_iter().map(|(name, value)| vec![name, value, String::new()]).collect()
+            settings
+                .all()
+                .into_iter()
+                .map(|(name, value)| vec![name, value, String::new()])
+                .collect()
         } else {
             vec![vec![settings.show(name)?.1]]
         };
@@ -895,7 +1053,9 @@ async fn watched<T>(
     deadline: Option<Instant>,
 ) -> std::result::Result<T, Halt> {
     const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-    let cancelled = |why: &str| Halt::Failed(Error::new(Kind::Cancelled, format!("canceling statement due to {why}")));
+    let cancelled = |why: &str| {
+        Halt::Failed(Error::new(Kind::Cancelled, format!("canceling statement due to {why}")))
+    };
     let deadline = deadline.unwrap_or_else(|| Instant::now() + FOR_EVER);
     tokio::pin!(work);
     loop {
@@ -933,11 +1093,16 @@ fn describe_columns(out: &mut BytesMut, columns: &[OutputColumn], formats: &[i16
 
 fn show_columns(name: &str) -> Vec<OutputColumn> {
     use arrow::datatypes::{DataType, Field};
-    let text = |name: &str| OutputColumn { name: name.to_owned(), field: Arc::new(Field::new(name, DataType::Utf8, true)) };
+    let text = |name: &str| OutputColumn {
+        name: name.to_owned(),
+        field: Arc::new(Field::new(name, DataType::Utf8, true)),
+    };
     if name.eq_ignore_ascii_case("all") {
         vec![text("name"), text("setting"), text("description")]
     } else {
-        let known = crate::session::Settings::new(None).show(name).map_or(name.to_owned(), |(known, _)| known.to_owned());
+        let known = crate::session::Settings::new(None)
+            .show(name)
+            .map_or(name.to_owned(), |(known, _)| known.to_owned());
         vec![text(&known)]
     }
 }

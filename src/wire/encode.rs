@@ -32,11 +32,7 @@ pub(crate) enum Style {
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 
 /// Writes the rows of `batch` from `from` on until a chunk is full; gives the chunk and the next row.
-pub(crate) fn rows(
-    batch: &Prepared,
-    style: &Style,
-    from: usize,
-) -> Result<(Rows, usize)> {
+pub(crate) fn rows(batch: &Prepared, style: &Style, from: usize) -> Result<(Rows, usize)> {
     let mut rows = Rows::default();
     let mut row = from;
     let mut text = String::new();
@@ -69,7 +65,13 @@ impl Prepared {
     }
 }
 
-fn data_row(out: &mut BytesMut, batch: &Prepared, binary: &[bool], row: usize, text: &mut String) -> Result<()> {
+fn data_row(
+    out: &mut BytesMut,
+    batch: &Prepared,
+    binary: &[bool],
+    row: usize,
+    text: &mut String,
+) -> Result<()> {
     let message = begin(out, b'D');
     out.put_u16(batch.columns.len() as u16);
     for (i, column) in batch.columns.iter().enumerate() {
@@ -110,12 +112,18 @@ fn put_binary(out: &mut BytesMut, column: &TextColumn, field: &Field, row: usize
         TextColumn::UInt(a) => put_numeric(out, i128::from(a.value(row)), 0),
         TextColumn::Float32(a) => out.put_f32(a.value(row)),
         TextColumn::Float64(a) => out.put_f64(a.value(row)),
-        TextColumn::Decimal(a, scale) => put_numeric(out, a.value(row), u32::from(scale.unsigned_abs())),
+        TextColumn::Decimal(a, scale) => {
+            put_numeric(out, a.value(row), u32::from(scale.unsigned_abs()))
+        }
         TextColumn::Text(a) => out.extend_from_slice(a.value(row).as_bytes()),
         TextColumn::Binary(a) => out.extend_from_slice(a.value(row)),
-        TextColumn::Date(a) => out.put_i32(a.value(row).checked_sub(EPOCH_DAYS).ok_or_else(|| out_of_range("date"))?),
+        TextColumn::Date(a) => {
+            out.put_i32(a.value(row).checked_sub(EPOCH_DAYS).ok_or_else(|| out_of_range("date"))?)
+        }
         TextColumn::Timestamp(a) | TextColumn::TimestampTz(a, _) => {
-            out.put_i64(a.value(row).checked_sub(EPOCH_US).ok_or_else(|| out_of_range("timestamp"))?);
+            out.put_i64(
+                a.value(row).checked_sub(EPOCH_US).ok_or_else(|| out_of_range("timestamp"))?,
+            );
         }
         TextColumn::Interval(a) => {
             let interval = a.value(row);
@@ -125,11 +133,14 @@ fn put_binary(out: &mut BytesMut, column: &TextColumn, field: &Field, row: usize
         }
         TextColumn::List(list, elements) => {
             let item = match field.data_type() {
-                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => item,
+                DataType::List(item)
+                | DataType::LargeList(item)
+                | DataType::FixedSizeList(item, _) => item,
                 _ => return Err(Error::internal("an array has a list's type")),
             };
             if matches!(elements.as_ref(), TextColumn::List(..)) {
-                return Err(Error::not_supported("arrays of arrays have no binary form here").hint("ask for text"));
+                return Err(Error::not_supported("arrays of arrays have no binary form here")
+                    .hint("ask for text"));
             }
             put_array(out, list, elements, item, row)?;
         }
@@ -221,7 +232,13 @@ fn put_numeric(out: &mut BytesMut, value: i128, scale: u32) {
     digits.into_iter().for_each(|digit| out.put_i16(digit));
 }
 
-fn copy_row(out: &mut BytesMut, batch: &Prepared, format: &CopyFormat, row: usize, text: &mut String) {
+fn copy_row(
+    out: &mut BytesMut,
+    batch: &Prepared,
+    format: &CopyFormat,
+    row: usize,
+    text: &mut String,
+) {
     let message = begin(out, b'd');
     for (i, column) in batch.columns.iter().enumerate() {
         let delimiter = match format {

@@ -71,7 +71,9 @@ impl Executor {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(busy("the queue is full"));
         }
-        let waited = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.permits).acquire_owned()).await;
+        let waited =
+            tokio::time::timeout(self.queue_timeout, Arc::clone(&self.permits).acquire_owned())
+                .await;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         match waited {
             Ok(Ok(permit)) => Ok(permit),
@@ -86,7 +88,10 @@ impl Executor {
     }
 
     /// Runs `work` on the computing runtime; dropping the task ends it.
-    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
         Task { handle: self.handle.spawn(work) }
     }
 }
@@ -102,7 +107,9 @@ impl<T> Task<T> {
         (&mut self.handle).await.map_err(|error| {
             if error.is_panic() {
                 tracing::error!("a statement panicked");
-                Error::internal("the statement stopped unexpectedly; this is a mistake of the server")
+                Error::internal(
+                    "the statement stopped unexpectedly; this is a mistake of the server",
+                )
             } else {
                 Error::new(Kind::Cancelled, "the statement was stopped")
             }
@@ -203,7 +210,8 @@ async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
             if let Some(bytes) = encode::copy_header(&columns, &copy.format) {
                 send(sender, Piece::Rows(Rows { bytes, ends: Vec::new() })).await?;
             }
-            stream_rows(&mut stream, &columns, &Style::Copy(copy.format.clone()), zone, sender).await?;
+            stream_rows(&mut stream, &columns, &Style::Copy(copy.format.clone()), zone, sender)
+                .await?;
             End::Copied
         }
         Outcome::Done(tag) => End::Done(tag),
@@ -216,7 +224,10 @@ async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
 }
 
 async fn send(sender: &mpsc::Sender<Result<Piece>>, piece: Piece) -> Result<()> {
-    sender.send(Ok(piece)).await.map_err(|_| Error::new(Kind::Cancelled, "nobody waits for the rows any more"))
+    sender
+        .send(Ok(piece))
+        .await
+        .map_err(|_| Error::new(Kind::Cancelled, "nobody waits for the rows any more"))
 }
 
 async fn stream_rows(
@@ -249,7 +260,10 @@ pub(crate) fn binary_columns(formats: &[i16], columns: usize) -> Result<Vec<bool
         each if each.len() == columns => Ok(each.iter().map(|code| *code == 1).collect()),
         each => Err(Error::new(
             Kind::Protocol,
-            format!("bind message has {} result formats but query has {columns} columns", each.len()),
+            format!(
+                "bind message has {} result formats but query has {columns} columns",
+                each.len()
+            ),
         )),
     }
 }

@@ -16,7 +16,10 @@ pub(super) const LOGIN_BYTES_MAX: usize = 10_000;
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// The next whole frame of `buffer`, or `None` when more bytes are needed. A length out of bounds is an error.
-pub(super) fn split_frame(buffer: &mut BytesMut, bytes_max: usize) -> std::io::Result<Option<BytesMut>> {
+pub(super) fn split_frame(
+    buffer: &mut BytesMut,
+    bytes_max: usize,
+) -> std::io::Result<Option<BytesMut>> {
     if buffer.len() < 5 {
         return Ok(None);
     }
@@ -65,7 +68,8 @@ struct Body<'a>(&'a [u8]);
 
 impl<'a> Body<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
-        let (head, tail) = self.0.split_at_checked(count).ok_or("insufficient data left in message")?;
+        let (head, tail) =
+            self.0.split_at_checked(count).ok_or("insufficient data left in message")?;
         self.0 = tail;
         Ok(head)
     }
@@ -83,7 +87,9 @@ impl<'a> Body<'a> {
     fn text(&mut self) -> Result<(), &'static str> {
         let end = self.0.iter().position(|b| *b == 0).ok_or("invalid string in message")?;
         let text = self.take(end + 1)?;
-        std::str::from_utf8(&text[..end]).map(|_| ()).map_err(|_| "invalid byte sequence for encoding \"UTF8\"")
+        std::str::from_utf8(&text[..end])
+            .map(|_| ())
+            .map_err(|_| "invalid byte sequence for encoding \"UTF8\"")
     }
 }
 

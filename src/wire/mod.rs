@@ -56,17 +56,23 @@ impl Server {
         let is_loopback = config.server.listen.ip().is_loopback();
         let has_users = !engine.warehouse().users()?.users.is_empty();
         let tls = tls::acceptor(&config.tls)?;
-        if !is_loopback && !(has_users && tls.is_some()) {
+        let is_guarded = has_users && tls.is_some();
+        if !is_loopback && !is_guarded {
             return Err(Error::new(
                 Kind::Config,
-                format!("{} is reachable from other machines, and the server has {}", config.server.listen, missing(has_users, tls.is_some())),
+                format!(
+                    "{} is reachable from other machines, and the server has {}",
+                    config.server.listen,
+                    missing(has_users, tls.is_some())
+                ),
             )
             .detail("off this machine only users over TLS are served")
             .hint("clientele user add NAME; set tls.cert and tls.key; or listen on 127.0.0.1"));
         }
         let bind = |address: SocketAddr| async move {
             TcpListener::bind(address).await.map_err(|error| {
-                Error::new(Kind::Io, format!("{address} cannot be listened on: {error}")).hint("--listen names another address")
+                Error::new(Kind::Io, format!("{address} cannot be listened on: {error}"))
+                    .hint("--listen names another address")
             })
         };
         let listener = bind(config.server.listen).await?;

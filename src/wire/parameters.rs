@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 
 use crate::error::{Error, Kind, Result};
+use crate::pgtext::array_elements;
 
 /// The engine's type of a declared parameter; 0 and what is unknown are left to be found out.
 pub(super) fn type_of_oid(oid: u32) -> Option<DataType> {
@@ -35,17 +36,26 @@ pub(super) fn type_of_oid(oid: u32) -> Option<DataType> {
 }
 
 /// Reads the value of parameter `position` (from 1).
-pub(super) fn read(position: usize, bytes: Option<&[u8]>, is_binary: bool, data_type: &DataType) -> Result<ScalarValue> {
+pub(super) fn read(
+    position: usize,
+    bytes: Option<&[u8]>,
+    is_binary: bool,
+    data_type: &DataType,
+) -> Result<ScalarValue> {
     let Some(bytes) = bytes else {
         return Ok(ScalarValue::try_from(data_type)?);
     };
     if is_binary {
         return binary(bytes, data_type).ok_or_else(|| {
-            Error::new(Kind::Protocol, format!("incorrect binary data format in bind parameter {position}"))
+            Error::new(
+                Kind::Protocol,
+                format!("incorrect binary data format in bind parameter {position}"),
+            )
         });
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| Error::new(Kind::InvalidText, format!("bind parameter {position} is not UTF-8")))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| {
+        Error::new(Kind::InvalidText, format!("bind parameter {position} is not UTF-8"))
+    })?;
     text_value(text, data_type).ok_or_else(|| {
         let kind = if data_type.is_temporal() { Kind::InvalidDatetime } else { Kind::InvalidText };
         Error::new(kind, format!("bind parameter {position} is no value of its type"))
@@ -64,7 +74,9 @@ fn text_value(text: &str, data_type: &DataType) -> Option<ScalarValue> {
         DataType::Decimal128(..) => {
             let scale = text.trim().split_once('.').map_or(0, |(_, fraction)| fraction.len());
             let scale = i8::try_from(scale).ok().filter(|s| *s <= 38)?;
-            ScalarValue::Utf8(Some(text.trim().to_owned())).cast_to(&DataType::Decimal128(38, scale)).ok()
+            ScalarValue::Utf8(Some(text.trim().to_owned()))
+                .cast_to(&DataType::Decimal128(38, scale))
+                .ok()
         }
         DataType::List(item) => {
             let texts = array_elements(text)?;
@@ -78,46 +90,15 @@ fn text_value(text: &str, data_type: &DataType) -> Option<ScalarValue> {
         DataType::Binary => {
             let hex = text.strip_prefix("\\x")?;
             let byte = |i: usize| u8::from_str_radix(hex.get(i..i + 2)?, 16).ok();
-            Some(ScalarValue::Binary(Some((0..hex.len()).step_by(2).map(byte).collect::<Option<Vec<_>>>()?)))
+            Some(ScalarValue::Binary(Some(
+                (0..hex.len()).step_by(2).map(byte).collect::<Option<Vec<_>>>()?,
+            )))
         }
         other => {
             let value = ScalarValue::Utf8(Some(text.trim().to_owned())).cast_to(other).ok()?;
             (!value.is_null()).then_some(value)
         }
     }
-}
-
-/// Elements of an array's text, `{a,"b c",NULL}`.
-fn array_elements(text: &str) -> Option<Vec<Option<String>>> {
-    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-    let mut elements = Vec::new();
-    let mut chars = inner.chars().peekable();
-    while chars.peek().is_some() {
-        let mut element = String::new();
-        let mut was_quoted = false;
-        loop {
-            match chars.next() {
-                None | Some(',') => break,
-                Some('"') => {
-                    was_quoted = true;
-                    loop {
-                        match chars.next()? {
-                            '"' => break,
-                            '\\' => element.push(chars.next()?),
-                            c => element.push(c),
-                        }
-                    }
-                }
-                Some('\\') => element.push(chars.next()?),
-                Some('{' | '}') => return None,
-                Some(c) => element.push(c),
-            }
-        }
-        let is_null = !was_quoted && element.trim().eq_ignore_ascii_case("null");
-        let element = if was_quoted { element } else { element.trim().to_owned() };
-        elements.push((!is_null).then_some(element));
-    }
-    Some(elements)
 }
 
 const EPOCH_US: i64 = 946_684_800_000_000;
@@ -132,13 +113,19 @@ fn binary(bytes: &[u8], data_type: &DataType) -> Option<ScalarValue> {
         DataType::Int16 => ScalarValue::Int16(Some(i16::from_be_bytes(fixed(bytes)?))),
         DataType::Int32 => ScalarValue::Int32(Some(i32::from_be_bytes(fixed(bytes)?))),
         // A driver may send fewer bytes than the type has when it was declared smaller; oid is four.
-        DataType::Int64 if bytes.len() == 4 => ScalarValue::Int64(Some(i64::from(i32::from_be_bytes(fixed(bytes)?)))),
+        DataType::Int64 if bytes.len() == 4 => {
+            ScalarValue::Int64(Some(i64::from(i32::from_be_bytes(fixed(bytes)?))))
+        }
         DataType::Int64 => ScalarValue::Int64(Some(i64::from_be_bytes(fixed(bytes)?))),
         DataType::Float32 => ScalarValue::Float32(Some(f32::from_be_bytes(fixed(bytes)?))),
         DataType::Float64 => ScalarValue::Float64(Some(f64::from_be_bytes(fixed(bytes)?))),
-        DataType::Utf8 | DataType::Utf8View => ScalarValue::Utf8(Some(std::str::from_utf8(bytes).ok()?.to_owned())),
+        DataType::Utf8 | DataType::Utf8View => {
+            ScalarValue::Utf8(Some(std::str::from_utf8(bytes).ok()?.to_owned()))
+        }
         DataType::Binary => ScalarValue::Binary(Some(bytes.to_vec())),
-        DataType::Date32 => ScalarValue::Date32(Some(i32::from_be_bytes(fixed(bytes)?).checked_add(EPOCH_DAYS)?)),
+        DataType::Date32 => {
+            ScalarValue::Date32(Some(i32::from_be_bytes(fixed(bytes)?).checked_add(EPOCH_DAYS)?))
+        }
         DataType::Timestamp(_, zone) => {
             let at = i64::from_be_bytes(fixed(bytes)?).checked_add(EPOCH_US)?;
             ScalarValue::TimestampMicrosecond(Some(at), zone.clone())
@@ -147,7 +134,11 @@ fn binary(bytes: &[u8], data_type: &DataType) -> Option<ScalarValue> {
             let us = i64::from_be_bytes(fixed(bytes.get(..8)?)?);
             let days = i32::from_be_bytes(fixed(bytes.get(8..12)?)?);
             let months = i32::from_be_bytes(fixed(bytes.get(12..)?)?);
-            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(months, days, us.checked_mul(1000)?)))
+            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(
+                months,
+                days,
+                us.checked_mul(1000)?,
+            )))
         }
         DataType::Decimal128(..) => numeric(bytes)?,
         DataType::List(item) => list(bytes, item.data_type())?,
@@ -158,7 +149,10 @@ fn binary(bytes: &[u8], data_type: &DataType) -> Option<ScalarValue> {
 fn numeric(bytes: &[u8]) -> Option<ScalarValue> {
     let word = |i: usize| Some(i16::from_be_bytes(bytes.get(i * 2..i * 2 + 2)?.try_into().ok()?));
     let (count, weight, sign, scale) = (word(0)?, word(1)?, word(2)? as u16, word(3)?);
-    if !matches!(sign, 0 | 0x4000) || !(0..=38).contains(&scale) || bytes.len() != 8 + 2 * usize::try_from(count).ok()? {
+    if !matches!(sign, 0 | 0x4000)
+        || !(0..=38).contains(&scale)
+        || bytes.len() != 8 + 2 * usize::try_from(count).ok()?
+    {
         return None;
     }
     // The value times 10^scale: digit i stands for digit * 10000^(weight - i).
@@ -219,15 +213,6 @@ mod tests {
         assert_eq!(read(1, Some(b"x"), false, &DataType::Int64).unwrap_err().sqlstate(), "22P02");
         assert_eq!(read(1, Some(b"x"), true, &DataType::Int64).unwrap_err().sqlstate(), "08P01");
         assert!(read(1, None, true, &DataType::Int64).unwrap().is_null());
-    }
-
-    #[test]
-    fn array_texts_keep_quotes_and_nulls() {
-        let elements = array_elements(r#"{web,"a, \"b\"",NULL,"NULL",""}"#).unwrap();
-        let expected = [Some("web"), Some("a, \"b\""), None, Some("NULL"), Some("")];
-        assert_eq!(elements.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
-        assert!(array_elements("{a").is_none());
-        assert_eq!(array_elements("{}").unwrap().len(), 0);
     }
 
     proptest! {

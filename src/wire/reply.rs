@@ -64,7 +64,12 @@ pub(super) fn error(out: &mut BytesMut, severity: Severity, error: &Error, sql: 
 
 pub(super) fn notice(out: &mut BytesMut, severity: Severity, code: &str, message: &str) {
     let word = severity.word().to_owned();
-    let fields = vec![(b'S', word.clone()), (b'V', word), (b'C', code.to_owned()), (b'M', message.to_owned())];
+    let fields = vec![
+        (b'S', word.clone()),
+        (b'V', word),
+        (b'C', code.to_owned()),
+        (b'M', message.to_owned()),
+    ];
     put(out, &NoticeResponse::new(fields));
 }
 
@@ -90,10 +95,22 @@ fn fields(severity: Severity, error: &Error, sql: &str) -> Vec<(u8, String)> {
 }
 
 /// Columns of a result; `format` gives each column's format code.
-pub(super) fn row_description(out: &mut BytesMut, columns: &[OutputColumn], format: impl Fn(usize) -> i16) {
+pub(super) fn row_description(
+    out: &mut BytesMut,
+    columns: &[OutputColumn],
+    format: impl Fn(usize) -> i16,
+) {
     let describe = |(i, column): (usize, &OutputColumn)| {
         let (oid, typmod) = type_of(&column.field);
-        FieldDescription::new(column.name.clone(), 0, 0, oid as u32, type_length(oid), typmod, format(i))
+        FieldDescription::new(
+            column.name.clone(),
+            0,
+            0,
+            oid as u32,
+            type_length(oid),
+            typmod,
+            format(i),
+        )
     };
     put(out, &RowDescription::new(columns.iter().enumerate().map(describe).collect()));
 }

@@ -24,7 +24,8 @@ pub(super) fn acceptor(tls: &Tls) -> Result<Option<Acceptor>> {
     if chain.is_empty() {
         return Err(unusable("certificate", cert, &"the file holds none"));
     }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable("private key", key, &error))?;
+    let key_der =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| unusable("private key", key, &error))?;
     // The provider is named, because two are compiled in and the default of rustls would then panic.
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()

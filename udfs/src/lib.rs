@@ -84,7 +84,8 @@ mod tests {
     fn names_and_aliases_never_collide() {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let scalar = all_udfs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
-        let aggregate = all_udafs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
+        let aggregate =
+            all_udafs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
         let window = all_udwfs().into_iter().map(|f| (f.name().to_owned(), f.aliases().to_vec()));
         for (name, aliases) in scalar.chain(aggregate).chain(window) {
             for spelling in std::iter::once(name).chain(aliases) {

@@ -32,7 +32,8 @@ impl AggregateCase {
             "SELECT customer, {agg} AS a, {agg} FILTER (WHERE kept) AS f FROM t GROUP BY customer ORDER BY customer",
             agg = self.aggregate
         );
-        let expected = runtime.block_on(run(&grouped, &Way { partitions: 1, batch_rows: 100_000, reversed: false }));
+        let expected = runtime
+            .block_on(run(&grouped, &Way { partitions: 1, batch_rows: 100_000, reversed: false }));
         for (partitions, batch_rows) in [(1, 1), (1, 7), (2, 3), (7, 64), (64, 2)] {
             for reversed in [false, true] {
                 let way = Way { partitions, batch_rows, reversed };
@@ -45,13 +46,21 @@ impl AggregateCase {
             }
         }
         let one = |customer: i32| {
-            format!("SELECT {customer} AS customer, {} AS a FROM t WHERE customer = {customer}", self.aggregate)
+            format!(
+                "SELECT {customer} AS customer, {} AS a FROM t WHERE customer = {customer}",
+                self.aggregate
+            )
         };
         let way = Way { partitions: 3, batch_rows: 5, reversed: false };
         for customer in 0..5 {
-            let grouped = format!("SELECT customer, a FROM ({grouped}) WHERE customer = {customer}");
+            let grouped =
+                format!("SELECT customer, a FROM ({grouped}) WHERE customer = {customer}");
             let expected = runtime.block_on(run(&grouped, &way));
-            assert_eq!(runtime.block_on(run(&one(customer), &way)), expected, "ungrouped, customer {customer}");
+            assert_eq!(
+                runtime.block_on(run(&one(customer), &way)),
+                expected,
+                "ungrouped, customer {customer}"
+            );
         }
         // A customer without rows has an answer too.
         runtime.block_on(run(&one(-1), &way));
@@ -59,7 +68,9 @@ impl AggregateCase {
 }
 
 async fn run(sql: &str, way: &Way) -> String {
-    let config = SessionConfig::new().with_target_partitions(way.partitions).with_batch_size(way.batch_rows.max(2));
+    let config = SessionConfig::new()
+        .with_target_partitions(way.partitions)
+        .with_batch_size(way.batch_rows.max(2));
     let ctx = SessionContext::new_with_config(config);
     crate::register_all(&ctx);
     let batches = rows(way);

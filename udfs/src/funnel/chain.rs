@@ -152,7 +152,8 @@ mod tests {
             prop_assert_eq!(deepest_step(&touches, 4, window, order), slow);
             let chain = best_chain(&touches, 4, window, order);
             prop_assert_eq!(chain.len() as u32, slow);
-            prop_assert!(chain.windows(2).all(|w| if strict { w[0] < w[1] } else { w[0] <= w[1] }));
+            let in_order = |w: &[i64]| w[0] < w[1] || (!strict && w[0] == w[1]);
+            prop_assert!(chain.windows(2).all(in_order));
             if let (Some(first), Some(last)) = (chain.first(), chain.last()) {
                 prop_assert!(last - first <= window);
             }

@@ -52,7 +52,11 @@ impl AggregateUDFImpl for Retention {
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         if arg_types.is_empty() {
-            return Err(BadArgument::err(NAME, "conditions", "none given; at least one boolean is needed"));
+            return Err(BadArgument::err(
+                NAME,
+                "conditions",
+                "none given; at least one boolean is needed",
+            ));
         }
         for (i, condition) in arg_types.iter().enumerate() {
             if !matches!(condition, DataType::Boolean | DataType::Null) {

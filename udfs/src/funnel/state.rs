@@ -150,19 +150,20 @@ fn window_in_units_of(
                 i.months
             ));
         }
-        (ScalarValue::IntervalMonthDayNano(Some(i)), DataType::Timestamp(..)) => {
-            interval_us(i)
-        }
-        (ScalarValue::IntervalMonthDayNano(Some(i)), DataType::Date32) => {
-            match interval_us(i) {
-                Some(us) if us % US_PER_DAY == 0 => Some(us / US_PER_DAY),
-                _ => return bad("is not a whole number of days, but the time column is a date".into()),
-            }
-        }
+        (ScalarValue::IntervalMonthDayNano(Some(i)), DataType::Timestamp(..)) => interval_us(i),
+        (ScalarValue::IntervalMonthDayNano(Some(i)), DataType::Date32) => match interval_us(i) {
+            Some(us) if us % US_PER_DAY == 0 => Some(us / US_PER_DAY),
+            _ => return bad("is not a whole number of days, but the time column is a date".into()),
+        },
         (ScalarValue::IntervalMonthDayNano(Some(_)), _) => {
             return bad("is an interval, but the time column is a number; give a number".into());
         }
-        (other, _) => return bad(format!("is {}; an INTERVAL or a whole number is needed", other.data_type())),
+        (other, _) => {
+            return bad(format!(
+                "is {}; an INTERVAL or a whole number is needed",
+                other.data_type()
+            ));
+        }
     };
     match units {
         Some(units) if units >= 0 => Ok(units),
@@ -177,7 +178,11 @@ fn interval_us(interval: &IntervalMonthDayNano) -> Option<i64> {
 
 fn parse_mode(function: &'static str, mode: &ScalarValue) -> Result<Order> {
     let Some(Some(text)) = mode.try_as_str() else {
-        return Err(BadArgument::err(function, "mode", format!("is {mode}; one of {MODES} is needed")));
+        return Err(BadArgument::err(
+            function,
+            "mode",
+            format!("is {mode}; one of {MODES} is needed"),
+        ));
     };
     let mut order = Order::Ascending;
     for word in text.split(',').map(str::trim) {
@@ -258,7 +263,9 @@ impl Touches {
 fn times_of(array: &ArrayRef) -> Result<PrimitiveArray<Int64Type>> {
     let cast = match array.data_type() {
         // A date is counted in days; Int32 first, because Date32 casts to milliseconds elsewhere.
-        DataType::Date32 => arrow::compute::cast(&arrow::compute::cast(array, &DataType::Int32)?, &DataType::Int64)?,
+        DataType::Date32 => {
+            arrow::compute::cast(&arrow::compute::cast(array, &DataType::Int32)?, &DataType::Int64)?
+        }
         _ => arrow::compute::cast(array, &DataType::Int64)?,
     };
     Ok(cast.as_primitive::<Int64Type>().clone())
@@ -279,7 +286,10 @@ impl GroupsAccumulator for Touches {
             let condition = condition.as_boolean();
             for row in true_rows(condition) {
                 if kept.as_ref().is_none_or(|kept| kept.is_valid(row)) {
-                    self.push(group_indices[row], Touch { at: times.value(row), step: i as u32 + 1 });
+                    self.push(
+                        group_indices[row],
+                        Touch { at: times.value(row), step: i as u32 + 1 },
+                    );
                 }
             }
         }
@@ -290,12 +300,12 @@ impl GroupsAccumulator for Touches {
         let groups = self.take(emit_to);
         let FunnelSpec { window, order, steps, time_type } = self.spec.clone();
         match self.answer {
-            Answer::Level => Ok(Arc::new(Int32Array::from_iter_values(groups.into_iter().map(
-                |mut touches| {
+            Answer::Level => {
+                Ok(Arc::new(Int32Array::from_iter_values(groups.into_iter().map(|mut touches| {
                     touches.sort_unstable();
                     deepest_step(&touches, steps, window, order) as i32
-                },
-            )))),
+                }))))
+            }
             Answer::Path => {
                 let chains = groups.into_iter().map(|mut touches| {
                     touches.sort_unstable();
@@ -378,9 +388,12 @@ fn true_rows(condition: &BooleanArray) -> impl Iterator<Item = usize> + '_ {
 fn paths(chains: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
     let levels = Int32Array::from_iter_values(chains.iter().map(|c| c.len() as i32));
     let offsets = OffsetBuffer::from_lengths(chains.iter().map(Vec::len));
-    let flat: ArrayRef = Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(chains.into_iter().flatten()));
+    let flat: ArrayRef =
+        Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(chains.into_iter().flatten()));
     let flat = match time_type {
-        DataType::Date32 => arrow::compute::cast(&arrow::compute::cast(&flat, &DataType::Int32)?, time_type)?,
+        DataType::Date32 => {
+            arrow::compute::cast(&arrow::compute::cast(&flat, &DataType::Int32)?, time_type)?
+        }
         _ => arrow::compute::cast(&flat, time_type)?,
     };
     let item = Arc::new(Field::new("item", time_type.clone(), true));

@@ -106,14 +106,15 @@ impl AggregateUDFImpl for WindowFunnel {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::testing::AggregateCase;
 
     /// However the rows are cut, ordered, merged, filtered or emitted, the answer is the same.
     #[test]
     fn states_merge() {
-        AggregateCase::new("window_funnel(INTERVAL '2 seconds', 'default', at, k = 1, k = 2, k = 3)")
-            .agrees_however_it_is_run();
+        AggregateCase::new(
+            "window_funnel(INTERVAL '2 seconds', 'default', at, k = 1, k = 2, k = 3)",
+        )
+        .agrees_however_it_is_run();
         AggregateCase::new("window_funnel(3, 'strict_increase', at, k = 1, k = 2, k = 3, k = 4)")
             .agrees_however_it_is_run();
     }

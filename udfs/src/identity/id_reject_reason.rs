@@ -23,7 +23,12 @@ pub struct IdRejectReason {
 impl IdRejectReason {
     /// The function, ready to be registered.
     pub fn new() -> Self {
-        Self { signature: Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable) }
+        Self {
+            signature: Signature::exact(
+                vec![DataType::Utf8, DataType::Utf8],
+                Volatility::Immutable,
+            ),
+        }
     }
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn clean_email(raw: &str) -> Result<String, Reject> {
     let Some((name, domain)) = email.rsplit_once('@') else {
         return Err(Reject::Invalid);
     };
-    if is_null_word(name) || matches!(name, "test" | "noreply" | "no-reply") || is_reserved(domain) {
+    if is_null_word(name) || matches!(name, "test" | "noreply" | "no-reply") || is_reserved(domain)
+    {
         return Err(Reject::Placeholder);
     }
     let is_well_formed = !name.is_empty()
@@ -78,10 +79,16 @@ fn is_reserved(domain: &str) -> bool {
 
 fn is_domain(domain: &str) -> bool {
     let label = |l: &str| {
-        !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.chars().all(|c| c.is_alphanumeric() || c == '-')
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.chars().all(|c| c.is_alphanumeric() || c == '-')
     };
     let top = domain.rsplit('.').next().unwrap_or("");
-    domain.contains('.') && domain.split('.').all(label) && top.len() >= 2 && !top.bytes().all(|b| b.is_ascii_digit())
+    domain.contains('.')
+        && domain.split('.').all(label)
+        && top.len() >= 2
+        && !top.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -100,7 +107,9 @@ mod tests {
         assert_eq!(clean_email("none"), Err(Reject::Null));
         assert_eq!(clean_email("test@test.com"), Err(Reject::Placeholder));
         assert_eq!(clean_email("null@qq.com"), Err(Reject::Placeholder));
-        for bad in ["a@b", "a.qq.com", "@qq.com", "a b@qq.com", "a@@qq.com", "a@qq..com", "a@1.2.3.4"] {
+        for bad in
+            ["a@b", "a.qq.com", "@qq.com", "a b@qq.com", "a@@qq.com", "a@qq..com", "a@1.2.3.4"]
+        {
             assert_eq!(clean_email(bad), Err(Reject::Invalid), "{bad:?}");
         }
     }

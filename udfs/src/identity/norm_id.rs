@@ -43,7 +43,9 @@ pub fn clean(id_type: &str, raw: &str) -> Result<String, Reject> {
     match id_type {
         "phone" | "mobile" => clean_phone(raw),
         "email" => clean_email(raw),
-        "device" | "device_id" | "imei" | "idfa" | "oaid" => clean_opaque(raw).map(|id| id.to_ascii_lowercase()),
+        "device" | "device_id" | "imei" | "idfa" | "oaid" => {
+            clean_opaque(raw).map(|id| id.to_ascii_lowercase())
+        }
         _ => clean_opaque(raw),
     }
 }
@@ -76,7 +78,12 @@ pub struct NormId {
 impl NormId {
     /// The function, ready to be registered.
     pub fn new() -> Self {
-        Self { signature: Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable) }
+        Self {
+            signature: Signature::exact(
+                vec![DataType::Utf8, DataType::Utf8],
+                Volatility::Immutable,
+            ),
+        }
     }
 }
 

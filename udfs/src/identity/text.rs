@@ -21,8 +21,23 @@ pub(crate) fn fold(raw: &str) -> String {
 /// Spellings of "there is no value" that forms and exports leave behind.
 pub(crate) fn is_null_word(folded: &str) -> bool {
     const WORDS: [&str; 17] = [
-        "null", "none", "nil", "nan", "n/a", "na", "undefined", "unknown", "anonymous", "empty", "(null)", "\\n",
-        "无", "空", "未知", "匿名", "没有",
+        "null",
+        "none",
+        "nil",
+        "nan",
+        "n/a",
+        "na",
+        "undefined",
+        "unknown",
+        "anonymous",
+        "empty",
+        "(null)",
+        "\\n",
+        "无",
+        "空",
+        "未知",
+        "匿名",
+        "没有",
     ];
     let bare = folded.trim_matches(|c: char| c == '-' || c == '_' || c == '.' || c == '*');
     bare.is_empty() || WORDS.iter().any(|word| bare.eq_ignore_ascii_case(word))

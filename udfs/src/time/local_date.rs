@@ -51,13 +51,25 @@ impl ScalarUDFImpl for LocalDate {
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         let instant = match arg_types {
-            [DataType::Timestamp(_, zone), _] => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+            [DataType::Timestamp(_, zone), _] => {
+                DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+            }
             [DataType::Date32 | DataType::Date64, _] => DataType::Date32,
             [DataType::Null, _] => DataType::Timestamp(TimeUnit::Microsecond, None),
             [other, _] => {
-                return Err(BadArgument::err(NAME, "instant", format!("is {other}; a timestamp or date is needed")));
+                return Err(BadArgument::err(
+                    NAME,
+                    "instant",
+                    format!("is {other}; a timestamp or date is needed"),
+                ));
             }
-            _ => return Err(BadArgument::err(NAME, "arguments", "two are needed: local_date(instant, 'zone')")),
+            _ => {
+                return Err(BadArgument::err(
+                    NAME,
+                    "arguments",
+                    "two are needed: local_date(instant, 'zone')",
+                ));
+            }
         };
         Ok(vec![instant, DataType::Utf8])
     }
@@ -69,7 +81,13 @@ impl ScalarUDFImpl for LocalDate {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let zone = match &args.args[1] {
             ColumnarValue::Scalar(ScalarValue::Utf8(Some(zone))) => parse_zone(zone)?,
-            other => return Err(BadArgument::err(NAME, "zone", format!("is {}; a constant such as 'UTC' is needed", other.data_type()))),
+            other => {
+                return Err(BadArgument::err(
+                    NAME,
+                    "zone",
+                    format!("is {}; a constant such as 'UTC' is needed", other.data_type()),
+                ));
+            }
         };
         let instants = args.args[0].to_array(args.number_rows)?;
         let dates: ArrayRef = match instants.data_type() {
@@ -77,7 +95,9 @@ impl ScalarUDFImpl for LocalDate {
             _ => {
                 let instants = instants.as_primitive::<TimestampMicrosecondType>();
                 let mut days = DayOf::new(zone);
-                Arc::new(instants.iter().map(|at| at.map(|at| days.of(at))).collect::<Date32Array>())
+                Arc::new(
+                    instants.iter().map(|at| at.map(|at| days.of(at))).collect::<Date32Array>(),
+                )
             }
         };
         Ok(ColumnarValue::Array(dates))
@@ -86,7 +106,11 @@ impl ScalarUDFImpl for LocalDate {
 
 fn parse_zone(zone: &str) -> Result<Tz> {
     zone.parse().map_err(|_| {
-        BadArgument::err(NAME, "zone", format!("{zone:?} is not an IANA time zone such as 'Asia/Shanghai' or 'UTC'"))
+        BadArgument::err(
+            NAME,
+            "zone",
+            format!("{zone:?} is not an IANA time zone such as 'Asia/Shanghai' or 'UTC'"),
+        )
     })
 }
 
@@ -110,10 +134,11 @@ impl DayOf {
         let quarter = at_us.div_euclid(US_PER_HOUR / 4);
         if quarter != self.quarter {
             self.quarter = quarter;
-            self.offset_us = DateTime::from_timestamp(at_us.div_euclid(US_PER_SECOND), 0).map_or(0, |utc| {
-                let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix();
-                i64::from(offset.local_minus_utc()) * US_PER_SECOND
-            });
+            self.offset_us =
+                DateTime::from_timestamp(at_us.div_euclid(US_PER_SECOND), 0).map_or(0, |utc| {
+                    let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix();
+                    i64::from(offset.local_minus_utc()) * US_PER_SECOND
+                });
         }
         (at_us.saturating_add(self.offset_us)).div_euclid(US_PER_DAY) as i32
     }
@@ -136,8 +161,10 @@ mod tests {
     #[test]
     fn daylight_saving_is_the_zones_own() {
         let mut shanghai = DayOf::new(parse_zone("Asia/Shanghai").unwrap());
-        let summer = DateTime::parse_from_rfc3339("1987-07-01T15:30:00Z").unwrap().timestamp_micros();
-        let winter = DateTime::parse_from_rfc3339("1987-01-01T15:30:00Z").unwrap().timestamp_micros();
+        let summer =
+            DateTime::parse_from_rfc3339("1987-07-01T15:30:00Z").unwrap().timestamp_micros();
+        let winter =
+            DateTime::parse_from_rfc3339("1987-01-01T15:30:00Z").unwrap().timestamp_micros();
         assert_eq!(i64::from(shanghai.of(summer)), summer.div_euclid(US_PER_DAY) + 1);
         assert_eq!(i64::from(shanghai.of(winter)), winter.div_euclid(US_PER_DAY));
     }

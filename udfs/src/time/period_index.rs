@@ -26,7 +26,12 @@ pub struct PeriodIndex {
 impl PeriodIndex {
     /// The function, ready to be registered.
     pub fn new() -> Self {
-        Self { signature: Signature::exact(vec![DataType::Date32, DataType::Utf8], Volatility::Immutable) }
+        Self {
+            signature: Signature::exact(
+                vec![DataType::Date32, DataType::Utf8],
+                Volatility::Immutable,
+            ),
+        }
     }
 }
 
@@ -52,10 +57,11 @@ impl ScalarUDFImpl for PeriodIndex {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let units = arrays[1].as_string::<i32>();
-        let indexes = arrays[0].as_primitive::<Date32Type>().iter().zip(units).map(|pair| match pair {
-            (Some(days), Some(unit)) => Ok(Some(Unit::parse(NAME, unit)?.index_of(days))),
-            _ => Ok(None),
-        });
+        let indexes =
+            arrays[0].as_primitive::<Date32Type>().iter().zip(units).map(|pair| match pair {
+                (Some(days), Some(unit)) => Ok(Some(Unit::parse(NAME, unit)?.index_of(days))),
+                _ => Ok(None),
+            });
         Ok(ColumnarValue::Array(Arc::new(indexes.collect::<Result<Int64Array>>()?)))
     }
 }

@@ -26,7 +26,12 @@ pub struct PeriodStart {
 impl PeriodStart {
     /// The function, ready to be registered.
     pub fn new() -> Self {
-        Self { signature: Signature::exact(vec![DataType::Int64, DataType::Utf8], Volatility::Immutable) }
+        Self {
+            signature: Signature::exact(
+                vec![DataType::Int64, DataType::Utf8],
+                Volatility::Immutable,
+            ),
+        }
     }
 }
 

@@ -26,7 +26,9 @@ impl Unit {
             other => Err(BadArgument::err(
                 function,
                 "interval",
-                format!("{other:?} is not a period; one of day, week, month, quarter, year is needed"),
+                format!(
+                    "{other:?} is not a period; one of day, week, month, quarter, year is needed"
+                ),
             )),
         }
     }
@@ -67,7 +69,11 @@ impl Unit {
 fn date_of(days: i32) -> NaiveDate {
     let epoch = NaiveDate::default();
     let magnitude = Days::new(u64::from(days.unsigned_abs()));
-    let date = if days < 0 { epoch.checked_sub_days(magnitude) } else { epoch.checked_add_days(magnitude) };
+    let date = if days < 0 {
+        epoch.checked_sub_days(magnitude)
+    } else {
+        epoch.checked_add_days(magnitude)
+    };
     date.unwrap_or(epoch)
 }
 
@@ -80,7 +86,8 @@ mod tests {
     #[test]
     fn weeks_begin_on_monday() {
         // 2011-12-05 was a Monday.
-        let monday = (NaiveDate::from_ymd_opt(2011, 12, 5).unwrap() - NaiveDate::default()).num_days() as i32;
+        let monday = (NaiveDate::from_ymd_opt(2011, 12, 5).unwrap() - NaiveDate::default())
+            .num_days() as i32;
         assert_eq!(Unit::Week.index_of(monday), Unit::Week.index_of(monday + 6));
         assert_eq!(Unit::Week.index_of(monday - 1) + 1, Unit::Week.index_of(monday));
         assert_eq!(Unit::Week.start_of(Unit::Week.index_of(monday + 3)), Some(monday));

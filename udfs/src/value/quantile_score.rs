@@ -53,10 +53,18 @@ impl WindowUDFImpl for QuantileScore {
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         let [value, classes] = arg_types else {
-            return Err(BadArgument::err(NAME, "arguments", "two are needed: quantile_score(value, n)"));
+            return Err(BadArgument::err(
+                NAME,
+                "arguments",
+                "two are needed: quantile_score(value, n)",
+            ));
         };
         if !classes.is_integer() {
-            return Err(BadArgument::err(NAME, "n", format!("is {classes}; a whole number is needed")));
+            return Err(BadArgument::err(
+                NAME,
+                "n",
+                format!("is {classes}; a whole number is needed"),
+            ));
         }
         Ok(vec![comparable(NAME, "value", value)?, DataType::Int64])
     }
@@ -83,7 +91,9 @@ pub(crate) fn comparable(
         t if t.is_integer() || t.is_null() => Ok(DataType::Decimal128(20, 0)),
         DataType::Decimal128(p, s) => Ok(DataType::Decimal128(*p, *s)),
         t if t.is_numeric() => Ok(DataType::Decimal128(38, 6)),
-        other => Err(BadArgument::err(function, argument, format!("is {other}; a number is needed"))),
+        other => {
+            Err(BadArgument::err(function, argument, format!("is {other}; a number is needed")))
+        }
     }
 }
 
@@ -96,7 +106,11 @@ impl PartitionEvaluator for Classes {
         let classes = classes.as_primitive::<arrow::datatypes::Int64Type>();
         let n = if num_rows == 0 { 2 } else { classes.value(0) };
         if !(2..=1000).contains(&n) || classes.iter().any(|c| c != Some(n)) {
-            return Err(BadArgument::err(NAME, "n", format!("is {n}; a constant from 2 to 1000 is needed")));
+            return Err(BadArgument::err(
+                NAME,
+                "n",
+                format!("is {n}; a constant from 2 to 1000 is needed"),
+            ));
         }
         let values = values[0].as_primitive::<Decimal128Type>();
         let cuts = quantile_cuts(values.iter().flatten().collect(), n as usize);

@@ -83,12 +83,18 @@ fn segment(r: i64, f: i64, m: i64, set: &str) -> Result<&'static str> {
     match set {
         "eight" => Ok(eight(r, f, m).0),
         "eight_zh" => Ok(eight(r, f, m).1),
-        "r10" => Ok(first(&R10, |(r_in, f_in, m_in)| holds(r_in, r) && holds(f_in, f) && holds(m_in, m))),
+        "r10" => {
+            Ok(first(&R10, |(r_in, f_in, m_in)| holds(r_in, r) && holds(f_in, f) && holds(m_in, m)))
+        }
         // The mean of F and M is compared doubled, in whole numbers.
         "putler11" => Ok(first(&PUTLER11, |(r_in, fm)| {
             holds(r_in, r) && 2 * fm.0 <= f + m && f + m <= 2 * fm.1
         })),
-        other => Err(BadArgument::err(NAME, "set", format!("{other:?} is not a segment set; known are {SETS}"))),
+        other => Err(BadArgument::err(
+            NAME,
+            "set",
+            format!("{other:?} is not a segment set; known are {SETS}"),
+        )),
     }
 }
 

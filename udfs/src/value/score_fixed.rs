@@ -50,8 +50,11 @@ impl ScalarUDFImpl for ScoreFixed {
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         match arg_types {
-            [value, DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)]
-                if value.is_numeric() && (item.data_type().is_numeric() || item.data_type().is_null()) =>
+            [
+                value,
+                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _),
+            ] if value.is_numeric()
+                && (item.data_type().is_numeric() || item.data_type().is_null()) =>
             {
                 Ok(vec![COMPARED, DataType::List(Arc::new(Field::new("item", COMPARED, true)))])
             }
@@ -74,7 +77,11 @@ impl ScalarUDFImpl for ScoreFixed {
         let scores = (0..values.len()).map(|row| {
             (values.is_valid(row) && thresholds.is_valid(row)).then(|| {
                 let thresholds = thresholds.value(row);
-                let below = thresholds.as_primitive::<Decimal128Type>().iter().flatten().filter(|t| *t < values.value(row));
+                let below = thresholds
+                    .as_primitive::<Decimal128Type>()
+                    .iter()
+                    .flatten()
+                    .filter(|t| *t < values.value(row));
                 1 + below.count() as i32
             })
         });

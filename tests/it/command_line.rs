@@ -1,0 +1,191 @@
+//! The command line: what it prints, what it returns.
+
+use std::io::Write;
+
+use super::server::{program, run, run_well};
+
+fn warehouse() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w").display().to_string();
+    (dir, path)
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, content: &str) -> String {
+    let path = dir.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_load_makes_the_table_and_a_second_one_says_already_loaded() {
+    let (dir, w) = warehouse();
+    let csv =
+        file(&dir, "shop.csv", "code,qty,price,day\n007,1,2.5,2024-01-01\n008,,3,2024-01-02\n");
+    let first = run(&["load", "--dir", &w, "shop", &csv]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    assert!(stderr(&first).contains("2 rows loaded into shop"));
+    assert!(first.stdout.is_empty());
+    // The same content under another name is the same load.
+    let renamed =
+        file(&dir, "other.csv", "code,qty,price,day\n007,1,2.5,2024-01-01\n008,,3,2024-01-02\n");
+    assert!(stderr(&run(&["load", "--dir", &w, "shop", &renamed])).contains("already loaded"));
+    let rows =
+        run_well(&["sql", "--dir", &w, "--format", "csv", "SELECT * FROM shop ORDER BY code"]);
+    assert_eq!(rows, "code,qty,price,day\n007,1,2.5,2024-01-01\n008,,3,2024-01-02\n");
+    let loads = run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "--format",
+        "json",
+        "SELECT source, rows_loaded FROM system.loads",
+    ]);
+    assert_eq!(loads, "{\"source\":\"shop.csv\",\"rows_loaded\":2}\n");
+}
+
+#[test]
+fn bad_rows_go_to_quarantine_up_to_the_limit() {
+    let (dir, w) = warehouse();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&["sql", "--dir", &w, "CREATE TABLE p (id BIGINT, phone TEXT, day DATE)"]);
+    let csv = file(
+        &dir,
+        "p.csv",
+        "id,phone,day\n1,15400000001,2024-01-01\nx,15400000002,2024-01-01\n3,15400000003,2024-02-30\n4,5\n",
+    );
+    let refused = run(&["load", "--dir", &w, "p", &csv]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused)
+            .contains("3 of 4 rows do not fit the table; 1% are allowed, nothing was loaded"),
+        "{}",
+        stderr(&refused)
+    );
+    assert_eq!(
+        run_well(&["sql", "--dir", &w, "--format", "csv", "SELECT count(*) FROM p"]),
+        "count\n0\n"
+    );
+    let taken = run(&["load", "--dir", &w, "--max-bad", "75%", "p", &csv]);
+    assert!(
+        stderr(&taken).contains("1 rows loaded into p, 3 put into system.quarantine"),
+        "{}",
+        stderr(&taken)
+    );
+    let rows = run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "--format",
+        "csv",
+        "SELECT line, column_name, value, reason FROM system.quarantine ORDER BY line",
+    ]);
+    assert_eq!(
+        rows,
+        "line,column_name,value,reason\n3,id,x,is not a whole number\n4,day,2024-02-30,is not a date such as 2011-12-09\n5,\"\",\"\",has 2 values instead of 3\n"
+    );
+}
+
+#[test]
+fn values_of_personal_columns_never_leave_the_data() {
+    let (dir, w) = warehouse();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "CREATE TABLE p (id BIGINT, birth_date DATE, secret BIGINT PERSONAL)",
+    ]);
+    let csv = file(&dir, "p.csv", "id,birth_date,secret\n1,1990-13-45,1\n2,1990-01-01,geheim-77\n");
+    let refused = run(&["load", "--dir", &w, "p", &csv]);
+    assert!(!stderr(&refused).contains("1990-13-45"), "{}", stderr(&refused));
+    run_well(&["load", "--dir", &w, "--max-bad", "100%", "p", &csv]);
+    let rows = run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "--format",
+        "csv",
+        "SELECT value FROM system.quarantine ORDER BY line",
+    ]);
+    assert_eq!(rows, "value\n9999-99-99\naaaaaa-99\n");
+}
+
+#[test]
+fn json_lines_gzip_patterns_and_folders_load() {
+    let (dir, w) = warehouse();
+    file(
+        &dir,
+        "a1.jsonl",
+        "{\"id\":1,\"name\":\"x\"}\n{\"id\":2,\"name\":null,\"more\":{\"k\":[1]}}\n",
+    );
+    let mut gz = flate2_file(&dir, "a2.jsonl.gz");
+    gz.write_all(b"{\"id\":3,\"name\":\"z\"}\n").unwrap();
+    gz.finish().unwrap();
+    let pattern = dir.path().join("a*.jsonl*").display().to_string();
+    run_well(&["load", "--dir", &w, "j", &pattern]);
+    let rows = run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "--format",
+        "csv",
+        "SELECT id, name, more FROM j ORDER BY id",
+    ]);
+    assert_eq!(rows, "id,name,more\n1,x,\n2,,\"{\"\"k\"\":[1]}\"\n3,z,\n");
+    let nothing =
+        run(&["load", "--dir", &w, "j", &dir.path().join("b*.jsonl").display().to_string()]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("no file matches"));
+}
+
+fn flate2_file(dir: &tempfile::TempDir, name: &str) -> flate2::write::GzEncoder<std::fs::File> {
+    let file = std::fs::File::create(dir.path().join(name)).unwrap();
+    flate2::write::GzEncoder::new(file, flate2::Compression::fast())
+}
+
+#[test]
+fn mistakes_are_told_with_exit_code_two_and_a_place() {
+    let (_dir, w) = warehouse();
+    let missing = run(&["sql", "--dir", &w, "SELECT 1"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("there is no warehouse in"), "{}", stderr(&missing));
+    run_well(&["user", "--dir", &w, "list"]);
+    let wrong = run(&["sql", "--dir", &w, "SELECT nosuch\nFROM system.loads"]);
+    assert!(stderr(&wrong).contains("SELECT nosuch\n         ^"), "{}", stderr(&wrong));
+    assert_eq!(run(&["load", "--dir", &w, "t", "/nowhere/x.csv"]).status.code(), Some(2));
+    assert_eq!(
+        run(&["load", "--dir", &w, "system.loads", "/nowhere/x.csv"]).status.code(),
+        Some(2)
+    );
+    assert_eq!(run(&["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn settings_come_from_file_and_environment_and_unknown_ones_are_refused() {
+    let (_dir, w) = warehouse();
+    run_well(&["user", "--dir", &w, "list"]);
+    std::fs::write(format!("{w}/clientele.toml"), "[load]\nmax_bad = \"lots\"\n").unwrap();
+    let refused = run(&["sql", "--dir", &w, "SELECT 1"]);
+    assert!(stderr(&refused).contains("max_bad is \"lots\""), "{}", stderr(&refused));
+    std::fs::write(format!("{w}/clientele.toml"), "[load]\nmax_bda = \"1%\"\n").unwrap();
+    assert!(stderr(&run(&["sql", "--dir", &w, "SELECT 1"])).contains("max_bda"));
+    std::fs::remove_file(format!("{w}/clientele.toml")).unwrap();
+    let output = program()
+        .args(["sql", "--dir", &w, "SELECT 1"])
+        .env("CLIENTELE_MEMORY__LIMT_MB", "5")
+        .output()
+        .unwrap();
+    assert!(stderr(&output).contains("limt_mb"), "{}", stderr(&output));
+}
+
+#[test]
+fn help_names_every_command() {
+    let help = run_well(&["--help"]);
+    for command in ["demo", "serve", "load", "sql", "user"] {
+        assert!(help.contains(command), "{help}");
+    }
+}

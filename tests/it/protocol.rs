@@ -1,0 +1,245 @@
+//! The protocol, through tokio-postgres and by hand.
+
+use std::time::{Duration, Instant};
+
+use futures::{SinkExt, StreamExt, pin_mut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres::SimpleQueryMessage;
+
+use super::server::{Server, code, signal};
+
+/// A query that would compute for minutes.
+const LONG: &str = "SELECT count(*) FROM generate_series(1, 300000) AS a(x), generate_series(1, 300000) AS b(y) WHERE (x * y) % 7 = 3";
+
+async fn one(client: &tokio_postgres::Client, sql: &str) -> String {
+    let messages = client.simple_query(sql).await.unwrap();
+    let row = messages.iter().find_map(|m| match m {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+        _ => None,
+    });
+    row.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_are_typed_by_what_they_meet() {
+    let server = Server::start();
+    let client = server.connect().await;
+    client
+        .batch_execute("CREATE TABLE t (a BIGINT, b TEXT, d NUMERIC(10, 2), at TIMESTAMPTZ)")
+        .await
+        .unwrap();
+    let insert = client.prepare("INSERT INTO t (a, b) VALUES ($1, $2)").await.unwrap();
+    assert_eq!(client.execute(&insert, &[&7i64, &"it's"]).await.unwrap(), 1);
+    let rows =
+        client.query("SELECT b FROM t WHERE a = $1 LIMIT $2", &[&7i64, &10i64]).await.unwrap();
+    assert_eq!(rows[0].get::<_, &str>(0), "it's");
+    assert_eq!(client.query_one("SELECT $1::int + 1", &[&4i32]).await.unwrap().get::<_, i64>(0), 5);
+    let many = client
+        .query("SELECT a FROM t WHERE b = ANY($1::text[])", &[&vec!["x", "it's"]])
+        .await
+        .unwrap();
+    assert_eq!(many.len(), 1);
+    // A table function can be described before its values are known, and is planned again with them.
+    let report = client.prepare("SELECT step, name, users FROM funnel_report((SELECT a AS one_id, at AS occurred_at, b AS event FROM t), steps => $1) ORDER BY step").await.unwrap();
+    let rows = client.query(&report, &[&vec!["it's", "never", "again"]]).await.unwrap();
+    assert_eq!(
+        rows.iter().map(|r| r.get::<_, String>(1)).collect::<Vec<_>>(),
+        ["it's", "never", "again"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portals_give_rows_in_portions_and_blocks_have_postgresqls_states() {
+    let server = Server::start();
+    let mut client = server.connect().await;
+    let block = client.transaction().await.unwrap();
+    let statement =
+        block.prepare("SELECT value FROM generate_series(1, 25) ORDER BY value").await.unwrap();
+    let portal = block.bind(&statement, &[]).await.unwrap();
+    let mut sizes = Vec::new();
+    loop {
+        let rows = block.query_portal(&portal, 10).await.unwrap();
+        sizes.push(rows.len());
+        if rows.is_empty() || rows.len() < 10 {
+            break;
+        }
+    }
+    assert_eq!(sizes, [10, 10, 5]);
+    let error = block.simple_query("SELECT nosuch").await.unwrap_err();
+    assert_eq!(code(&error), "42703");
+    assert_eq!(code(&block.simple_query("SELECT 1").await.unwrap_err()), "25P02");
+    block.rollback().await.unwrap();
+    assert_eq!(one(&client, "SELECT 1").await, "1");
+    client.batch_execute("BEGIN; SAVEPOINT a; SELECT 1; ROLLBACK TO a; RELEASE a; COMMIT; DISCARD ALL; DEALLOCATE ALL").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_timeout_and_a_vanished_client_end_the_computation() {
+    let server = Server::start();
+    let client = server.connect().await;
+    let token = client.cancel_token();
+    let started = Instant::now();
+    let cancelling = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    };
+    let (result, ()) = tokio::join!(client.simple_query(LONG), cancelling);
+    assert_eq!(code(&result.unwrap_err()), "57014");
+    client.batch_execute("SET statement_timeout = '200ms'").await.unwrap();
+    assert_eq!(code(&client.simple_query(LONG).await.unwrap_err()), "57014");
+    assert!(started.elapsed() < Duration::from_secs(20), "neither waited for the end");
+    client.batch_execute("RESET statement_timeout").await.unwrap();
+
+    // While one client computes, another connects and is answered.
+    let busy = tokio::spawn(async move { client.simple_query(LONG).await.map(|_| ()) });
+    let other = server.connect().await;
+    assert_eq!(one(&other, "SELECT 1").await, "1");
+    // The first client goes away without a word; its work ends, and the machine is idle again.
+    busy.abort();
+    let _ = busy.await;
+    let mut idle = false;
+    for _ in 0..100 {
+        let before = cpu_ticks(server.pid());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if cpu_ticks(server.pid()) - before <= 3 {
+            idle = true;
+            break;
+        }
+    }
+    assert!(idle, "the computation of a vanished client goes on");
+}
+
+/// Processor time of a process in hundredths of a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_goes_both_ways() {
+    let server = Server::start();
+    let client = server.connect().await;
+    client.batch_execute("CREATE TABLE t (a BIGINT, b TEXT)").await.unwrap();
+    let sink = client.copy_in("COPY t FROM STDIN").await.unwrap();
+    pin_mut!(sink);
+    sink.send(bytes::Bytes::from_static(b"1\tone\n2\t\\N\n3\ta\\tb\\\\")).await.unwrap();
+    sink.send(bytes::Bytes::from_static(b"\n")).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap(), 3);
+    let sink = client.copy_in("COPY t (b, a) FROM STDIN WITH (FORMAT csv, HEADER)").await.unwrap();
+    pin_mut!(sink);
+    sink.send(bytes::Bytes::from_static(b"b,a\n\"x,\"\"y\"\"\",4\n")).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap(), 1);
+    let out = client.copy_out("COPY (SELECT * FROM t ORDER BY a) TO STDOUT").await.unwrap();
+    let text: Vec<u8> = out.map(|chunk| chunk.unwrap().to_vec()).collect::<Vec<_>>().await.concat();
+    assert_eq!(String::from_utf8(text).unwrap(), "1\tone\n2\t\\N\n3\ta\\tb\\\\\n4\tx,\"y\"\n");
+    let out = client.copy_out("COPY t TO STDOUT WITH (FORMAT csv, HEADER)").await.unwrap();
+    let text: Vec<u8> = out.map(|chunk| chunk.unwrap().to_vec()).collect::<Vec<_>>().await.concat();
+    assert_eq!(String::from_utf8(text).unwrap().lines().next(), Some("a,b"));
+    // Bad rows over the limit: nothing of it is there, and the connection goes on.
+    let sink = client.copy_in("COPY t FROM STDIN").await.unwrap();
+    pin_mut!(sink);
+    sink.send(bytes::Bytes::from_static(b"5\tfive\nsix\t6\n")).await.unwrap();
+    assert_eq!(code(&sink.finish().await.unwrap_err()), "22000");
+    assert_eq!(one(&client, "SELECT count(*) FROM t").await, "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_belong_to_their_connection() {
+    let server = Server::start();
+    let (one_client, other) = (server.connect().await, server.connect().await);
+    one_client
+        .batch_execute("SET timezone = 'Asia/Shanghai'; SET as_of = '2011-12-09'")
+        .await
+        .unwrap();
+    assert_eq!(
+        one(&one_client, "SELECT TIMESTAMPTZ '2024-01-01 00:00:00Z'").await,
+        "2024-01-01 08:00:00+08"
+    );
+    assert_eq!(
+        one(&other, "SELECT TIMESTAMPTZ '2024-01-01 00:00:00Z'").await,
+        "2024-01-01 00:00:00+00"
+    );
+    assert_eq!(one(&other, "SHOW timezone").await, "UTC");
+    let options =
+        format!("{} options='-c timezone=Europe/Berlin -c statement_timeout=5s'", server.url());
+    let third = server.connect_to(&options).await.unwrap();
+    third.batch_execute("SET timezone = 'UTC'; RESET ALL").await.unwrap();
+    assert_eq!(one(&third, "SHOW timezone").await, "Europe/Berlin");
+    assert_eq!(one(&third, "SHOW statement_timeout").await, "5s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_result_streams_in_both_protocols() {
+    const ROWS: usize = 3_000_000;
+    const GROWTH_MAX: u64 = 200 << 20;
+    let server = Server::start();
+    let client = server.connect().await;
+    let sql = format!(
+        "SELECT value, 'some text of a row' AS t, value * 2 AS twice FROM generate_series(1, {ROWS})"
+    );
+    assert_eq!(one(&client, "SELECT 1").await, "1");
+    let before = server.memory_bytes();
+    let mut most = before;
+    let no_parameters: [i64; 0] = [];
+    let rows = client.query_raw(&sql, no_parameters).await.unwrap();
+    pin_mut!(rows);
+    let mut count = 0;
+    while let Some(row) = rows.next().await {
+        row.unwrap();
+        count += 1;
+        if count % 100_000 == 0 {
+            most = most.max(server.memory_bytes());
+        }
+    }
+    assert_eq!(count, ROWS);
+    assert!(most - before < GROWTH_MAX, "the server grew by {} MB", (most - before) >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_and_deep_nesting_do_not_end_the_server() {
+    let server = Server::start();
+    let client = server.connect().await;
+    let terms: Vec<String> = (0..2_000).map(|i| format!("x = {i}")).collect();
+    let sql =
+        format!("SELECT count(*) FROM (VALUES (1), (2)) AS v(x) WHERE {}", terms.join(" OR "));
+    assert_eq!(one(&client, &sql).await, "2");
+    let deep = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
+    assert_eq!(code(&client.simple_query(&deep).await.unwrap_err()), "54001");
+    let calls = format!("SELECT {}1{}", "abs(".repeat(60), ")".repeat(60));
+    assert_eq!(one(&client, &calls).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_the_socket_harms_nobody() {
+    let server = Server::start();
+    let address = ("127.0.0.1", server.port);
+    for bytes in [
+        &b"\x00\x00\x00\x08\x04\xd2\x16\x2f"[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x00\x00\x00\x09\x00\x03\x00\x00x",
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _ =
+            tokio::time::timeout(Duration::from_millis(300), socket.read_to_end(&mut answer)).await;
+    }
+    assert_eq!(one(&server.connect().await, "SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_a_running_statement_end() {
+    let mut server = Server::start();
+    let client = server.connect().await;
+    let idle = server.connect().await;
+    let running = tokio::spawn(async move {
+        one(&client, "SELECT count(*) FROM generate_series(1, 20000) AS a(x), generate_series(1, 20000) AS b(y) WHERE (x * y) % 7 = 3").await
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    signal(server.pid(), "TERM");
+    assert!(running.await.unwrap().parse::<u64>().unwrap() > 0);
+    assert!(idle.simple_query("SELECT 1").await.is_err());
+    assert!(server.wait().is_some_and(|status| status.success()));
+}
