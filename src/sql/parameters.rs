@@ -12,9 +12,9 @@ use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    Array as SqlArray, CastKind, DataType as SqlType, ExactNumberInfo, Expr, FunctionArg,
-    FunctionArgExpr, LimitClause, Query, TableFactor, TimezoneInfo, Value, Visit, VisitMut,
-    Visitor, VisitorMut,
+    Array as SqlArray, ArrayElemTypeDef, CastKind, DataType as SqlType, ExactNumberInfo, Expr,
+    FunctionArg, FunctionArgExpr, LimitClause, Query, TableFactor, TimezoneInfo, Value, Visit,
+    VisitMut, Visitor, VisitorMut,
 };
 
 use super::OutputColumn;
@@ -78,6 +78,9 @@ impl Visitor for Finder {
         if let Expr::Cast { expr, data_type, .. } = expr {
             self.note(expr, arrow_type(data_type));
         }
+        if let Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } = expr {
+            self.note(right, Some(list_of(DataType::Utf8)));
+        }
         self.note(expr, None);
         ControlFlow::Continue(())
     }
@@ -103,12 +106,14 @@ impl Visitor for Finder {
     }
 }
 
+fn list_of(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(item, true)))
+}
+
 /// Types of the named arguments of our table functions.
 fn argument_type(name: &str) -> DataType {
     match name {
-        "steps" | "cancelled" => {
-            DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
-        }
+        "steps" | "cancelled" => list_of(DataType::Utf8),
         "window_days" | "bins" | "periods" => DataType::Int64,
         "as_of" | "from" | "to" => DataType::Date32,
         "window" => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
@@ -289,6 +294,9 @@ fn arrow_type(sql_type: &SqlType) -> Option<DataType> {
             Some(DataType::Float64)
         }
         SqlType::Numeric(_) | SqlType::Decimal(_) => Some(DataType::Decimal128(38, 10)),
+        SqlType::Array(
+            ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item),
+        ) => Some(list_of(arrow_type(item)?)),
         _ => None,
     }
 }

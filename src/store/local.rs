@@ -1,5 +1,7 @@
 //! A local file system that has written what it says it has written.
 
+#![expect(clippy::disallowed_types, reason = "this is the wrapper that the others must use")]
+
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;

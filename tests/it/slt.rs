@@ -1,4 +1,4 @@
-//! Every file below tests/slt, through the simple and the extended protocol.
+//! Every file below tests/slt and every example in docs, through the simple and the extended protocol.
 //!
 //! ```text
 //! statement ok            the statement succeeds
@@ -30,8 +30,25 @@ enum Expected {
     Rows { types: String, rows: Vec<String> },
 }
 
-fn parse(path: &Path) -> Vec<Record> {
+/// The text of a test file; of a page of documentation, the examples: blocks fenced as slt.
+fn text_of(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
+    if path.extension().is_some_and(|e| e == "slt") {
+        return text;
+    }
+    let mut is_example = false;
+    let keep = |line: &str| {
+        if line.starts_with("```") {
+            is_example = line == "```slt";
+            return String::new();
+        }
+        if is_example { line.to_owned() } else { String::new() }
+    };
+    text.lines().map(keep).collect::<Vec<_>>().join("\n")
+}
+
+fn parse(path: &Path) -> Vec<Record> {
+    let text = text_of(path);
     let mut records = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
     let mut at = 0;
@@ -195,10 +212,12 @@ async fn check(client: &Client, path: &Path, record: &Record, is_extended: bool)
 }
 
 fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "slt"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for (folder, extension) in [("tests/slt", "slt"), ("docs", "md")] {
+        let found = std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path());
+        files.extend(found.filter(|f| f.extension().is_some_and(|e| e == extension)));
+    }
     files.sort();
     files
 }
