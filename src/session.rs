@@ -5,7 +5,9 @@
 
 mod functions;
 mod settings;
+mod spans;
 mod types;
+mod yielding;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -74,8 +76,10 @@ impl Engine {
         let mut state = SessionStateBuilder::new()
             .with_config(session_config())
             .with_runtime_env(runtime)
+            .with_expr_planners(vec![Arc::new(spans::CompareSpans)])
             .with_default_features()
             .with_type_planner(Arc::new(types::PgTypes))
+            .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();
         register_functions(&mut state)?;
         Ok(Arc::new(Self { warehouse, config, base: state }))

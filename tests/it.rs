@@ -3,12 +3,15 @@
 //! One test binary. It finds the program that cargo built; each test has a warehouse folder of its own and ends the server it
 //! started.
 
+#![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
+
 mod it {
     mod command_line;
     mod demo;
     mod durability;
     mod imports;
     mod protocol;
+    mod psql;
     mod security;
     mod server;
     mod slt;

@@ -342,7 +342,7 @@ fn pg_class(pinned: &Pinned) -> RecordBatch {
         .bool("relrowsecurity", vec![false; count])
         .bool("relforcerowsecurity", vec![false; count])
         .bool("relispopulated", vec![true; count])
-        .char("relreplident", vec!["n".to_owned(); count])
+        .char("relreplident", vec!["d".to_owned(); count])
         .bool("relispartition", vec![false; count])
         .null_list("relacl", count)
         .null_list("reloptions", count)

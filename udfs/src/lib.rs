@@ -6,7 +6,7 @@
 //! - [`funnel`]: how far a customer got, and who came back (`window_funnel`, `funnel_path`, `retention`)
 //! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
 //! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
-//! - [`time`]: calendar periods of a time zone (`local_date`, `period_index`, `period_start`)
+//! - [`time`]: calendar periods of a time zone (`local_date`, `period_index`, `period_start`, `interval_us`)
 //!
 //! ```
 //! use datafusion::prelude::SessionContext;
@@ -38,6 +38,7 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(identity::norm_email::NormEmail::new())),
         Arc::new(ScalarUDF::from(identity::norm_id::NormId::new())),
         Arc::new(ScalarUDF::from(identity::id_reject_reason::IdRejectReason::new())),
+        Arc::new(ScalarUDF::from(time::interval_us::IntervalUs::new())),
         Arc::new(ScalarUDF::from(time::local_date::LocalDate::new())),
         Arc::new(ScalarUDF::from(time::period_index::PeriodIndex::new())),
         Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),

@@ -79,6 +79,7 @@ async fn run(sql: &str, way: &Way) -> String {
     for (i, batch) in batches.into_iter().enumerate() {
         partitions[i % way.partitions].push(batch);
     }
+    #[expect(clippy::disallowed_methods, reason = "a test has no catalog")]
     ctx.register_table("t", Arc::new(MemTable::try_new(schema, partitions).unwrap())).unwrap();
     let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
     pretty_format_batches(&batches).unwrap().to_string()

@@ -58,7 +58,9 @@ pub(crate) fn clean_email(raw: &str) -> Result<String, Reject> {
     let Some((name, domain)) = email.rsplit_once('@') else {
         return Err(Reject::Invalid);
     };
-    if is_null_word(name) || matches!(name, "test" | "noreply" | "no-reply") || is_reserved(domain)
+    if !name.is_empty() && is_null_word(name)
+        || matches!(name, "test" | "noreply" | "no-reply")
+        || is_reserved(domain)
     {
         return Err(Reject::Placeholder);
     }
