@@ -135,7 +135,10 @@ pub enum LogFormat {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "warn,clientele=info".to_owned(), format: LogFormat::Text }
+        Self {
+            filter: "warn,clientele=info,deltalake_core::kernel::transaction=off".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 

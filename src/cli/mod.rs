@@ -90,7 +90,10 @@ fn is_broken_pipe(error: &Error) -> bool {
 fn init_log(config: &Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
         .map_err(|error| Error::new(Kind::Config, format!("log.filter: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr);
     // A second initialisation (in tests) keeps the first.
     let _ = match config.log.format {
         LogFormat::Text => builder.with_target(false).try_init(),

@@ -107,15 +107,16 @@ pub async fn load(
     request: &LoadRequest,
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>> {
-    const TRIES: usize = 3;
-    for _ in 0..TRIES {
+    const TRIES: u32 = 20;
+    for attempt in 0..TRIES {
         match try_load(warehouse, request, progress).await {
             // Somebody else made the table or loaded one of the files meanwhile: look again.
             Ok(None) => {}
-            Err(error) if error.kind() == Kind::DuplicateTable => {}
+            Err(error) if matches!(error.kind(), Kind::DuplicateTable | Kind::Serialization) => {}
             Ok(Some(loaded)) => return Ok(loaded),
             Err(error) => return Err(error),
         }
+        tokio::time::sleep(std::time::Duration::from_millis(u64::from(attempt) * 5)).await;
     }
     Err(Error::new(Kind::Serialization, "other loads into the same table were faster every time")
         .hint("run the load again"))
@@ -396,11 +397,16 @@ impl Load {
         if !set_aside.is_empty() {
             group.tables.push(self.quarantine.change(set_aside, vec![]));
         }
-        let published = warehouse.publish(group).await?;
-        if let Published::AlreadyLoaded(_) = published {
-            warehouse.discard(&path, &files).await;
+        let published = warehouse.publish(group).await;
+        match &published {
+            Ok(Published::AlreadyLoaded(_)) => warehouse.discard(&path, &files).await,
+            // Somebody else's table has the name; the folder that we made belongs to nobody.
+            Err(error) if error.kind() == Kind::DuplicateTable && self.target.is_new => {
+                warehouse.delete_dropped(std::slice::from_ref(&path)).await?;
+            }
+            _ => {}
         }
-        Ok(published)
+        published
     }
 
     async fn abandon(self, warehouse: &Warehouse) {

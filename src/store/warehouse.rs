@@ -148,9 +148,15 @@ impl Warehouse {
         personal: &[String],
     ) -> Result<String> {
         let plain = format!("{}/{}", folder_name(&name.schema), folder_name(&name.table));
-        let is_free = !self.tables.exists(&plain).await?;
-        let path =
-            if is_free { plain } else { format!("{plain}-{}", uuid::Uuid::new_v4().simple()) };
+        if !self.tables.exists(&plain).await? {
+            match self.tables.create(&plain, schema, personal).await {
+                Ok(_) => return Ok(plain),
+                // Another process was faster with this folder; whose table it will be is decided at the publish.
+                Err(error) if error.kind() == Kind::Serialization => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let path = format!("{plain}-{}", uuid::Uuid::new_v4().simple());
         self.tables.create(&path, schema, personal).await?;
         Ok(path)
     }
