@@ -303,10 +303,7 @@ impl From<object_store::Error> for Error {
 
 impl From<parquet::errors::ParquetError> for Error {
     fn from(error: parquet::errors::ParquetError) -> Self {
-        if let Some(io) = find_io(&error) {
-            return io_error(io);
-        }
-        Self::new(Kind::DataCorrupted, format!("a Parquet file cannot be read or written: {error}"))
+        parquet_error(&error)
     }
 }
 
@@ -402,10 +399,64 @@ fn arrow_error(error: &ArrowError) -> Error {
         ArrowError::IoError(_, io) => io_error(io),
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
             Some(engine) => engine_error(engine),
-            None => Error::internal(inner.to_string()),
+            None => Error::internal(redacted(&inner.to_string())),
         },
-        other => Error::new(Kind::InvalidParameter, other.to_string()),
+        // A regular expression, a pad length or a format made from data: the text would show the data.
+        ArrowError::ComputeError(_) => {
+            Error::new(Kind::InvalidParameter, "a value cannot be computed from its arguments")
+        }
+        other => Error::new(Kind::InvalidParameter, redacted(&other.to_string())),
     }
+}
+
+/// A damaged file; or a filter that was evaluated while reading one, whose failure is no fault of the file.
+fn parquet_error(error: &parquet::errors::ParquetError) -> Error {
+    if let Some(io) = find_io(error) {
+        return io_error(io);
+    }
+    let text = error.to_string();
+    if text.contains("ivide by zero") {
+        return Error::new(Kind::DivisionByZero, "division by zero");
+    }
+    if text.contains("CastError") || text.contains("annot cast") || text.contains("rror parsing") {
+        return cast_error(&text);
+    }
+    if text.contains("Compute error") {
+        return Error::new(Kind::InvalidParameter, "a condition cannot be computed for some row");
+    }
+    Error::new(
+        Kind::DataCorrupted,
+        format!("a Parquet file cannot be read or written: {}", redacted(&text)),
+    )
+}
+
+/// A message of the engine without what may be a value: quoted text, and runs of digits.
+fn redacted(text: &str) -> String {
+    const DIGITS_SHOWN: usize = 4;
+    let first_line = text.lines().next().unwrap_or("");
+    let mut clean = String::new();
+    let mut quote = None;
+    let mut digits = 0;
+    for c in first_line.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => continue,
+            None if matches!(c, '\'' | '"') => {
+                quote = Some(c);
+                clean.push('…');
+                continue;
+            }
+            None => {}
+        }
+        if matches!(c, '\'' | '"') {
+            continue;
+        }
+        digits = if c.is_ascii_digit() { digits + 1 } else { 0 };
+        if digits <= DIGITS_SHOWN {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 /// A value that does not convert. The value itself is left out, because it may be a person's.
@@ -488,12 +539,7 @@ fn engine_error(error: &DataFusionError) -> Error {
         DataFusionError::SQL(parser, _) => syntax_error(parser),
         DataFusionError::SchemaError(schema, _) => schema_error(schema),
         DataFusionError::ArrowError(arrow, _) => arrow_error(arrow),
-        DataFusionError::ParquetError(parquet) => match find_io(parquet.as_ref()) {
-            Some(io) => io_error(io),
-            None => {
-                Error::new(Kind::DataCorrupted, format!("a Parquet file cannot be read: {parquet}"))
-            }
-        },
+        DataFusionError::ParquetError(parquet) => parquet_error(parquet.as_ref()),
         DataFusionError::ObjectStore(store) => store_error(store),
         DataFusionError::IoError(io) => io_error(io),
         DataFusionError::ResourcesExhausted(text) => resources_error(text),
@@ -502,9 +548,9 @@ fn engine_error(error: &DataFusionError) -> Error {
         DataFusionError::Execution(text) => execution_error(text),
         DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, text.clone()),
         DataFusionError::Internal(text) => {
-            Error::internal(format!("the engine broke a promise: {text}"))
+            Error::internal(format!("the engine broke a promise: {}", redacted(text)))
         }
-        other => Error::internal(other.to_string()),
+        other => Error::internal(redacted(&other.to_string())),
     };
     if error.position.is_some() { error } else { error.at(place) }
 }
@@ -526,7 +572,7 @@ fn external_error(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Er
     }
     match find_io(inner) {
         Some(io) => io_error(io),
-        None => Error::internal(inner.to_string()),
+        None => Error::internal(redacted(&inner.to_string())),
     }
 }
 
@@ -607,6 +653,12 @@ fn plan_error(text: &str) -> Error {
             _ => error,
         };
     }
+    // What our own functions say of their arguments, inside the engine's wrapping.
+    if let Some((_, ours)) = text.split_once("coercion failed with: External error: ") {
+        let ours = ours.split(" No function matches").next().unwrap_or(ours);
+        let ours = ours.lines().next().unwrap_or("").trim_end_matches('.');
+        return Error::new(Kind::InvalidParameter, ours.to_owned());
+    }
     let kind = if text.contains("table function") && text.contains("not found") {
         Kind::UndefinedFunction
     } else if text.contains("must appear in the GROUP BY clause")
@@ -650,7 +702,7 @@ fn execution_error(text: &str) -> Error {
     if text.contains("verflow") {
         return Error::new(Kind::OutOfRange, "a number is out of range");
     }
-    Error::new(Kind::InvalidParameter, text.lines().next().unwrap_or("").to_owned())
+    Error::new(Kind::InvalidParameter, redacted(text))
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -698,6 +750,27 @@ mod tests {
         assert_eq!(Error::from(store).sqlstate(), "53100");
         assert_eq!(Error::from(DataFusionError::IoError(full())).sqlstate(), "53100");
         assert_eq!(Error::from(ArrowError::IoError("x".into(), full())).sqlstate(), "53100");
+    }
+
+    /// A filter that is evaluated while a file is read fails like any other, without the value and without blaming the file.
+    #[test]
+    fn values_never_appear_in_errors_of_a_pushed_filter() {
+        let inner = ArrowError::CastError(
+            "Cannot cast string '+86 154-1012-6723' to value of Int64 type".into(),
+        );
+        let parquet = parquet::errors::ParquetError::General(format!(
+            "External: Compute error: ArrowError({inner:?})"
+        ));
+        let error = Error::from(DataFusionError::ParquetError(Box::new(parquet)));
+        assert_eq!(error.sqlstate(), "22P02");
+        assert!(!error.to_string().contains("154"), "{error}");
+        let regex = Error::from(DataFusionError::Execution(
+            "regex parse error: 'abc' at 15410126723".into(),
+        ));
+        assert!(
+            !regex.to_string().contains("15410126723") && !regex.to_string().contains("abc"),
+            "{regex}"
+        );
     }
 
     #[test]

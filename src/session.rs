@@ -128,6 +128,10 @@ fn session_config() -> SessionConfig {
     config
 }
 
+/// Functions of the engine that would do harm under these names: two make arrays of any length outside of the memory limit,
+/// and `to_char` takes other patterns than PostgreSQL's and gives them back as text.
+const LEFT_OUT: [&str; 3] = ["generate_series", "range", "to_char"];
+
 fn register_functions(state: &mut SessionState) -> Result<()> {
     use datafusion::execution::FunctionRegistry;
     for udf in clientele_udfs::all_udfs() {
@@ -138,6 +142,9 @@ fn register_functions(state: &mut SessionState) -> Result<()> {
     }
     for udwf in clientele_udfs::all_udwfs() {
         state.register_udwf(udwf)?;
+    }
+    for name in LEFT_OUT {
+        state.deregister_udf(name)?;
     }
     Ok(())
 }

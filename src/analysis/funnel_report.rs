@@ -8,7 +8,7 @@ use crate::dialect::{literal, quoted};
 use crate::error::Result;
 
 /// Two-sided 95 % point of the normal distribution, for Wilson's interval.
-const Z: &str = "1.959963984540054";
+const Z: &str = "CAST('1.959963984540054' AS DOUBLE)";
 
 /// Writes the report over the relation. Rules: research "behaviour", section 5; `docs/funnel_report.md` states them.
 pub(super) fn select(mut request: Request) -> Result<String> {
@@ -111,7 +111,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         table = table.join(", "),
     );
     let rate = "CAST(users AS DOUBLE) / nullif(__entered, 0)";
-    let n = "nullif(CAST(__entered AS DOUBLE), 0.0)";
+    let n = "nullif(CAST(__entered AS DOUBLE), CAST(0 AS DOUBLE))";
     let centre = format!("({rate} + {Z}*{Z}/(2*{n}))/(1 + {Z}*{Z}/{n})");
     let spread = format!("{Z}*sqrt({rate}*(1-{rate})/{n} + {Z}*{Z}/(4*{n}*{n}))/(1 + {Z}*{Z}/{n})");
     Ok(format!(

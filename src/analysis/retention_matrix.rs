@@ -97,10 +97,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
            CAST({total} AS BIGINT) AS retained, \
            CAST({total} AS DOUBLE) / nullif(__g.__size, 0) AS rate, \
            period_start(__g.__p + __g.period + 1, {unit}) <= {last_day} + INTERVAL '1 day' AS complete \
-         FROM (SELECT __p, count(*) AS __size, unnest(range(0, {past})) AS period FROM {starts_name} GROUP BY __p) AS __g \
+         FROM (SELECT __p, count(*) AS __size, unnest(ARRAY[{numbers}]) AS period FROM {starts_name} GROUP BY __p) AS __g \
          LEFT JOIN {counts_name} AS __c ON __c.__cohort = __g.__p AND {reach} \
          WHERE period_start(__g.__p + __g.period, {unit}) <= {last_day} \
          GROUP BY __g.__p, __g.__size, __g.period",
-        past = periods + 1,
+        numbers = (0..=periods).map(|n| n.to_string()).collect::<Vec<_>>().join(", "),
     ))
 }

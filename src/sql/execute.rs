@@ -158,6 +158,21 @@ fn refuse_reserved(name: &Name) -> Result<()> {
     Ok(())
 }
 
+/// The tables of an identity graph are its result; nobody else writes or drops them.
+fn refuse_graphs(state: &crate::store::Generation, name: &Name) -> Result<()> {
+    let is_graphs = state.relations.iter().any(|(graph, relation)| {
+        graph.schema == name.schema && matches!(relation, Relation::Graph(_))
+    });
+    if is_graphs {
+        return Err(Error::new(
+            Kind::NotAllowed,
+            format!("\"{name}\" belongs to the identity graph \"{}\"", name.schema),
+        )
+        .hint("REFRESH IDENTITY GRAPH computes it; DROP IDENTITY GRAPH drops it"));
+    }
+    Ok(())
+}
+
 async fn insert_types(
     session: &Session,
     insert: &ast::Insert,
@@ -205,6 +220,7 @@ async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<Insert
     }
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
+    refuse_graphs(&newest, &name)?;
     let def = match newest.relations.get(&name) {
         Some(Relation::Table(def)) => def.clone(),
         Some(_) => {
@@ -533,6 +549,7 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
             paths.clear();
             let mut changes = BTreeMap::new();
             for name in &names {
+                refuse_graphs(state, name)?;
                 match state.relations.get(name) {
                     None if *if_exists => missing.push(name.to_string()),
                     None => {
@@ -638,7 +655,9 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
         CopyTarget::Stdin => match &copy.source {
             CopySource::Table(name, _) => {
                 refuse_reserved(name)?;
-                match session.engine().warehouse().newest().await?.relations.get(name) {
+                let newest = session.engine().warehouse().newest().await?;
+                refuse_graphs(&newest, name)?;
+                match newest.relations.get(name) {
                     Some(Relation::Table(_)) => Ok(Outcome::CopyIn(Box::new(copy.clone()))),
                     Some(_) => Err(Error::new(
                         Kind::WrongObjectType,

@@ -152,7 +152,7 @@ impl Warehouse {
             match self.tables.create(&plain, schema, personal).await {
                 Ok(_) => return Ok(plain),
                 // Another process was faster with this folder; whose table it will be is decided at the publish.
-                Err(error) if error.kind() == Kind::Serialization => {}
+                Err(_) if self.tables.exists(&plain).await? => {}
                 Err(error) => return Err(error),
             }
         }
