@@ -137,6 +137,9 @@ fn register_functions(state: &mut SessionState) -> Result<()> {
     for udf in clientele_udfs::all_udfs() {
         state.register_udf(udf)?;
     }
+    for udf in functions::fixed_functions() {
+        state.register_udf(Arc::new(udf))?;
+    }
     for udaf in clientele_udfs::all_udafs() {
         state.register_udaf(udaf)?;
     }

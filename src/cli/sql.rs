@@ -104,7 +104,6 @@ async fn print(session: &Session, outcome: Outcome, format: Format) -> Result<()
             return Err(Error::not_supported("COPY with STDIN or STDOUT needs a connection")
                 .hint("clientele load reads files; --format csv writes results"));
         }
-        Outcome::Empty => {}
     }
     out.flush()?;
     Ok(())

@@ -149,7 +149,17 @@ pub(super) fn session_functions(
 ) -> Vec<ScalarUDF> {
     let mut functions = about_session(user, settings);
     functions.extend(about_catalogue(pinned));
-    functions.extend(about_nothing_here());
+    functions
+}
+
+/// Functions that answer the same in every session; the engine registers them once.
+pub(super) fn fixed_functions() -> Vec<ScalarUDF> {
+    let mut functions = about_nothing_here();
+    functions.push(RowFunction::text("format_type", |args| {
+        Some(format_type(number_of(args.first())?, number_of(args.get(1)).map(|t| t as i32)))
+    }));
+    functions
+        .push(RowFunction::text("pg_size_pretty", |args| number_of(args.first()).map(size_pretty)));
     functions
 }
 
@@ -208,9 +218,6 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
     let user = pinned.user().to_owned();
     vec![
         RowFunction::text("pg_get_userbyid", move |_| Some(user.clone())),
-        RowFunction::text("format_type", |args| {
-            Some(format_type(number_of(args.first())?, number_of(args.get(1)).map(|t| t as i32)))
-        }),
         RowFunction::text("pg_get_viewdef", move |args| {
             let oid = number_of(args.first());
             let name = text_of(args.first());
@@ -249,7 +256,6 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
             let pinned = Arc::clone(pinned);
             move |_| Some(described(&pinned).iter().map(|d| d.bytes as i64).sum())
         }),
-        RowFunction::text("pg_size_pretty", |args| number_of(args.first()).map(size_pretty)),
     ]
 }
 

@@ -55,7 +55,7 @@ struct Options {
 }
 
 /// Reads a COPY statement from its words.
-pub(super) fn parse(words: &mut Words, text: &str) -> Result<CopyStatement> {
+pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
     let unexpected = |at: usize, wanted: &str| {
         Error::new(Kind::Syntax, format!("syntax error in COPY: {wanted} expected"))
             .at(words.place(at))
@@ -108,7 +108,6 @@ pub(super) fn parse(words: &mut Words, text: &str) -> Result<CopyStatement> {
             Error::not_supported("COPY in binary format is not supported").hint("use text or csv")
         );
     }
-    let _ = text;
     Ok(CopyStatement { source, target, max_bad: options.max_bad, format: options.format() })
 }
 

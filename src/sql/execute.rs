@@ -69,7 +69,7 @@ pub async fn describe(
         Statement::Query(statement) => statement.as_ref().clone(),
         Statement::Insert(insert) => {
             let types = parameters::hinted(insert.as_ref(), declared)?;
-            let types = insert_types(session, insert, types, &parsed.text).await?;
+            let types = insert_types(session, insert, types).await?;
             return Ok(Described { parameters: types, columns: None });
         }
         _ => return Ok(Described { parameters: vec![], columns: None }),
@@ -177,7 +177,6 @@ async fn insert_types(
     session: &Session,
     insert: &ast::Insert,
     hinted: Vec<Option<DataType>>,
-    text: &str,
 ) -> Result<Vec<DataType>> {
     // A parameter that is a whole value of VALUES has the type of its column.
     let mut types = hinted;
@@ -196,7 +195,6 @@ async fn insert_types(
             }
         }
     }
-    let _ = text;
     Ok(types.into_iter().map(|t| t.map_or(DataType::Utf8, simple_type)).collect())
 }
 

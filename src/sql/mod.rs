@@ -66,8 +66,6 @@ pub enum Outcome {
         /// Batches.
         stream: SendableRecordBatchStream,
     },
-    /// There was no statement.
-    Empty,
 }
 
 /// Columns of a plan's schema under PostgreSQL's names.

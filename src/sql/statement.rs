@@ -121,15 +121,15 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
             continue;
         }
         let text = text_of(sql, &meaningful);
-        statements.push(Parsed { statement: parse_one(meaningful, &text)?, text });
+        statements.push(Parsed { statement: parse_one(meaningful)?, text });
     }
     Ok(statements)
 }
 
-fn parse_one(tokens: Vec<TokenWithSpan>, text: &str) -> Result<Statement> {
+fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let mut words = Words::new(&tokens);
     match words.peek_upper(0).as_str() {
-        "COPY" => return Ok(Statement::Copy(Box::new(copy::parse(&mut words, text)?))),
+        "COPY" => return Ok(Statement::Copy(Box::new(copy::parse(&words)?))),
         "CREATE" | "REFRESH" | "DROP" | "ALTER" if words.peek_upper(1) == "IDENTITY" => {
             return Ok(Statement::Graph(Box::new(crate::identity::parse_statement(
                 &meaningful_text(&tokens),

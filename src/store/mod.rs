@@ -27,7 +27,7 @@ mod writer;
 pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, TableChange};
 pub use table::{FileEntry, TableSnapshot};
-pub use types::{same_layout, stored_schema, stored_type};
+pub use types::stored_schema;
 pub use users::{User, Users, Verifier};
 pub use warehouse::{DATA_URL, Warehouse};
 pub use writer::{TableWriter, WrittenFile};

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use crate::error::{Error, Kind, Result};
 
 /// The stored form of a type: instants in UTC microseconds, text as text, unsigned numbers widened to signed ones.
-pub fn stored_type(column: &str, arrow: &DataType) -> Result<DataType> {
+fn stored_type(column: &str, arrow: &DataType) -> Result<DataType> {
     let nested = |field: &FieldRef, name: &str| -> Result<FieldRef> {
         Ok(Arc::new(Field::new(name, stored_type(column, field.data_type())?, true)))
     };
@@ -71,15 +71,6 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
         }
     }
     Ok(Arc::new(Schema::new(fields)))
-}
-
-/// Whether two schemas name the same columns, in order, with the same types.
-pub fn same_layout(a: &Schema, b: &Schema) -> bool {
-    a.fields().len() == b.fields().len()
-        && a.fields()
-            .iter()
-            .zip(b.fields())
-            .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type())
 }
 
 #[cfg(test)]

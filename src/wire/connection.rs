@@ -662,7 +662,8 @@ impl Connection {
         is_simple: bool,
         deadline: Option<Instant>,
     ) -> std::result::Result<(), Halt> {
-        let Some(parsed) = portal.prepared.parsed.clone() else { return Ok(()) };
+        let prepared = Arc::clone(&portal.prepared);
+        let Some(parsed) = &prepared.parsed else { return Ok(()) };
         let is_copy = matches!(parsed.statement, Statement::Copy(_));
         let wrote = !matches!(parsed.statement, Statement::Query(_));
         let mut open = match std::mem::replace(&mut portal.progress, Progress::Done) {
@@ -675,7 +676,7 @@ impl Connection {
                 let permit = self.wait_for_turn(deadline).await?;
                 let work = Work {
                     session: Arc::clone(&self.session),
-                    parsed,
+                    parsed: parsed.clone(),
                     values: std::mem::take(&mut portal.values),
                     formats: portal.formats.clone(),
                 };
@@ -765,7 +766,6 @@ impl Connection {
             }
             End::Session(command) => self.session_command(&command, false)?,
             End::CopyIn(copy) => return Box::pin(self.copy_in(*copy, deadline)).await,
-            End::Empty => reply::put(&mut self.out, &EmptyQueryResponse::new()),
         }
         Ok(())
     }

@@ -96,8 +96,8 @@ fn data_row(
 }
 
 /// Microseconds and days between 1970 and PostgreSQL's year 2000.
-const EPOCH_US: i64 = 946_684_800_000_000;
-const EPOCH_DAYS: i32 = 10_957;
+pub(super) const EPOCH_US: i64 = 946_684_800_000_000;
+pub(super) const EPOCH_DAYS: i32 = 10_957;
 
 fn put_binary(out: &mut BytesMut, column: &TextColumn, field: &Field, row: usize) -> Result<()> {
     let (oid, _) = type_of(field);

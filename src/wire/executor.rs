@@ -147,8 +147,6 @@ pub(crate) enum End {
     Session(SessionCommand),
     /// The client is to send rows.
     CopyIn(Box<CopyStatement>),
-    /// There was nothing.
-    Empty,
 }
 
 /// A statement under way.
@@ -218,7 +216,6 @@ async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
         Outcome::Noticed { tag, notice } => End::Noticed(tag, notice),
         Outcome::Session(command) => End::Session(command),
         Outcome::CopyIn(copy) => End::CopyIn(copy),
-        Outcome::Empty => End::Empty,
     };
     send(sender, Piece::End(end)).await
 }

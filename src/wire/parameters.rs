@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 
+use super::encode::{EPOCH_DAYS, EPOCH_US};
 use crate::error::{Error, Kind, Result};
 use crate::pgtext::array_elements;
 
@@ -100,9 +101,6 @@ fn text_value(text: &str, data_type: &DataType) -> Option<ScalarValue> {
         }
     }
 }
-
-const EPOCH_US: i64 = 946_684_800_000_000;
-const EPOCH_DAYS: i32 = 10_957;
 
 fn binary(bytes: &[u8], data_type: &DataType) -> Option<ScalarValue> {
     fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
