@@ -1,7 +1,7 @@
 //! Steps of a funnel, and the start and return of a retention: `'name'` or `'name: predicate'`.
 
-use datafusion::sql::sqlparser::ast::{Expr, visit_expressions};
-use std::ops::ControlFlow;
+use clientele_tree::{Node, Tree};
+use datafusion::sql::sqlparser::ast::Expr;
 
 use crate::dialect::{literal, parse_expression, quoted};
 use crate::error::{Error, Result};
@@ -65,19 +65,17 @@ fn split(text: &str) -> (String, Option<&str>) {
 }
 
 fn mentions(expr: &Expr, column: &str) -> bool {
-    let found = visit_expressions(expr, |inner| {
-        let last = match inner {
-            Expr::Identifier(name) => Some(name),
-            Expr::CompoundIdentifier(parts) => parts.last(),
+    expr.any(|node| {
+        let last = match node {
+            Node::Expr(Expr::Identifier(name)) => Some(name),
+            Node::Expr(Expr::CompoundIdentifier(parts)) => parts.last(),
             _ => None,
         };
-        let is_it = last.is_some_and(|name| match name.quote_style {
+        last.is_some_and(|name| match name.quote_style {
             Some(_) => name.value == column,
             None => name.value.to_lowercase() == column,
-        });
-        if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    found.is_break()
+        })
+    })
 }
 
 #[cfg(test)]

@@ -4,60 +4,51 @@
 //! catalogue that is empty here is empty, whatever else the query says; so such a select is replaced by one that is plainly
 //! empty, and its subqueries, casts and set-returning functions need not be planned.
 
-use std::ops::ControlFlow;
-
+use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArguments, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, Statement,
-    TableFactor, TableWithJoins, Value, VisitMut, VisitorMut, visit_relations,
+    TableFactor, TableWithJoins, Value,
 };
 
 use crate::catalog::pg_catalog::ALWAYS_EMPTY;
 
 /// Whether a statement reads PostgreSQL's catalogue.
 pub(super) fn is_about_catalogue(statement: &Statement) -> bool {
-    let found = visit_relations(statement, |name| {
+    statement.any(|node| {
+        let Node::Relation(name) = node else { return false };
         let last = name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
-        if last.is_some_and(|n| n.starts_with("pg_")) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    found.is_break()
+        last.is_some_and(|n| n.starts_with("pg_"))
+    })
 }
 
 /// Empties what is empty, and makes scalar subqueries single-valued.
 pub(super) fn simplify(statement: &mut Statement) {
-    let _: ControlFlow<()> = VisitMut::visit(statement, &mut Simplifier);
+    statement.change_all(|node| match node {
+        NodeMut::Query(query) => simplify_query(query),
+        NodeMut::Expr(expr) => simplify_expr(expr),
+        NodeMut::Factor(_) => {}
+    });
 }
 
-struct Simplifier;
-
-impl VisitorMut for Simplifier {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        let emptied = empty_set(&mut query.body);
-        if emptied && let SetExpr::Select(_) = query.body.as_ref() {
-            query.order_by = None;
-        }
-        ControlFlow::Continue(())
+fn simplify_query(query: &mut Query) {
+    let emptied = empty_set(&mut query.body);
+    if emptied && let SetExpr::Select(_) = query.body.as_ref() {
+        query.order_by = None;
     }
+}
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        match expr {
-            // A correlated lookup by key has one row at most; the engine wants to be told by an aggregate.
-            Expr::Subquery(query) if is_emptied(query) => *expr = text_null(),
-            Expr::Subquery(query) => make_single_valued(query),
-            // ARRAY(SELECT ...) of nothing.
-            Expr::Function(function) => {
-                if let FunctionArguments::Subquery(_) = &function.args {
-                    *expr = null();
-                }
+fn simplify_expr(expr: &mut Expr) {
+    match expr {
+        // A correlated lookup by key has one row at most; the engine wants to be told by an aggregate.
+        Expr::Subquery(query) if is_emptied(query) => *expr = text_null(),
+        Expr::Subquery(query) => make_single_valued(query),
+        // ARRAY(SELECT ...) of nothing.
+        Expr::Function(function) => {
+            if let FunctionArguments::Subquery(_) = &function.args {
+                *expr = null();
             }
-            _ => {}
         }
-        ControlFlow::Continue(())
+        _ => {}
     }
 }
 

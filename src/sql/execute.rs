@@ -1,17 +1,17 @@
 //! Runs statements.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, SchemaRef};
+use chrono::NaiveDate;
+use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, ObjectName, ObjectType, Query, TableFactor, Visit, VisitMut, Visitor,
-    VisitorMut,
+    self, Expr, Ident, ObjectName, ObjectType, Query, TableFactor,
 };
 use futures::StreamExt;
 
@@ -459,72 +459,59 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
 
 /// Folds the session's settings that change an answer into the query, so that it means the same in every session.
 fn freeze(query: &mut Query, session: &Session) -> Result<()> {
-    struct Freezer {
-        as_of: Option<chrono::NaiveDate>,
-        timezone: String,
-    }
-    impl VisitorMut for Freezer {
-        type Break = Error;
-
-        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
-            if !function.name.to_string().eq_ignore_ascii_case("report_asof") {
-                return ControlFlow::Continue(());
-            }
-            let Some(day) = self.as_of else {
-                let unset = Error::new(
-                    Kind::InvalidParameter,
-                    "report_asof() has no day, and a view keeps the one it is made with",
-                )
-                .hint("SET as_of = '2011-12-09' before CREATE VIEW");
-                return ControlFlow::Break(unset);
-            };
-            match dialect::parse_expression(&format!("DATE '{day}'")) {
-                Ok(literal) => *expr = literal,
-                Err(error) => return ControlFlow::Break(error),
-            }
-            ControlFlow::Continue(())
-        }
-
-        fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-            let TableFactor::Table { name, args: Some(args), .. } = factor else {
-                return ControlFlow::Continue(());
-            };
-            let called = name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
-            if !called.is_some_and(|c| crate::analysis::FUNCTIONS.contains(&c.as_str())) {
-                return ControlFlow::Continue(());
-            }
-            let has = |wanted: &str| {
-                args.args.iter().any(|a| matches!(a, ast::FunctionArg::Named { name, .. } if name.value.eq_ignore_ascii_case(wanted)))
-            };
-            let mut frozen = Vec::new();
-            if !has("timezone") {
-                frozen.push(("timezone", format!("'{}'", self.timezone)));
-            }
-            if let (false, Some(day), false) =
-                (has("as_of"), self.as_of, name.to_string().contains("funnel"))
-            {
-                frozen.push(("as_of", format!("DATE '{day}'")));
-            }
-            for (argument, value) in frozen {
-                match dialect::parse_expression(&value) {
-                    Ok(value) => args.args.push(ast::FunctionArg::Named {
-                        name: Ident::new(argument),
-                        arg: ast::FunctionArgExpr::Expr(value),
-                        operator: ast::FunctionArgOperator::RightArrow,
-                    }),
-                    Err(error) => return ControlFlow::Break(error),
-                }
-            }
-            ControlFlow::Continue(())
-        }
-    }
     let settings = session.settings();
-    let mut freezer = Freezer { as_of: settings.as_of(), timezone: settings.timezone() };
-    match VisitMut::visit(query, &mut freezer) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
+    let (as_of, timezone) = (settings.as_of(), settings.timezone());
+    query.change(|node| match node {
+        NodeMut::Expr(expr) => freeze_day(expr, as_of),
+        NodeMut::Factor(factor) => freeze_arguments(factor, as_of, &timezone),
+        NodeMut::Query(_) => Ok(()),
+    })
+}
+
+fn freeze_day(expr: &mut Expr, as_of: Option<NaiveDate>) -> Result<()> {
+    let Expr::Function(function) = expr else { return Ok(()) };
+    if !function.name.to_string().eq_ignore_ascii_case("report_asof") {
+        return Ok(());
     }
+    let Some(day) = as_of else {
+        return Err(Error::new(
+            Kind::InvalidParameter,
+            "report_asof() has no day, and a view keeps the one it is made with",
+        )
+        .hint("SET as_of = '2011-12-09' before CREATE VIEW"));
+    };
+    *expr = dialect::parse_expression(&format!("DATE '{day}'"))?;
+    Ok(())
+}
+
+fn freeze_arguments(
+    factor: &mut TableFactor,
+    as_of: Option<NaiveDate>,
+    timezone: &str,
+) -> Result<()> {
+    let TableFactor::Table { name, args: Some(args), .. } = factor else { return Ok(()) };
+    let called = name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
+    if !called.is_some_and(|c| crate::analysis::FUNCTIONS.contains(&c.as_str())) {
+        return Ok(());
+    }
+    let has = |wanted: &str| {
+        args.args.iter().any(|a| matches!(a, ast::FunctionArg::Named { name, .. } if name.value.eq_ignore_ascii_case(wanted)))
+    };
+    let mut frozen = Vec::new();
+    if !has("timezone") {
+        frozen.push(("timezone", dialect::literal(timezone)));
+    }
+    if let (false, Some(day), false) = (has("as_of"), as_of, name.to_string().contains("funnel")) {
+        frozen.push(("as_of", format!("DATE '{day}'")));
+    }
+    for (argument, value) in frozen {
+        args.args.push(ast::FunctionArg::Named {
+            name: Ident::new(argument),
+            arg: ast::FunctionArgExpr::Expr(dialect::parse_expression(&value)?),
+            operator: ast::FunctionArgOperator::RightArrow,
+        });
+    }
+    Ok(())
 }
 
 async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result<Outcome> {
@@ -621,31 +608,22 @@ fn drop_dependents(
 
 /// Relations that a view names, the first arguments of table functions included.
 fn relations_read(sql: &str) -> BTreeSet<Name> {
-    struct Reader(BTreeSet<Name>);
-    impl Visitor for Reader {
-        type Break = ();
-
-        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-            if let TableFactor::Table { name, args, .. } = factor {
-                let relation = match args.as_ref().and_then(|a| a.args.first()) {
-                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(
-                        Expr::Identifier(ident),
-                    ))) => ObjectName::from(vec![ident.clone()]),
-                    Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(
-                        Expr::CompoundIdentifier(parts),
-                    ))) => ObjectName::from(parts.clone()),
-                    _ => name.clone(),
-                };
-                self.0.extend(name_of(&relation).ok());
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let mut reader = Reader(BTreeSet::new());
-    if let Ok(query) = dialect::parse_query(sql) {
-        let _: ControlFlow<()> = query.visit(&mut reader);
-    }
-    reader.0
+    let mut found = BTreeSet::new();
+    let Ok(query) = dialect::parse_query(sql) else { return found };
+    query.each(|node| {
+        let Node::Factor(TableFactor::Table { name, args, .. }) = node else { return };
+        let relation = match args.as_ref().and_then(|a| a.args.first()) {
+            Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::Identifier(
+                ident,
+            )))) => ObjectName::from(vec![ident.clone()]),
+            Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(
+                Expr::CompoundIdentifier(parts),
+            ))) => ObjectName::from(parts.clone()),
+            _ => name.clone(),
+        };
+        found.extend(name_of(&relation).ok());
+    });
+    found
 }
 
 async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {

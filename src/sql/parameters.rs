@@ -5,16 +5,15 @@
 //! user's back.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Array as SqlArray, ArrayElemTypeDef, CastKind, DataType as SqlType, ExactNumberInfo, Expr,
-    FunctionArg, FunctionArgExpr, LimitClause, Query, TableFactor, TimezoneInfo, Value, Visit,
-    VisitMut, Visitor, VisitorMut,
+    FunctionArg, FunctionArgExpr, LimitClause, Query, TableFactor, TimezoneInfo, Value,
 };
 
 use super::OutputColumn;
@@ -34,11 +33,16 @@ const PARAMETERS_MAX: usize = 65_535;
 
 /// Types that the text of a statement tells, and how many parameters there are.
 pub(super) fn hinted(
-    statement: &impl Visit,
+    statement: &impl Tree,
     declared: &[Option<DataType>],
 ) -> Result<Vec<Option<DataType>>> {
     let mut finder = Finder { types: BTreeMap::new(), problem: None };
-    let _: ControlFlow<()> = statement.visit(&mut finder);
+    statement.each(|node| match node {
+        Node::Expr(expr) => finder.note_expr(expr),
+        Node::Query(query) => finder.note_limit(query),
+        Node::Factor(factor) => finder.note_arguments(factor),
+        Node::Relation(_) => {}
+    });
     if let Some(problem) = finder.problem {
         return Err(problem);
     }
@@ -69,12 +73,8 @@ impl Finder {
             Err(error) => self.problem = Some(error),
         }
     }
-}
 
-impl Visitor for Finder {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+    fn note_expr(&mut self, expr: &Expr) {
         if let Expr::Cast { expr, data_type, .. } = expr {
             self.note(expr, arrow_type(data_type));
         }
@@ -82,19 +82,17 @@ impl Visitor for Finder {
             self.note(right, Some(list_of(DataType::Utf8)));
         }
         self.note(expr, None);
-        ControlFlow::Continue(())
     }
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+    fn note_limit(&mut self, query: &Query) {
         if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
             for expr in limit.iter().chain(offset.iter().map(|o| &o.value)) {
                 self.note(expr, Some(DataType::Int64));
             }
         }
-        ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+    fn note_arguments(&mut self, factor: &TableFactor) {
         if let TableFactor::Table { args: Some(args), .. } = factor {
             for arg in &args.args {
                 if let FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } = arg {
@@ -102,7 +100,6 @@ impl Visitor for Finder {
                 }
             }
         }
-        ControlFlow::Continue(())
     }
 }
 
@@ -135,36 +132,18 @@ pub(super) fn fields(types: &[Option<DataType>]) -> Vec<Option<FieldRef>> {
 }
 
 /// Puts values into the places of the parameters.
-pub(super) fn bind(statement: &mut impl VisitMut, values: &[Expr]) -> Result<()> {
-    struct Binder<'a> {
-        values: &'a [Expr],
-    }
-    impl VisitorMut for Binder<'_> {
-        type Break = Error;
-
-        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-            let Expr::Value(value) = expr else { return ControlFlow::Continue(()) };
-            let Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
-            match position(name) {
-                Ok(at) => match self.values.get(at) {
-                    Some(value) => *expr = value.clone(),
-                    None => {
-                        let missing = Error::new(
-                            Kind::Protocol,
-                            format!("parameter ${} has no value", at + 1),
-                        );
-                        return ControlFlow::Break(missing);
-                    }
-                },
-                Err(error) => return ControlFlow::Break(error),
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    match VisitMut::visit(statement, &mut Binder { values }) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+pub(super) fn bind(statement: &mut impl Tree, values: &[Expr]) -> Result<()> {
+    statement.change(|node| {
+        let NodeMut::Expr(expr) = node else { return Ok(()) };
+        let Expr::Value(value) = expr else { return Ok(()) };
+        let Value::Placeholder(name) = &value.value else { return Ok(()) };
+        let at = position(name)?;
+        let Some(value) = values.get(at) else {
+            return Err(Error::new(Kind::Protocol, format!("parameter ${} has no value", at + 1)));
+        };
+        *expr = value.clone();
+        Ok(())
+    })
 }
 
 /// A value as the literal that means it, type included.

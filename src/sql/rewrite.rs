@@ -1,11 +1,10 @@
 //! PostgreSQL's spellings that the engine reads otherwise or not at all.
 
-use std::ops::ControlFlow;
-
+use clientele_tree::{NodeMut, Tree};
 use datafusion::sql::sqlparser::ast::{
     Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Statement,
-    Value, VisitMut, VisitorMut,
+    Value,
 };
 
 use super::{catalogue, names};
@@ -16,8 +15,11 @@ pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
     if catalogue::is_about_catalogue(statement) {
         catalogue::simplify(statement);
     }
-    // Infallible: the rewriter never breaks.
-    let _: ControlFlow<()> = VisitMut::visit(statement, &mut Spellings);
+    statement.change_all(|node| {
+        if let NodeMut::Expr(expr) = node {
+            respell(expr);
+        }
+    });
     if let Statement::Query(query) = statement {
         names::name_query(query);
     }
@@ -39,49 +41,43 @@ pub(super) fn rewrite_query(query: Query) -> Result<Query> {
     }
 }
 
-struct Spellings;
-
-impl VisitorMut for Spellings {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        match expr {
-            // Text is compared by its code points everywhere: there is one collation.
-            Expr::Collate { expr: inner, .. } => *expr = inner.as_ref().clone(),
-            Expr::BinaryOp { op, .. } => {
-                if let BinaryOperator::PGCustomBinaryOperator(parts) = op
-                    && let Some(known) = parts.last().and_then(|symbol| custom_operator(symbol))
-                {
-                    *op = known;
-                }
+/// PostgreSQL's spelling of one expression becomes the engine's.
+fn respell(expr: &mut Expr) {
+    match expr {
+        // Text is compared by its code points everywhere: there is one collation.
+        Expr::Collate { expr: inner, .. } => *expr = inner.as_ref().clone(),
+        Expr::BinaryOp { op, .. } => {
+            if let BinaryOperator::PGCustomBinaryOperator(parts) = op
+                && let Some(known) = parts.last().and_then(|symbol| custom_operator(symbol))
+            {
+                *op = known;
             }
-            Expr::Cast {
-                expr: inner,
-                data_type: DataType::Regclass,
-                kind: CastKind::DoubleColon | CastKind::Cast,
-                ..
-            } => {
-                let is_name = matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
-                *expr = call(
-                    if is_name { "regclass_oid" } else { "regclass_name" },
-                    inner.as_ref().clone(),
-                );
-            }
-            Expr::Function(function) => rewrite_function(function),
-            // A list of values is what the engine prunes by; = ANY is how drivers send one.
-            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
-                if let Some(list) = array_values(right) {
-                    *expr = Expr::InList { expr: left.clone(), list, negated: false };
-                }
-            }
-            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
-                if let Some(list) = array_values(right) {
-                    *expr = Expr::InList { expr: left.clone(), list, negated: true };
-                }
-            }
-            _ => {}
         }
-        ControlFlow::Continue(())
+        Expr::Cast {
+            expr: inner,
+            data_type: DataType::Regclass,
+            kind: CastKind::DoubleColon | CastKind::Cast,
+            ..
+        } => {
+            let is_name = matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
+            *expr = call(
+                if is_name { "regclass_oid" } else { "regclass_name" },
+                inner.as_ref().clone(),
+            );
+        }
+        Expr::Function(function) => rewrite_function(function),
+        // A list of values is what the engine prunes by; = ANY is how drivers send one.
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
+            if let Some(list) = array_values(right) {
+                *expr = Expr::InList { expr: left.clone(), list, negated: false };
+            }
+        }
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+            if let Some(list) = array_values(right) {
+                *expr = Expr::InList { expr: left.clone(), list, negated: true };
+            }
+        }
+        _ => {}
     }
 }
 

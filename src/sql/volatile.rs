@@ -1,8 +1,7 @@
 //! A view must mean the same tomorrow: what it may not call.
 
-use std::ops::ControlFlow;
-
-use datafusion::sql::sqlparser::ast::{Expr, Query, visit_expressions};
+use clientele_tree::{Node, Tree};
+use datafusion::sql::sqlparser::ast::{Expr, Query};
 
 use crate::error::{Error, Kind, Result};
 
@@ -27,27 +26,21 @@ const VOLATILE: [&str; 16] = [
 
 /// Refuses a definition that calls the clock, chance or the one who asks.
 pub(super) fn refuse_volatile(query: &Query) -> Result<()> {
-    let found = visit_expressions(query, |expr| match expr {
-        Expr::Function(function) => {
-            let name = function
-                .name
-                .0
-                .last()
-                .and_then(|part| part.as_ident())
-                .map(|i| i.value.to_lowercase());
-            match name {
-                Some(name) if VOLATILE.contains(&name.as_str()) => ControlFlow::Break(name),
-                _ => ControlFlow::Continue(()),
-            }
+    let mut found = None;
+    query.each(|node| {
+        if let Node::Expr(Expr::Function(function)) = node {
+            let last = function.name.0.last().and_then(|part| part.as_ident());
+            found = found.or_else(|| {
+                VOLATILE.iter().find(|v| last.is_some_and(|l| l.value.eq_ignore_ascii_case(v)))
+            });
         }
-        _ => ControlFlow::Continue(()),
     });
     match found {
-        ControlFlow::Break(name) => Err(Error::new(
+        Some(name) => Err(Error::new(
             Kind::WrongObjectType,
             format!("a view cannot call {name}: it would mean something else each time"),
         )
         .hint("report_asof() is the day a report speaks for; SET as_of gives it a value")),
-        ControlFlow::Continue(()) => Ok(()),
+        None => Ok(()),
     }
 }
