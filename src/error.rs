@@ -41,6 +41,8 @@ pub enum Kind {
     DuplicateColumn,
     /// Any other thing that exists already.
     DuplicateObject,
+    /// A cursor of that name is open.
+    DuplicateCursor,
     /// A name that could mean two columns.
     AmbiguousColumn,
     /// Something else depends on it.
@@ -91,6 +93,8 @@ pub enum Kind {
     InFailedTransaction,
     /// No transaction is open.
     NoActiveTransaction,
+    /// The thing is not in a state in which this can be done to it.
+    NotInState,
     /// No savepoint of that name.
     UndefinedSavepoint,
     /// Lost against another writer too often.
@@ -125,6 +129,7 @@ impl Kind {
             Self::DuplicateTable => "42P07",
             Self::DuplicateColumn => "42701",
             Self::DuplicateObject => "42710",
+            Self::DuplicateCursor => "42P03",
             Self::AmbiguousColumn => "42702",
             Self::DependentObjects => "2BP01",
             Self::WrongObjectType => "42809",
@@ -150,6 +155,7 @@ impl Kind {
             Self::TooComplex => "54001",
             Self::InFailedTransaction => "25P02",
             Self::NoActiveTransaction => "25P01",
+            Self::NotInState => "55000",
             Self::UndefinedSavepoint => "3B001",
             Self::Serialization => "40001",
             Self::DataCorrupted => "XX001",

@@ -53,4 +53,8 @@ impl Progress for Bar {
     fn end(&self) {
         self.bar.finish_and_clear();
     }
+
+    fn note(&self, text: &str) {
+        eprintln!("note: {text}");
+    }
 }

@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use tokio::sync::mpsc::Sender;
 
 use super::convert::{BadRow, RowBuilder};
+use super::quoted::{MARK, MarkEmpty};
 use super::{BATCH_ROWS, Chunk};
 use crate::error::{Error, Kind, Result, nearest};
 
@@ -40,7 +41,8 @@ impl CsvOptions {
         Self { delimiter, ..self.clone() }
     }
 
-    pub(super) fn reader<R: Read>(&self, text: R) -> ::csv::Reader<R> {
+    /// A reader; where nothing means NULL, an empty quoted value comes as [`MARK`].
+    pub(super) fn reader<R: Read>(&self, text: R) -> ::csv::Reader<MarkEmpty<R>> {
         let mut builder = ::csv::ReaderBuilder::new();
         builder
             .delimiter(self.delimiter.unwrap_or(b','))
@@ -51,7 +53,8 @@ impl CsvOptions {
         if let Some(escape) = self.escape.filter(|e| *e != self.quote) {
             builder.escape(Some(escape)).double_quote(false);
         }
-        builder.from_reader(text)
+        let delimiter = self.delimiter.unwrap_or(b',');
+        builder.from_reader(MarkEmpty::new(text, delimiter, self.quote, self.escape))
     }
 }
 
@@ -105,8 +108,9 @@ pub(super) fn unknown_column(name: &str, schema: &SchemaRef) -> Error {
 
 /// The names in a header line, without a byte order mark.
 pub(super) fn header_names(record: &::csv::ByteRecord) -> Vec<String> {
-    let clean = |name: &[u8]| {
-        String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned()
+    let clean = |name: &[u8]| match name {
+        MARK => String::new(),
+        name => String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned(),
     };
     record.iter().map(clean).collect()
 }
@@ -146,11 +150,16 @@ fn read_csv(
         layout = Layout::of(&header_names(&record), schema)?;
     }
     let mut rows = Rows::new(schema, sender, count)?;
+    // Programs that quote every value write "" for a missing number.
+    rows.empty_is_null = schema.fields().iter().map(|f| f.data_type() != &DataType::Utf8).collect();
     while reader.read_byte_record(&mut record).map_err(unreadable)? {
         let line = record.position().map_or(0, ::csv::Position::line);
         rows.add(line, &layout, record.len(), |i| {
             let value = record.get(i)?;
-            (value != options.null.as_bytes()).then_some(value)
+            match value {
+                MARK => Some(b"".as_slice()),
+                _ => (value != options.null.as_bytes()).then_some(value),
+            }
         })?;
     }
     rows.finish()
@@ -268,6 +277,8 @@ pub(super) struct Rows<'a> {
     schema: &'a SchemaRef,
     builder: RowBuilder,
     bad: Vec<BadRow>,
+    /// For each column, whether an empty text is NULL.
+    empty_is_null: Vec<bool>,
     sender: &'a Sender<Result<Chunk>>,
     count: &'a AtomicU64,
 }
@@ -282,6 +293,7 @@ impl<'a> Rows<'a> {
             schema,
             builder: RowBuilder::new(SchemaRef::clone(schema))?,
             bad: Vec::new(),
+            empty_is_null: vec![false; schema.fields().len()],
             sender,
             count,
         })
@@ -307,6 +319,7 @@ impl<'a> Rows<'a> {
         for (column, place) in layout.places.iter().enumerate() {
             let text = match place.and_then(&value).map(std::str::from_utf8) {
                 None => None,
+                Some(Ok("")) if self.empty_is_null[column] => None,
                 Some(Ok(text)) => Some(text),
                 Some(Err(_)) => {
                     let column = self.schema.field(column).name().clone();

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::convert::{read_boolean, read_date, read_timestamp};
 use super::csv::{CsvOptions, header_names};
 use super::input::{Format, open_text};
+use super::quoted::MARK;
 use super::{json, model, parquet};
 use crate::error::{Error, Kind, Result};
 use crate::store::Name;
@@ -21,6 +22,8 @@ const SAMPLE_ROWS: usize = 10_000;
 pub(super) struct Inferred {
     /// Columns, before they become stored types.
     pub(super) schema: Schema,
+    /// What the user should know of the guesses.
+    pub(super) notes: Vec<String>,
 }
 
 /// Looks at the beginning of a file. Columns of the model take the model's types when the file is text.
@@ -32,7 +35,8 @@ pub(super) fn infer(
 ) -> Result<Inferred> {
     match format.map_or_else(|| Format::of(path), Ok)? {
         Format::Parquet => {
-            Ok(Inferred { schema: parquet::schema_of(File::open(path)?)?.as_ref().clone() })
+            let schema = parquet::schema_of(File::open(path)?)?.as_ref().clone();
+            Ok(Inferred { schema, notes: vec![] })
         }
         Format::Csv => infer_csv(path, options, table),
         Format::Json => infer_json(path, table),
@@ -61,19 +65,20 @@ fn infer_csv(path: &Path, options: &CsvOptions, table: &Name) -> Result<Inferred
             None if reader.read_byte_record(&mut record).map_err(unreadable)? => record.clone(),
             None => break,
         };
+        let line = sample.position().map_or(0, ::csv::Position::line);
         for (guess, value) in guesses.iter_mut().zip(sample.iter()) {
             let text = String::from_utf8_lossy(value);
-            if text != options.null {
-                guess.see(&text);
+            if text != options.null && value != MARK {
+                guess.see(&text, line);
             }
         }
     }
-    Ok(Inferred { schema: schema_of(names.iter().map(String::as_str).zip(guesses), table) })
+    Ok(inferred(names.iter().map(String::as_str).zip(guesses), table))
 }
 
 fn infer_json(path: &Path, table: &Name) -> Result<Inferred> {
     let mut keys: Vec<(String, Guess)> = Vec::new();
-    for line in BufReader::new(open_text(path)?.0).lines().take(SAMPLE_ROWS) {
+    for (line, number) in BufReader::new(open_text(path)?.0).lines().take(SAMPLE_ROWS).zip(1..) {
         let Ok(Value::Object(object)) = serde_json::from_str::<Value>(&line?) else { continue };
         for (key, value) in &object {
             let at = keys.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
@@ -81,11 +86,11 @@ fn infer_json(path: &Path, table: &Name) -> Result<Inferred> {
                 keys.len() - 1
             });
             match value {
-                Value::String(text) => keys[at].1.see_quoted(text),
-                Value::Array(_) | Value::Object(_) => keys[at].1.see_text(),
+                Value::String(text) => keys[at].1.see_quoted(text, number),
+                Value::Array(_) | Value::Object(_) => keys[at].1.see_quoted("", number),
                 other => {
                     if let Some(text) = json::text_of(other) {
-                        keys[at].1.see(&text);
+                        keys[at].1.see(&text, number);
                     }
                 }
             }
@@ -97,87 +102,93 @@ fn infer_json(path: &Path, table: &Name) -> Result<Inferred> {
             format!("{} has no JSON object in its first lines", path.display()),
         ));
     }
-    Ok(Inferred { schema: schema_of(keys.iter().map(|(k, g)| (k.as_str(), g.clone())), table) })
+    Ok(inferred(keys.iter().map(|(k, g)| (k.as_str(), g.clone())), table))
 }
 
-fn schema_of<'a>(columns: impl Iterator<Item = (&'a str, Guess)>, table: &Name) -> Schema {
-    let field = |(name, guess): (&str, Guess)| {
-        let data_type = model::model_type(&table.table, name).unwrap_or_else(|| guess.data_type());
-        Field::new(name, data_type, true)
-    };
-    Schema::new(columns.map(field).collect::<Vec<_>>())
+fn inferred<'a>(columns: impl Iterator<Item = (&'a str, Guess)>, table: &Name) -> Inferred {
+    let mut fields = Vec::new();
+    let mut notes = Vec::new();
+    for (name, guess) in columns {
+        let data_type = model::model_type(&table.table, name).unwrap_or_else(|| {
+            notes.extend(guess.doubt(name));
+            guess.data_type()
+        });
+        fields.push(Field::new(name, data_type, true));
+    }
+    Inferred { schema: Schema::new(fields), notes }
 }
 
-/// Which types every value of a column so far could have.
-#[derive(Debug, Clone)]
+/// Types that texts can have, the narrowest first.
+const KINDS: [&str; 5] = ["whole numbers", "numbers", "true or false", "dates", "times"];
+
+/// How many values of a column so far each type does not fit.
+#[derive(Debug, Clone, Default)]
 struct Guess {
-    seen: bool,
-    boolean: bool,
-    integer: bool,
-    number: bool,
-    date: bool,
-    timestamp: bool,
+    seen: u64,
+    misses: [u64; KINDS.len()],
+    /// Line of the first value that does not fit.
+    first: [u64; KINDS.len()],
     has_offset: bool,
 }
 
-impl Default for Guess {
-    fn default() -> Self {
-        Self {
-            seen: false,
-            boolean: true,
-            integer: true,
-            number: true,
-            date: true,
-            timestamp: true,
-            has_offset: false,
-        }
-    }
-}
-
 impl Guess {
-    fn see(&mut self, text: &str) {
+    fn see(&mut self, text: &str, line: u64) {
         let text = text.trim();
-        self.seen = true;
-        self.boolean &= read_boolean(text).is_some() && !text.bytes().all(|b| b.is_ascii_digit());
-        self.integer &= is_whole(text);
-        self.number &= is_number(text);
-        self.see_time(text);
+        let is_boolean = read_boolean(text).is_some() && !text.bytes().all(|b| b.is_ascii_digit());
+        self.note([is_whole(text), is_number(text), is_boolean], text, line);
     }
 
     /// A JSON string is never a number: what looks like one is a code.
-    fn see_quoted(&mut self, text: &str) {
-        self.seen = true;
-        self.boolean = false;
-        self.integer = false;
-        self.number = false;
-        self.see_time(text);
+    fn see_quoted(&mut self, text: &str, line: u64) {
+        self.note([false; 3], text, line);
     }
 
-    fn see_text(&mut self) {
-        self.see_quoted("text");
-    }
-
-    fn see_time(&mut self, text: &str) {
+    fn note(&mut self, [whole, number, boolean]: [bool; 3], text: &str, line: u64) {
         let is_long =
             text.len() >= "2011-12-09".len() && text.starts_with(|c: char| c.is_ascii_digit());
-        self.date &= is_long && text.len() <= 10 && read_date(text).is_some();
-        self.timestamp &= is_long && read_timestamp(text).is_some();
-        self.has_offset |= self.timestamp
+        let is_date = is_long && text.len() <= 10 && read_date(text).is_some();
+        let is_time = is_long && read_timestamp(text).is_some();
+        self.seen += 1;
+        for (kind, fits) in [whole, number, boolean, is_date, is_time].into_iter().enumerate() {
+            if !fits {
+                self.misses[kind] += 1;
+                if self.misses[kind] == 1 {
+                    self.first[kind] = line;
+                }
+            }
+        }
+        self.has_offset |= is_time
             && (text.ends_with('Z') || text.get(11..).is_some_and(|t| t.contains(['+', '-'])));
     }
 
     fn data_type(&self) -> DataType {
-        match self {
-            Self { seen: false, .. } => DataType::Utf8,
-            Self { integer: true, .. } => DataType::Int64,
-            Self { number: true, .. } => DataType::Float64,
-            Self { boolean: true, .. } => DataType::Boolean,
-            Self { date: true, .. } => DataType::Date32,
-            Self { timestamp: true, has_offset, .. } => {
-                DataType::Timestamp(TimeUnit::Microsecond, has_offset.then(|| "UTC".into()))
-            }
-            _ => DataType::Utf8,
+        if self.seen == 0 {
+            return DataType::Utf8;
         }
+        match self.misses.iter().position(|misses| *misses == 0) {
+            Some(0) => DataType::Int64,
+            Some(1) => DataType::Float64,
+            Some(2) => DataType::Boolean,
+            Some(3) => DataType::Date32,
+            Some(_) => {
+                DataType::Timestamp(TimeUnit::Microsecond, self.has_offset.then(|| "UTC".into()))
+            }
+            None => DataType::Utf8,
+        }
+    }
+
+    /// What to say of a column that is text because of few values.
+    fn doubt(&self, name: &str) -> Option<String> {
+        const FEW: u64 = 20;
+        let kind = (0..KINDS.len()).min_by_key(|kind| self.misses[*kind])?;
+        let misses = self.misses[kind];
+        (misses > 0 && misses * FEW <= self.seen).then(|| {
+            format!(
+                "column \"{name}\" is text: {misses} of the first {} values are not {}, the first in line {}; \
+                 CREATE TABLE with the type you want puts such rows into system.quarantine",
+                self.seen, KINDS[kind], self.first[kind],
+            )
+        })
     }
 }
 
@@ -205,7 +216,7 @@ mod tests {
 
     fn guess(values: &[&str]) -> DataType {
         let mut guess = Guess::default();
-        values.iter().for_each(|v| guess.see(v));
+        (1..).zip(values).for_each(|(line, v)| guess.see(v, line));
         guess.data_type()
     }
 
@@ -225,6 +236,18 @@ mod tests {
         );
         assert_eq!(guess(&["1", "x"]), DataType::Utf8);
         assert_eq!(guess(&[]), DataType::Utf8);
+    }
+
+    #[test]
+    fn a_few_strangers_among_numbers_are_told_of() {
+        let mut guess = Guess::default();
+        (1..=40).for_each(|line| guess.see("7", line));
+        assert_eq!(guess.doubt("n"), None);
+        guess.see("n/a", 41);
+        assert_eq!(guess.data_type(), DataType::Utf8);
+        let told = guess.doubt("n").unwrap();
+        assert!(told.contains("1 of the first 41 values are not whole numbers"), "{told}");
+        assert!(told.contains("line 41"), "{told}");
     }
 
     #[test]

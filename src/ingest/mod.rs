@@ -11,6 +11,7 @@ mod input;
 mod json;
 pub mod model;
 mod parquet;
+mod quoted;
 mod records;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ pub trait Progress: Send + Sync {
     fn advance(&self, bytes_read: u64, rows: u64);
     /// It is done.
     fn end(&self);
+    /// Something that the user should know.
+    fn note(&self, _text: &str) {}
 }
 
 /// Tells nobody.
@@ -157,7 +160,9 @@ async fn try_load(
         return Ok(Some(inputs));
     };
     let target = Target::prepare(warehouse, &request.table, &request.personal, || {
-        infer::infer(&first, request.format, &request.csv, &request.table)
+        let inferred = infer::infer(&first, request.format, &request.csv, &request.table)?;
+        inferred.notes.iter().for_each(|note| progress.note(note));
+        Ok(inferred)
     })
     .await?;
     let mut load = Load::start(warehouse, target, request.user.clone()).await?;

@@ -21,7 +21,7 @@ use datafusion::execution::SendableRecordBatchStream;
 
 pub use copy::{CopySource, CopyStatement, CopyTarget};
 pub use execute::{describe, execute};
-pub use parameters::{Described, literal_of};
+pub use parameters::{Described, declared_type, literal_of, typed};
 pub use statement::{SessionCommand, Statement, parse};
 
 /// A column of a result: its name as PostgreSQL would give it.

@@ -146,6 +146,28 @@ pub(super) fn bind(statement: &mut impl Tree, values: &[Expr]) -> Result<()> {
     })
 }
 
+/// The type that PREPARE declares a parameter with; `unknown` leaves it to the statement.
+pub fn declared_type(text: &str) -> Result<Option<DataType>> {
+    if text.trim().eq_ignore_ascii_case("unknown") {
+        return Ok(None);
+    }
+    let bad =
+        || Error::new(Kind::UndefinedObject, format!("type \"{}\" does not exist", text.trim()));
+    let cast = crate::dialect::parse_expression(&format!("CAST(NULL AS {text})"));
+    match cast.map_err(|_| bad())? {
+        Expr::Cast { data_type, .. } => arrow_type(&data_type).map(Some).ok_or_else(bad),
+        _ => Err(bad()),
+    }
+}
+
+/// A value that has the type of its parameter.
+pub fn typed(value: Expr, data_type: &DataType) -> Expr {
+    match sql_type(data_type) {
+        Some(sql_type) => cast(value, sql_type),
+        None => value,
+    }
+}
+
 /// A value as the literal that means it, type included.
 pub fn literal_of(value: &ScalarValue) -> Result<Expr> {
     let text = |text: String| Expr::Value(Value::SingleQuotedString(text).into());

@@ -74,12 +74,30 @@ pub enum SessionCommand {
     Close(String),
     /// LISTEN, UNLISTEN, NOTIFY: accepted, nothing is ever sent.
     Listen(&'static str),
-    /// PREPARE name AS statement.
+    /// PREPARE name (types) AS statement.
     Prepare {
         /// Name.
         name: String,
+        /// Types of its parameters, as far as they are declared.
+        types: Vec<String>,
         /// Text of the statement.
         statement: String,
+    },
+    /// DECLARE name CURSOR FOR query.
+    Declare {
+        /// Name.
+        name: String,
+        /// Whether it outlives its transaction block.
+        is_held: bool,
+        /// Text of the query.
+        query: String,
+    },
+    /// FETCH rows FROM name; `None` is all that are left.
+    Fetch {
+        /// Name of the cursor.
+        name: String,
+        /// Rows at most.
+        rows: Option<usize>,
     },
     /// EXECUTE name (values).
     Execute {
@@ -192,6 +210,8 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
         "NOTIFY" => SessionCommand::Listen("NOTIFY"),
         "SET" => return set_command(words).map(Some),
         "PREPARE" => return prepare_command(words).map(Some),
+        "DECLARE" => return declare_command(words).map(Some),
+        "FETCH" => return fetch_command(words).map(Some),
         "EXECUTE" => {
             SessionCommand::Execute { name: words.peek_text(1), values: words.arguments_after(2) }
         }
@@ -241,13 +261,70 @@ fn set_command(words: &mut Words) -> Result<SessionCommand> {
 
 fn prepare_command(words: &mut Words) -> Result<SessionCommand> {
     let name = words.peek_text(1);
+    let types = if words.peek_upper(2) == "(" { words.arguments_after(2) } else { vec![] };
     match words.text_after("AS") {
-        Some(statement) => Ok(SessionCommand::Prepare { name, statement }),
-        None => {
-            Err(Error::new(Kind::Syntax, "syntax error: PREPARE name AS statement")
-                .at(words.place(2)))
+        Some(statement) => Ok(SessionCommand::Prepare { name, types, statement }),
+        None => Err(syntax(words, 2, "PREPARE name (types) AS statement")),
+    }
+}
+
+fn declare_command(words: &mut Words) -> Result<SessionCommand> {
+    const FORM: &str = "DECLARE name [NO SCROLL] CURSOR [WITH HOLD] FOR query";
+    let name = words.peek_text(1);
+    let Some(cursor) = words.position_of("CURSOR") else { return Err(syntax(words, 2, FORM)) };
+    let Some(query) = words.text_after("FOR") else { return Err(syntax(words, cursor, FORM)) };
+    for at in 2..cursor {
+        match words.peek_upper(at).as_str() {
+            "NO" | "INSENSITIVE" | "ASENSITIVE" => {}
+            "SCROLL" if words.peek_upper(at - 1) == "NO" => {}
+            "BINARY" | "SCROLL" => {
+                return Err(Error::not_supported("a cursor gives its rows once, as text")
+                    .hint("leave BINARY and SCROLL out"));
+            }
+            _ => return Err(syntax(words, at, FORM)),
         }
     }
+    let is_held = words.peek_upper(cursor + 1) == "WITH" && words.peek_upper(cursor + 2) == "HOLD";
+    Ok(SessionCommand::Declare { name, is_held, query })
+}
+
+fn fetch_command(words: &mut Words) -> Result<SessionCommand> {
+    let mut at = 1;
+    let mut rows = Some(1);
+    if matches!(words.peek_upper(at).as_str(), "NEXT" | "FORWARD") {
+        at += 1;
+    }
+    match (words.token(at), words.peek_upper(at).as_str()) {
+        (Some(Token::Number(digits, _)), _) => {
+            let number = digits.parse().ok().filter(|n| *n > 0);
+            rows = Some(number.ok_or_else(only_forward)?);
+            at += 1;
+        }
+        (_, "ALL") => {
+            rows = None;
+            at += 1;
+        }
+        (_, "PRIOR" | "BACKWARD" | "FIRST" | "LAST" | "ABSOLUTE" | "RELATIVE" | "-") => {
+            return Err(only_forward());
+        }
+        _ => {}
+    }
+    if matches!(words.peek_upper(at).as_str(), "FROM" | "IN") {
+        at += 1;
+    }
+    if words.len() != at + 1 {
+        return Err(syntax(words, at, "FETCH [FORWARD] [n | ALL] FROM name"));
+    }
+    Ok(SessionCommand::Fetch { name: words.peek_text(at), rows })
+}
+
+fn only_forward() -> Error {
+    Error::new(Kind::NotInState, "a cursor can only scan forward")
+        .hint("FETCH FORWARD n FROM name, with n above 0")
+}
+
+fn syntax(words: &Words, at: usize, form: &str) -> Error {
+    Error::new(Kind::Syntax, format!("syntax error: {form}")).at(words.place(at))
 }
 
 /// The words of a statement, blanks left out.
@@ -354,9 +431,10 @@ impl<'a> Words<'a> {
                 }
                 Some(Token::RParen) => {
                     depth -= 1;
-                    if depth > 0 {
-                        value.push(')');
+                    if depth == 0 {
+                        break;
                     }
+                    value.push(')');
                 }
                 Some(Token::Comma) if depth == 1 => values.push(std::mem::take(&mut value)),
                 Some(token) => {
@@ -441,6 +519,34 @@ mod tests {
         assert_eq!(
             one("SHOW transaction isolation level"),
             Statement::Session(SessionCommand::Show("transaction isolation level".into()))
+        );
+    }
+
+    #[test]
+    fn cursors_and_prepared_statements_are_read() {
+        let read = |sql: &str| match one(sql) {
+            Statement::Session(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let named = |is_held| SessionCommand::Declare {
+            name: "c".into(),
+            is_held,
+            query: "SELECT 1".into(),
+        };
+        assert_eq!(read("DECLARE c NO SCROLL CURSOR FOR SELECT 1"), named(false));
+        assert_eq!(read("DECLARE \"c\" CURSOR WITH HOLD FOR SELECT 1"), named(true));
+        let fetch = |rows| SessionCommand::Fetch { name: "c".into(), rows };
+        assert_eq!(read("FETCH FORWARD 100 FROM c"), fetch(Some(100)));
+        assert_eq!(read("fetch all in c"), fetch(None));
+        assert_eq!(read("FETCH c"), fetch(Some(1)));
+        assert_eq!(parse("FETCH BACKWARD 1 FROM c").unwrap_err().sqlstate(), "55000");
+        assert_eq!(
+            read("PREPARE p (int, text) AS SELECT $1, $2"),
+            SessionCommand::Prepare {
+                name: "p".into(),
+                types: vec![" int".into(), " text".into()],
+                statement: "SELECT $1 , $2".into()
+            }
         );
     }
 

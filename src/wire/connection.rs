@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrow::datatypes::DataType;
 use bytes::{Bytes, BytesMut};
 use datafusion::sql::sqlparser::ast::Expr;
 use pgwire::messages::PgWireFrontendMessage as Message;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::auth::{LOGIN_TIMEOUT, Login, login, refuse};
+use super::commands::{no_portal, no_statement};
 use super::encode::Rows;
 use super::executor::{End, Piece, Running, Work, binary_columns};
 use super::frames::{MESSAGE_BYTES_MAX, decode, read_frame};
@@ -34,7 +36,7 @@ use crate::catalog::pg_catalog::type_of;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::ingest;
-use crate::session::{REPORTED, Session};
+use crate::session::Session;
 use crate::sql::statement::{Parsed, Statement};
 use crate::sql::{CopySource, CopyStatement, Described, OutputColumn, SessionCommand};
 
@@ -126,37 +128,63 @@ fn startup_options(text: &str) -> Vec<(String, String)> {
 }
 
 /// A statement that was parsed and described.
-struct Prepared {
+pub(super) struct Prepared {
     /// Text as it was sent.
-    sql: String,
+    pub(super) sql: String,
     /// `None` for an empty statement.
-    parsed: Option<Parsed>,
-    described: Described,
+    pub(super) parsed: Option<Parsed>,
+    pub(super) described: Described,
 }
 
-/// A prepared statement with its values, perhaps half fetched.
-struct Portal {
-    prepared: Arc<Prepared>,
-    values: Vec<Expr>,
-    formats: Vec<i16>,
-    progress: Progress,
+/// How the rows of a portal are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// All of them, with a description: the simple protocol.
+    Simple,
+    /// So many at most, 0 for all: an Execute message.
+    Execute(usize),
+    /// So many at most, 0 for all: FETCH from a cursor.
+    Fetch(usize),
 }
 
-enum Progress {
+impl Ask {
+    fn rows_max(self) -> usize {
+        match self {
+            Self::Simple => 0,
+            Self::Execute(rows) | Self::Fetch(rows) => rows,
+        }
+    }
+
+    fn tag(self, tag: &'static str) -> &'static str {
+        if matches!(self, Self::Fetch(_)) { "FETCH" } else { tag }
+    }
+}
+
+/// A prepared statement with its values, perhaps half fetched; a cursor is one too.
+pub(super) struct Portal {
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) values: Vec<Expr>,
+    pub(super) formats: Vec<i16>,
+    pub(super) progress: Progress,
+    /// Whether it outlives its transaction block.
+    pub(super) is_held: bool,
+}
+
+pub(super) enum Progress {
     New,
     Open(Box<Open>),
     Done,
 }
 
 /// A statement whose rows are being fetched.
-struct Open {
+pub(super) struct Open {
     running: Running,
     /// Rows that were computed and not yet sent: the chunk, and how many of it are gone.
     rest: Option<(Rows, usize)>,
 }
 
 /// Why the connection ends.
-enum Stop {
+pub(super) enum Stop {
     /// The client said so, or is gone.
     Left,
     /// The socket failed.
@@ -172,7 +200,7 @@ impl From<std::io::Error> for Stop {
 }
 
 /// Why a statement ended early.
-enum Halt {
+pub(super) enum Halt {
     /// It failed; the connection goes on.
     Failed(Error),
     /// The connection ends.
@@ -191,19 +219,19 @@ impl From<std::io::Error> for Halt {
     }
 }
 
-struct Connection {
+pub(super) struct Connection {
     io: MaybeTls,
     incoming: BytesMut,
-    out: BytesMut,
-    session: Arc<Session>,
+    pub(super) out: BytesMut,
+    pub(super) session: Arc<Session>,
     shared: Arc<Shared>,
-    place: Place,
-    status: TransactionStatus,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Portal>,
-    savepoints: Vec<String>,
+    pub(super) place: Place,
+    pub(super) status: TransactionStatus,
+    pub(super) statements: HashMap<String, Arc<Prepared>>,
+    pub(super) portals: HashMap<String, Portal>,
+    pub(super) savepoints: Vec<String>,
     /// Whether the open block has written something, which a rollback cannot take back.
-    wrote_in_block: bool,
+    pub(super) wrote_in_block: bool,
 }
 
 impl Connection {
@@ -347,7 +375,7 @@ impl Connection {
 
     fn portals_end_with_statement(&mut self) {
         if self.status == TransactionStatus::Idle {
-            self.portals.clear();
+            self.portals.retain(|_, portal| portal.is_held);
         }
     }
 
@@ -391,34 +419,10 @@ impl Connection {
 
     async fn simple_statement(&mut self, parsed: Parsed) -> std::result::Result<(), Halt> {
         self.check_block(&parsed.statement)?;
-        if let Statement::Session(SessionCommand::Execute { name, values }) = &parsed.statement {
-            let (parsed, values) = self.prepared_by_name(name, values)?;
-            return self.run_to_end(parsed, values).await;
-        }
         if let Statement::Session(command) = &parsed.statement {
-            return Ok(self.session_command(command, true)?);
+            return self.command(command, true).await;
         }
-        self.run_to_end(parsed, Vec::new()).await
-    }
-
-    fn prepared_by_name(&self, name: &str, values: &[String]) -> Result<(Parsed, Vec<Expr>)> {
-        let prepared = self.statements.get(name).ok_or_else(|| no_statement(name))?;
-        let Some(parsed) = prepared.parsed.clone() else { return Err(no_statement(name)) };
-        let given = values
-            .iter()
-            .map(|v| crate::dialect::parse_expression(v))
-            .collect::<Result<Vec<_>>>()?;
-        if given.len() < prepared.described.parameters.len() {
-            return Err(Error::new(
-                Kind::Syntax,
-                format!(
-                    "prepared statement \"{name}\" needs {} values, {} are given",
-                    prepared.described.parameters.len(),
-                    given.len()
-                ),
-            ));
-        }
-        Ok((parsed, given))
+        self.run_to_end(parsed, Vec::new(), true).await
     }
 
     /// In a failed block only its end is accepted.
@@ -438,11 +442,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Runs a statement of the simple protocol and sends everything it gives.
-    async fn run_to_end(
+    /// Runs a statement and sends everything it gives, in the simple protocol with a description of its columns.
+    pub(super) async fn run_to_end(
         &mut self,
         parsed: Parsed,
         values: Vec<Expr>,
+        describes: bool,
     ) -> std::result::Result<(), Halt> {
         let mut portal = Portal {
             prepared: Arc::new(Prepared {
@@ -453,8 +458,10 @@ impl Connection {
             values,
             formats: vec![],
             progress: Progress::New,
+            is_held: false,
         };
-        self.advance(&mut portal, 0, true).await
+        let ask = if describes { Ask::Simple } else { Ask::Execute(0) };
+        self.advance(&mut portal, ask).await
     }
 
     async fn parse(&mut self, parse: Parse) -> Result<()> {
@@ -465,13 +472,18 @@ impl Connection {
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
-        let prepared = self.prepare(parse.query, &parse.type_oids).await?;
+        let declared = parse.type_oids.iter().map(|oid| parameters::type_of_oid(*oid)).collect();
+        let prepared = self.prepare(parse.query, declared).await?;
         self.statements.insert(name, Arc::new(prepared));
         reply::put(&mut self.out, &ParseComplete::new());
         Ok(())
     }
 
-    async fn prepare(&self, sql: String, oids: &[u32]) -> Result<Prepared> {
+    pub(super) async fn prepare(
+        &self,
+        sql: String,
+        declared: Vec<Option<DataType>>,
+    ) -> Result<Prepared> {
         let mut statements = crate::sql::parse(&sql)?;
         if statements.len() > 1 {
             return Err(Error::new(
@@ -488,12 +500,8 @@ impl Connection {
         };
         self.check_block(&parsed.statement)?;
         let described = match &parsed.statement {
-            Statement::Session(SessionCommand::Show(name)) => {
-                Described { parameters: vec![], columns: Some(show_columns(name)) }
-            }
+            Statement::Session(command) => self.describe_command(command),
             _ => {
-                let declared =
-                    oids.iter().map(|oid| parameters::type_of_oid(*oid)).collect::<Vec<_>>();
                 let (session, parsed) = (Arc::clone(&self.session), parsed.clone());
                 let describing = async move {
                     Box::pin(crate::sql::describe(&session, &parsed, &declared)).await
@@ -548,6 +556,7 @@ impl Connection {
             values,
             formats: bind.result_column_format_codes,
             progress: Progress::New,
+            is_held: false,
         };
         self.portals.insert(name, portal);
         reply::put(&mut self.out, &BindComplete::new());
@@ -597,12 +606,8 @@ impl Connection {
         };
         self.check_block(&parsed.statement)?;
         match &parsed.statement {
-            Statement::Session(SessionCommand::Execute { name, values }) => {
-                let (parsed, values) = self.prepared_by_name(name, values)?;
-                self.run_to_end(parsed, values).await
-            }
-            Statement::Session(command) => Ok(self.session_command(command, false)?),
-            _ => self.advance(portal, rows_max, false).await,
+            Statement::Session(command) => self.command(command, false).await,
+            _ => self.advance(portal, Ask::Execute(rows_max)).await,
         }
     }
 
@@ -616,18 +621,17 @@ impl Connection {
         reply::put(&mut self.out, &CloseComplete::new());
     }
 
-    /// Runs a portal on, until it ends or `rows_max` rows are sent (0 is all of them).
-    async fn advance(
+    /// Runs a portal on, until it ends or as many rows are sent as were asked for.
+    pub(super) async fn advance(
         &mut self,
         portal: &mut Portal,
-        rows_max: usize,
-        is_simple: bool,
+        ask: Ask,
     ) -> std::result::Result<(), Halt> {
         let started = Instant::now();
         let registry = Arc::clone(&self.shared.registry);
         registry.metrics().statements_total.fetch_add(1, Ordering::Relaxed);
         let deadline = self.session.settings().statement_timeout().map(|t| started + t);
-        let result = Box::pin(self.advance_until(portal, rows_max, is_simple, deadline)).await;
+        let result = Box::pin(self.advance_until(portal, ask, deadline)).await;
         let elapsed = started.elapsed();
         registry
             .metrics()
@@ -658,17 +662,17 @@ impl Connection {
     async fn advance_until(
         &mut self,
         portal: &mut Portal,
-        rows_max: usize,
-        is_simple: bool,
+        ask: Ask,
         deadline: Option<Instant>,
     ) -> std::result::Result<(), Halt> {
+        let rows_max = ask.rows_max();
         let prepared = Arc::clone(&portal.prepared);
         let Some(parsed) = &prepared.parsed else { return Ok(()) };
         let is_copy = matches!(parsed.statement, Statement::Copy(_));
         let wrote = !matches!(parsed.statement, Statement::Query(_));
         let mut open = match std::mem::replace(&mut portal.progress, Progress::Done) {
             Progress::Done => {
-                reply::complete(&mut self.out, "SELECT 0");
+                reply::complete(&mut self.out, &format!("{} 0", ask.tag("SELECT")));
                 return Ok(());
             }
             Progress::Open(open) => open,
@@ -710,7 +714,10 @@ impl Connection {
                     // A portal that is only kept open computes nothing and holds nobody up.
                     open.running.permit = None;
                     portal.progress = Progress::Open(open);
-                    reply::put(&mut self.out, &PortalSuspended::new());
+                    match ask {
+                        Ask::Fetch(_) => reply::complete(&mut self.out, &format!("FETCH {sent}")),
+                        _ => reply::put(&mut self.out, &PortalSuspended::new()),
+                    }
                     return Ok(());
                 }
                 continue;
@@ -730,7 +737,7 @@ impl Connection {
                             &mut self.out,
                             &CopyOutResponse::new(0, columns.len() as i16, formats),
                         );
-                    } else if is_simple {
+                    } else if ask == Ask::Simple {
                         describe_columns(&mut self.out, &columns, &portal.formats)?;
                     }
                 }
@@ -741,7 +748,7 @@ impl Connection {
                 Piece::End(end) => {
                     self.place.metrics().rows_sent_total.fetch_add(sent as u64, Ordering::Relaxed);
                     self.wrote_in_block |= wrote && self.status == TransactionStatus::Transaction;
-                    return self.finish(end, sent, deadline).await;
+                    return self.finish(end, ask, sent, deadline).await;
                 }
             }
         }
@@ -750,11 +757,12 @@ impl Connection {
     async fn finish(
         &mut self,
         end: End,
+        ask: Ask,
         rows: usize,
         deadline: Option<Instant>,
     ) -> std::result::Result<(), Halt> {
         match end {
-            End::Rows(tag) => reply::complete(&mut self.out, &format!("{tag} {rows}")),
+            End::Rows(tag) => reply::complete(&mut self.out, &format!("{} {rows}", ask.tag(tag))),
             End::Copied => {
                 reply::put(&mut self.out, &CopyDone::new());
                 reply::complete(&mut self.out, &format!("COPY {rows}"));
@@ -764,7 +772,7 @@ impl Connection {
                 reply::notice(&mut self.out, Severity::Notice, "00000", &notice);
                 reply::complete(&mut self.out, &tag);
             }
-            End::Session(command) => self.session_command(&command, false)?,
+            End::Session(command) => Box::pin(self.command(&command, false)).await?,
             End::CopyIn(copy) => return Box::pin(self.copy_in(*copy, deadline)).await,
         }
         Ok(())
@@ -869,178 +877,6 @@ impl Connection {
         reply::complete(&mut self.out, &format!("COPY {}", loaded.rows));
         Ok(())
     }
-
-    fn session_command(&mut self, command: &SessionCommand, describes: bool) -> Result<()> {
-        match command {
-            SessionCommand::Set { name, value } => {
-                let known = self.session.with_settings(|s| s.set(name, value.as_deref()))?;
-                self.report(known);
-                reply::complete(&mut self.out, "SET");
-            }
-            SessionCommand::Reset(name) if name.eq_ignore_ascii_case("all") => {
-                self.session.with_settings(crate::session::Settings::reset_all);
-                REPORTED.iter().for_each(|name| self.report(name));
-                reply::complete(&mut self.out, "RESET");
-            }
-            SessionCommand::Reset(name) => {
-                let known = self.session.with_settings(|s| s.set(name, None))?;
-                self.report(known);
-                reply::complete(&mut self.out, "RESET");
-            }
-            SessionCommand::Show(name) => self.show(name, describes)?,
-            SessionCommand::Discard(what) => {
-                if what == "ALL" {
-                    if self.status != TransactionStatus::Idle {
-                        return Err(Error::new(
-                            Kind::NotSupported,
-                            "DISCARD ALL cannot run inside a transaction block",
-                        ));
-                    }
-                    self.session.with_settings(crate::session::Settings::reset_all);
-                    REPORTED.iter().for_each(|name| self.report(name));
-                    self.statements.clear();
-                    self.portals.clear();
-                }
-                reply::complete(&mut self.out, &format!("DISCARD {what}"));
-            }
-            SessionCommand::Begin => {
-                if self.status == TransactionStatus::Transaction {
-                    reply::notice(
-                        &mut self.out,
-                        Severity::Warning,
-                        "25001",
-                        "there is already a transaction in progress",
-                    );
-                }
-                self.status = TransactionStatus::Transaction;
-                reply::complete(&mut self.out, "BEGIN");
-            }
-            SessionCommand::Commit => self.end_block(true),
-            SessionCommand::Rollback => self.end_block(false),
-            SessionCommand::Savepoint(name) => {
-                self.need_block("SAVEPOINT")?;
-                self.savepoints.push(name.clone());
-                reply::complete(&mut self.out, "SAVEPOINT");
-            }
-            SessionCommand::Release(name) => {
-                self.need_block("RELEASE SAVEPOINT")?;
-                let at = self.savepoint(name)?;
-                self.savepoints.truncate(at);
-                reply::complete(&mut self.out, "RELEASE");
-            }
-            SessionCommand::RollbackTo(name) => {
-                self.need_block("ROLLBACK TO SAVEPOINT")?;
-                let at = self.savepoint(name)?;
-                self.savepoints.truncate(at + 1);
-                self.status = TransactionStatus::Transaction;
-                reply::complete(&mut self.out, "ROLLBACK");
-            }
-            SessionCommand::Deallocate(name) => {
-                if name.eq_ignore_ascii_case("all") {
-                    self.statements.clear();
-                } else if self.statements.remove(name).is_none() {
-                    return Err(no_statement(name));
-                }
-                let tag =
-                    if name.eq_ignore_ascii_case("all") { "DEALLOCATE ALL" } else { "DEALLOCATE" };
-                reply::complete(&mut self.out, tag);
-            }
-            SessionCommand::Close(name) => {
-                if name.eq_ignore_ascii_case("all") {
-                    self.portals.clear();
-                    reply::complete(&mut self.out, "CLOSE CURSOR ALL");
-                } else if self.portals.remove(name).is_some() {
-                    reply::complete(&mut self.out, "CLOSE CURSOR");
-                } else {
-                    return Err(no_portal(name));
-                }
-            }
-            SessionCommand::Listen(tag) => reply::complete(&mut self.out, tag),
-            SessionCommand::Prepare { .. } | SessionCommand::Execute { .. } => {
-                return Err(Error::not_supported("PREPARE as a statement is not supported")
-                    .hint("prepare through the driver"));
-            }
-        }
-        Ok(())
-    }
-
-    fn need_block(&self, command: &str) -> Result<()> {
-        if self.status == TransactionStatus::Idle {
-            return Err(Error::new(
-                Kind::NoActiveTransaction,
-                format!("{command} can only be used in transaction blocks"),
-            ));
-        }
-        Ok(())
-    }
-
-    fn savepoint(&self, name: &str) -> Result<usize> {
-        let found = self.savepoints.iter().rposition(|s| s == name);
-        found.ok_or_else(|| {
-            Error::new(Kind::UndefinedSavepoint, format!("savepoint \"{name}\" does not exist"))
-        })
-    }
-
-    /// Ends a block. Each statement has committed by itself; a rollback that would have to undo one says that it did not.
-    fn end_block(&mut self, is_commit: bool) {
-        let was = self.status;
-        if was == TransactionStatus::Idle {
-            reply::notice(
-                &mut self.out,
-                Severity::Warning,
-                "25P01",
-                "there is no transaction in progress",
-            );
-        }
-        let undoes = !is_commit || was == TransactionStatus::Error;
-        if undoes && self.wrote_in_block {
-            let message = "what this block wrote stays: each statement commits by itself";
-            reply::notice(&mut self.out, Severity::Warning, "0A000", message);
-        }
-        self.status = TransactionStatus::Idle;
-        self.savepoints.clear();
-        self.portals.clear();
-        self.wrote_in_block = false;
-        reply::complete(
-            &mut self.out,
-            if is_commit && was != TransactionStatus::Error { "COMMIT" } else { "ROLLBACK" },
-        );
-    }
-
-    fn report(&mut self, name: &'static str) {
-        if REPORTED.contains(&name)
-            && let Ok((name, value)) = self.session.settings().show(name)
-        {
-            reply::parameter(&mut self.out, name, &value);
-        }
-    }
-
-    fn show(&mut self, name: &str, describes: bool) -> Result<()> {
-        let settings = self.session.settings();
-        let rows: Vec<Vec<String>> = if name.eq_ignore_ascii_case("all") {
-            settings
-                .all()
-                .into_iter()
-                .map(|(name, value)| vec![name, value, String::new()])
-                .collect()
-        } else {
-            vec![vec![settings.show(name)?.1]]
-        };
-        if describes {
-            describe_columns(&mut self.out, &show_columns(name), &[])?;
-        }
-        for row in rows {
-            let message = reply::begin(&mut self.out, b'D');
-            bytes::BufMut::put_u16(&mut self.out, row.len() as u16);
-            for value in row {
-                bytes::BufMut::put_u32(&mut self.out, value.len() as u32);
-                self.out.extend_from_slice(value.as_bytes());
-            }
-            reply::end(&mut self.out, message);
-        }
-        reply::complete(&mut self.out, "SHOW");
-        Ok(())
-    }
 }
 
 /// Waits for `work` while watching for everything that ends it early.
@@ -1085,36 +921,16 @@ fn query_id(sql: &str) -> u64 {
     u64::from_le_bytes(first)
 }
 
-fn describe_columns(out: &mut BytesMut, columns: &[OutputColumn], formats: &[i16]) -> Result<()> {
+pub(super) fn describe_columns(
+    out: &mut BytesMut,
+    columns: &[OutputColumn],
+    formats: &[i16],
+) -> Result<()> {
     let binary = binary_columns(formats, columns.len())?;
     reply::row_description(out, columns, |i| i16::from(binary[i]));
     Ok(())
 }
 
-fn show_columns(name: &str) -> Vec<OutputColumn> {
-    use arrow::datatypes::{DataType, Field};
-    let text = |name: &str| OutputColumn {
-        name: name.to_owned(),
-        field: Arc::new(Field::new(name, DataType::Utf8, true)),
-    };
-    if name.eq_ignore_ascii_case("all") {
-        vec![text("name"), text("setting"), text("description")]
-    } else {
-        let known = crate::session::Settings::new(None)
-            .show(name)
-            .map_or(name.to_owned(), |(known, _)| known.to_owned());
-        vec![text(&known)]
-    }
-}
-
 fn oid_of(data_type: &arrow::datatypes::DataType) -> u32 {
     type_of(&arrow::datatypes::Field::new("", data_type.clone(), true)).0 as u32
-}
-
-fn no_statement(name: &str) -> Error {
-    Error::new(Kind::UndefinedStatement, format!("prepared statement \"{name}\" does not exist"))
-}
-
-fn no_portal(name: &str) -> Error {
-    Error::new(Kind::UndefinedCursor, format!("portal \"{name}\" does not exist"))
 }

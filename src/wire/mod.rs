@@ -5,6 +5,7 @@
 //! socket all the while, so that a cancel, a timeout or a client that went away ends the computation.
 
 mod auth;
+mod commands;
 mod connection;
 mod encode;
 mod executor;
