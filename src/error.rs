@@ -41,6 +41,8 @@ pub enum Kind {
     DuplicateColumn,
     /// Any other thing that exists already.
     DuplicateObject,
+    /// A prepared statement of that name exists.
+    DuplicateStatement,
     /// A cursor of that name is open.
     DuplicateCursor,
     /// A name that could mean two columns.
@@ -130,6 +132,7 @@ impl Kind {
             Self::DuplicateColumn => "42701",
             Self::DuplicateObject => "42710",
             Self::DuplicateCursor => "42P03",
+            Self::DuplicateStatement => "42P05",
             Self::AmbiguousColumn => "42702",
             Self::DependentObjects => "2BP01",
             Self::WrongObjectType => "42809",
@@ -324,6 +327,9 @@ impl From<serde_json::Error> for Error {
 
 impl From<deltalake::DeltaTableError> for Error {
     fn from(error: deltalake::DeltaTableError) -> Self {
+        if let Some(ours) = find_ours(&error) {
+            return ours.clone();
+        }
         if let Some(io) = find_io(&error) {
             return io_error(io);
         }
@@ -378,7 +384,22 @@ fn io_error(error: &std::io::Error) -> Error {
     }
 }
 
+/// An error of ours that others carry along as the cause of theirs.
+fn find_ours<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(ours) = error.downcast_ref::<Error>() {
+            return Some(ours);
+        }
+        cause = error.source();
+    }
+    None
+}
+
 fn store_error(error: &object_store::Error) -> Error {
+    if let Some(ours) = find_ours(error) {
+        return ours.clone();
+    }
     if let Some(io) = find_io(error) {
         return io_error(io);
     }
@@ -393,19 +414,18 @@ fn store_error(error: &object_store::Error) -> Error {
 fn arrow_error(error: &ArrowError) -> Error {
     match error {
         ArrowError::DivideByZero => Error::new(Kind::DivisionByZero, "division by zero"),
-        ArrowError::ArithmeticOverflow(text) => {
-            Error::new(Kind::OutOfRange, format!("a number is out of range: {text}"))
-        }
+        // The engine's text shows the numbers, which may be a person's.
+        ArrowError::ArithmeticOverflow(_) => out_of_range(),
         ArrowError::CastError(_) | ArrowError::ParseError(_) => cast_error(&error.to_string()),
         ArrowError::InvalidArgumentError(text)
             if text.contains("too large to store") || text.contains("out of range") =>
         {
-            Error::new(Kind::OutOfRange, "a number is out of range for its type")
+            out_of_range()
         }
         ArrowError::IoError(_, io) => io_error(io),
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
             Some(engine) => engine_error(engine),
-            None => Error::internal(redacted(&inner.to_string())),
+            None => external_error(inner.as_ref()),
         },
         // A regular expression, a pad length or a format made from data: the text would show the data.
         ArrowError::ComputeError(_) => {
@@ -415,19 +435,65 @@ fn arrow_error(error: &ArrowError) -> Error {
     }
 }
 
+fn out_of_range() -> Error {
+    Error::new(Kind::OutOfRange, "a number is out of range for its type")
+}
+
+fn bad_argument(function: &str, argument: &str, problem: &str) -> Error {
+    match (function, argument) {
+        // A text that is read as one of these types.
+        ("date" | "timestamp", "text") => Error::new(
+            Kind::InvalidDatetime,
+            format!("invalid input syntax for type {function}: the text {problem}"),
+        ),
+        _ => Error::new(Kind::InvalidParameter, format!("{function}: {argument}: {problem}")),
+    }
+}
+
+/// A damaged data file as the reader of footers shows it within the text of another error.
+fn damage_in(text: &str) -> Option<Error> {
+    let start = text.find("data file \"")?;
+    let line = text[start..].lines().next()?;
+    let error = Error::new(Kind::DataCorrupted, line);
+    Some(error.hint("restore the file from a backup; other tables are not touched by this"))
+}
+
+/// A [`BadArgument`] as a filter's failure shows it within the text of another error.
+fn bad_argument_in(text: &str) -> Option<Error> {
+    let rest = &text[text.find("BadArgument {")?..];
+    let field = |name: &str| {
+        let start = rest.find(&format!("{name}: \""))? + name.len() + 3;
+        let end = rest[start..].find(['"', '\\'])? + start;
+        Some(&rest[start..end])
+    };
+    Some(bad_argument(field("function")?, field("argument")?, field("problem")?))
+}
+
 /// A damaged file; or a filter that was evaluated while reading one, whose failure is no fault of the file.
 fn parquet_error(error: &parquet::errors::ParquetError) -> Error {
+    if let Some(ours) = find_ours(error) {
+        return ours.clone();
+    }
     if let Some(io) = find_io(error) {
         return io_error(io);
     }
     let text = error.to_string();
-    if text.contains("ivide by zero") {
+    if let Some(damage) = damage_in(&text) {
+        return damage;
+    }
+    if let Some(bad) = bad_argument_in(&text) {
+        return bad;
+    }
+    if text.contains("ArithmeticOverflow") || text.contains("rithmetic overflow") {
+        return out_of_range();
+    }
+    if text.contains("ivide by zero") || text.contains("DivideByZero") {
         return Error::new(Kind::DivisionByZero, "division by zero");
     }
     if text.contains("CastError") || text.contains("annot cast") || text.contains("rror parsing") {
         return cast_error(&text);
     }
-    if text.contains("Compute error") {
+    if text.contains("Compute error") || text.contains("evaluating filter predicate") {
         return Error::new(Kind::InvalidParameter, "a condition cannot be computed for some row");
     }
     Error::new(
@@ -571,7 +637,10 @@ fn external_error(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Er
         return ours.clone();
     }
     if let Some(bad) = inner.downcast_ref::<BadArgument>() {
-        return Error::new(Kind::InvalidParameter, bad.to_string());
+        return bad_argument(bad.function, bad.argument, &bad.problem);
+    }
+    if let Some(arrow) = inner.downcast_ref::<ArrowError>() {
+        return arrow_error(arrow);
     }
     if let Some(engine) = inner.downcast_ref::<DataFusionError>() {
         return engine_error(engine);
@@ -747,6 +816,17 @@ mod tests {
         assert_eq!((error.sqlstate(), error.hint_text()), ("42501", Some("ask")));
         let bad = BadArgument::err("window_funnel", "window", "is negative").context("c");
         assert_eq!(Error::from(bad).sqlstate(), "22023");
+        let bad = BadArgument::err("date", "text", "is not one; write it as 2011-12-09");
+        // A filter that is evaluated while a file is read carries its failure as text only.
+        let pushed = parquet::errors::ParquetError::ArrowError(format!(
+            "Error evaluating filter predicate: {bad:?}"
+        ));
+        let pushed = Error::from(DataFusionError::ParquetError(Box::new(pushed)));
+        assert_eq!(pushed.sqlstate(), "22007");
+        assert_eq!(
+            pushed.message(),
+            "invalid input syntax for type date: the text is not one; write it as 2011-12-09"
+        );
     }
 
     #[test]

@@ -14,7 +14,6 @@ pub mod dialect;
 pub mod error;
 pub mod identity;
 pub mod ingest;
-pub mod pgtext;
 pub mod scan;
 pub mod session;
 pub mod sql;

@@ -4,10 +4,13 @@
 //! holds the pinned catalog and answers the SQL planner from memory.
 
 mod functions;
+mod kinds;
+mod meaning;
+mod operators;
 mod settings;
-mod spans;
 mod types;
 mod yielding;
+mod zones;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -39,11 +42,15 @@ use object_store::ObjectStore;
 use url::Url;
 
 use crate::analysis::{Analytics, Defaults};
-use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Pinned, words_of};
+use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, words_of};
 use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
 use crate::store::{DATA_URL, Name, Relation, ViewDef, Warehouse};
+
+use self::meaning::Semantics;
+use self::operators::Operators;
+use self::zones::Zones;
 
 pub use settings::{REPORTED, Settings};
 
@@ -57,6 +64,7 @@ pub struct Engine {
 impl Engine {
     /// An engine over `warehouse` under the limits of `config`.
     pub fn new(warehouse: Arc<Warehouse>, config: Config) -> Result<Arc<Self>> {
+        warehouse.configure(&config.storage);
         let most = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
         let pool = TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes()), most);
         let spill = match &config.memory.spill_dir {
@@ -76,7 +84,6 @@ impl Engine {
         let mut state = SessionStateBuilder::new()
             .with_config(session_config())
             .with_runtime_env(runtime)
-            .with_expr_planners(vec![Arc::new(spans::CompareSpans)])
             .with_default_features()
             .with_type_planner(Arc::new(types::PgTypes))
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
@@ -112,7 +119,7 @@ impl Engine {
 
 fn session_config() -> SessionConfig {
     let mut config = SessionConfig::new()
-        .with_target_partitions(processors())
+        .with_target_partitions(processors().max(2))
         .with_information_schema(false)
         .with_default_catalog_and_schema(DATABASE, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false);
@@ -125,15 +132,18 @@ fn session_config() -> SessionConfig {
     // Late materialisation: only rows that pass the filter are decoded (performance.md section 6).
     options.execution.parquet.pushdown_filters = true;
     options.optimizer.repartition_file_min_size = 1 << 20;
+    // Buckets of customers serve any grouping that is finer, however few they are; and nothing tears them apart.
+    options.optimizer.subset_repartition_threshold = 1;
+    options.optimizer.enable_round_robin_repartition = false;
     config
 }
 
-/// Functions of the engine that would do harm under these names: two make arrays of any length outside of the memory limit,
-/// and `to_char` takes other patterns than PostgreSQL's and gives them back as text.
-const LEFT_OUT: [&str; 3] = ["generate_series", "range", "to_char"];
+/// Functions of the engine that would do harm: they make arrays of any length outside of the memory limit.
+const LEFT_OUT: [&str; 2] = ["generate_series", "range"];
 
 fn register_functions(state: &mut SessionState) -> Result<()> {
     use datafusion::execution::FunctionRegistry;
+    // Ours take the place of the engine's where both have a name: to_char and its kin take PostgreSQL's templates.
     for udf in clientele_udfs::all_udfs() {
         state.register_udf(udf)?;
     }
@@ -204,8 +214,8 @@ impl Session {
         change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Pins the newest published state for one statement and makes it ready to be planned.
-    pub async fn planning(&self, sql: &str) -> Result<Planning> {
+    /// Pins the newest published state for one statement, and what it reads of the past, and makes it ready to be planned.
+    pub async fn planning(&self, sql: &str, past: &[Past]) -> Result<Planning> {
         let words = words_of(sql);
         let settings = self.settings();
         let about = About {
@@ -213,15 +223,16 @@ impl Session {
             settings: if words.contains("pg_settings") { settings.all() } else { Vec::new() },
             functions: if words.contains("pg_proc") { self.function_names() } else { Vec::new() },
         };
-        let pinned = Pinned::load(&self.engine.warehouse, &words, about).await?;
-        let mut planning = self.plan_over(pinned, &settings)?;
-        if Pinned::wants_catalogue(&words) {
+        let pinned = Pinned::load(&self.engine.warehouse, &words, past, about).await?;
+        let is_lenient = Pinned::wants_catalogue(&words);
+        let mut planning = self.plan_over(pinned, &settings, is_lenient)?;
+        if is_lenient {
             planning.note_view_schemas();
         }
         Ok(planning)
     }
 
-    fn plan_over(&self, pinned: Pinned, settings: &Settings) -> Result<Planning> {
+    fn plan_over(&self, pinned: Pinned, settings: &Settings, is_lenient: bool) -> Result<Planning> {
         use datafusion::execution::FunctionRegistry;
         let mut state = self.engine.base.clone();
         // Stable functions such as now() are folded to the start of the statement.
@@ -230,6 +241,10 @@ impl Session {
         for udf in functions::session_functions(&self.user, settings, &pinned) {
             state.register_udf(Arc::new(udf))?;
         }
+        let zones = Arc::new(Zones::new(settings.timezone()));
+        let operators = Operators { zones: Arc::clone(&zones), is_lenient };
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(operators)];
+        expr_planners.extend(state.expr_planners().iter().map(Arc::clone));
         let defaults = Defaults { as_of: settings.as_of(), timezone: settings.timezone() };
         Ok(Planning {
             state,
@@ -239,6 +254,9 @@ impl Session {
                 as_of: None,
                 timezone: "UTC".to_owned(),
             }))],
+            expr_planners,
+            zones,
+            is_lenient,
             views_open: Mutex::default(),
         })
     }
@@ -263,6 +281,10 @@ pub struct Planning {
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     /// Within a view the session's settings do not count: those that matter were folded in when it was made.
     view_planners: Vec<Arc<dyn RelationPlanner>>,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    zones: Arc<Zones>,
+    /// Whether this is a client's query of the catalogue, which may compare what it likes.
+    is_lenient: bool,
     /// Views that are being planned, so that one that reads itself is found out.
     views_open: Mutex<Vec<String>>,
 }
@@ -285,7 +307,26 @@ impl Planning {
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
         let plan =
             SqlToRel::new(self).sql_statement_to_plan_with_context(statement, &mut context)?;
-        Ok(plan)
+        self.understood(plan)
+    }
+
+    /// A plan whose expressions mean what PostgreSQL means by them.
+    fn understood(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let zone = self.zones.current();
+        Ok(Semantics { zone: &zone, is_lenient: self.is_lenient }.apply(plan)?)
+    }
+
+    /// A plan of rows that go into columns of `types`.
+    pub fn inserted(&self, plan: LogicalPlan, types: &[DataType]) -> Result<LogicalPlan> {
+        use datafusion::logical_expr::LogicalPlanBuilder;
+        let columns = plan.schema().columns();
+        let froms = plan.schema().fields().iter().map(|f| f.data_type().clone());
+        let cast = |((column, from), to): ((datafusion::common::Column, DataType), &DataType)| {
+            let name = column.name.clone();
+            meaning::inserted(Expr::Column(column), &from, to).alias(name)
+        };
+        let cast: Vec<Expr> = columns.into_iter().zip(froms).zip(types).map(cast).collect();
+        self.understood(LogicalPlanBuilder::from(plan).project(cast)?.build()?)
     }
 
     /// Plans a query.
@@ -331,7 +372,7 @@ impl Planning {
     }
 
     fn view_table(&self, name: &str, view: &ViewDef) -> EngineResult<Arc<dyn TableProvider>> {
-        let _open = self.open_view(name)?;
+        let _open = self.open_view(name, view.timezone.clone())?;
         let query = dialect::parse_query(&view.sql).map_err(DataFusionError::from)?;
         let mut plan = self.plan_query(query).map_err(|error| {
             // A place in the view's text means nothing in the statement's.
@@ -343,7 +384,7 @@ impl Planning {
         Ok(Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))
     }
 
-    fn open_view(&self, name: &str) -> EngineResult<OpenView<'_>> {
+    fn open_view(&self, name: &str, zone: Option<String>) -> EngineResult<OpenView<'_>> {
         let mut open = self.views_open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.iter().any(|v| v == name) || open.len() >= VIEW_DEPTH_MAX {
             let error = Error::new(
@@ -353,18 +394,20 @@ impl Planning {
             return Err(error.into());
         }
         open.push(name.to_owned());
-        Ok(OpenView { open: &self.views_open })
+        self.zones.enter(zone.unwrap_or_else(|| "UTC".to_owned()));
+        Ok(OpenView { planning: self })
     }
 }
 
 /// A view stays open while its query is planned.
 struct OpenView<'a> {
-    open: &'a Mutex<Vec<String>>,
+    planning: &'a Planning,
 }
 
 impl Drop for OpenView<'_> {
     fn drop(&mut self) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.planning.zones.leave();
+        self.planning.views_open.lock().unwrap_or_else(PoisonError::into_inner).pop();
     }
 }
 
@@ -431,7 +474,7 @@ impl ContextProvider for Planning {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        &self.expr_planners
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {

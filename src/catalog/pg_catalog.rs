@@ -127,6 +127,11 @@ pub fn type_of(field: &Field) -> (i64, i32) {
     (oid, -1)
 }
 
+/// The name of an Arrow type's PostgreSQL type, without its modifier.
+pub fn type_name(data_type: &DataType) -> String {
+    format_type(type_of(&Field::new("", data_type.clone(), true)).0, None)
+}
+
 /// Precision and scale as `numeric`'s type modifier.
 fn numeric_typmod(precision: u8, scale: i8) -> i32 {
     ((i32::from(precision) << 16) | i32::from(scale.max(0))) + 4

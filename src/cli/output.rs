@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::error::Result;
-use crate::pgtext::TextColumn;
 use crate::sql::OutputColumn;
+use clientele_udfs::pg::text::TextColumn;
 
 /// Form of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,7 +60,7 @@ impl<'a> Printer<'a> {
         let columns = batch
             .columns()
             .iter()
-            .map(|c| TextColumn::new(c, self.zone))
+            .map(|c| Ok(TextColumn::new(c, self.zone)?))
             .collect::<Result<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
             let value = |column: &TextColumn| {

@@ -8,7 +8,7 @@ use arrow::array::{
     StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, SchemaRef};
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use clientele_udfs::pg::read_time::{read_date, read_instant};
 
 use crate::error::{Error, Kind, Result};
 
@@ -187,7 +187,7 @@ impl Column {
                 Value::Date(read_date(text).ok_or("is not a date such as 2011-12-09")?)
             }
             Self::Timestamp(_) => Value::Timestamp(
-                read_timestamp(text).ok_or("is not a time such as 2011-12-09 12:50:00")?,
+                read_instant(text).ok_or("is not a time such as 2011-12-09 12:50:00")?,
             ),
             Self::Binary(_) => {
                 Value::Binary(read_bytes(text).ok_or("is not bytes in hex such as \\x0a1b")?)
@@ -332,47 +332,6 @@ fn shifted(mantissa: &str, exponent: i32) -> Option<String> {
     Some(format!("{sign}{}.{}", padded.get(..point)?, padded.get(point..)?))
 }
 
-pub(super) fn read_date(text: &str) -> Option<i32> {
-    let text = text.trim();
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d")
-        .or_else(|_| NaiveDate::parse_from_str(text, "%Y/%m/%d"))
-        .ok();
-    let date = date.or_else(|| {
-        // A timestamp at midnight is a date that some exports write.
-        let micros = read_timestamp(text)?;
-        let instant = DateTime::from_timestamp_micros(micros)?;
-        (micros.rem_euclid(86_400_000_000) == 0).then(|| instant.date_naive())
-    })?;
-    i32::try_from((date - NaiveDate::default()).num_days()).ok()
-}
-
-/// Microseconds since 1970 in UTC; without an offset the text is UTC.
-pub(super) fn read_timestamp(text: &str) -> Option<i64> {
-    let text = text.trim();
-    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
-        return Some(instant.timestamp_micros());
-    }
-    for format in ["%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z"] {
-        if let Ok(instant) = DateTime::parse_from_str(text, format) {
-            return Some(instant.timestamp_micros());
-        }
-    }
-    let text = text.strip_suffix(" UTC").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
-    for format in [
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y/%m/%d %H:%M:%S%.f",
-        "%Y-%m-%d %H:%M",
-        "%Y/%m/%d %H:%M",
-    ] {
-        if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
-            return Some(naive.and_utc().timestamp_micros());
-        }
-    }
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    Some(date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros())
-}
-
 fn read_bytes(text: &str) -> Option<Vec<u8>> {
     let hex = text.trim().strip_prefix("\\x")?;
     if !hex.len().is_multiple_of(2) {
@@ -399,7 +358,7 @@ mod tests {
 
     #[test]
     fn times_with_and_without_an_offset() {
-        let noon = read_timestamp("2011-12-09T12:00:00Z").unwrap();
+        let noon = read_instant("2011-12-09T12:00:00Z").unwrap();
         for text in [
             "2011-12-09 12:00:00",
             "2011-12-09 20:00:00+08:00",
@@ -407,9 +366,9 @@ mod tests {
             "2011/12/09 12:00:00",
             "2011-12-09 12:00:00 UTC",
         ] {
-            assert_eq!(read_timestamp(text), Some(noon), "{text}");
+            assert_eq!(read_instant(text), Some(noon), "{text}");
         }
-        assert_eq!(read_timestamp("09.12.2011"), None);
+        assert_eq!(read_instant("09.12.2011"), None);
         assert_eq!(read_date("2011-12-09 00:00:00"), read_date("2011-12-09"));
         assert_eq!(read_date("2011-02-30"), None);
     }

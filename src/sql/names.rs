@@ -1,7 +1,8 @@
 //! Output names as PostgreSQL gives them: `count`, `sum`, `?column?`, and the same name twice.
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, Function, Ident, Query, Select, SelectItem, SetExpr, TableFactor,
+    DataType, Expr, Function, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr,
+    TableFactor,
 };
 
 /// Between a name and what makes it unique inside the engine; it is cut off on the way out.
@@ -15,6 +16,16 @@ pub(super) fn shown(name: &str) -> &str {
 /// Gives every unnamed expression of every select list its PostgreSQL name.
 pub(super) fn name_query(query: &mut Query) {
     name_query_at(query, true);
+    if let SetExpr::Select(select) = query.body.as_mut()
+        && has_wildcard(select)
+    {
+        part_from_wildcard(select, query.order_by.as_mut());
+    }
+}
+
+/// The same for a view, whose columns are names that others use.
+pub(super) fn name_view(query: &mut Query) {
+    name_query_at(query, true);
 }
 
 fn name_query_at(query: &mut Query, is_outermost: bool) {
@@ -24,6 +35,41 @@ fn name_query_at(query: &mut Query, is_outermost: bool) {
         }
     }
     name_set(&mut query.body, is_outermost);
+}
+
+fn has_wildcard(select: &Select) -> bool {
+    let is_wildcard = |item: &SelectItem| {
+        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+    };
+    select.projection.len() > 1 && select.projection.iter().any(is_wildcard)
+}
+
+/// `SELECT *, x`: the other items get names that no column has, for the engine wants them to differ.
+fn part_from_wildcard(select: &mut Select, order_by: Option<&mut OrderBy>) {
+    let mut renamed: Vec<(String, Ident)> = Vec::new();
+    for (i, item) in select.projection.iter_mut().enumerate() {
+        let (expr, name, is_given) = match item {
+            SelectItem::UnnamedExpr(expr) => {
+                (expr.clone(), figured(expr).unwrap_or_else(|| "?column?".to_owned()), false)
+            }
+            SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), folded(alias), true),
+            _ => continue,
+        };
+        let shown_name = shown(&name).to_owned();
+        let alias = Ident::with_quote('"', format!("{shown_name}{MARK}{i}"));
+        if is_given {
+            renamed.push((shown_name, alias.clone()));
+        }
+        *item = SelectItem::ExprWithAlias { expr, alias };
+    }
+    let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = order_by else { return };
+    for key in keys {
+        if let Expr::Identifier(name) = &mut key.expr
+            && let Some((_, alias)) = renamed.iter().find(|(given, _)| *given == folded(name))
+        {
+            *name = alias.clone();
+        }
+    }
 }
 
 fn name_set(body: &mut SetExpr, is_outermost: bool) {

@@ -12,14 +12,7 @@ use crate::error::Result;
 
 /// Rewrites a statement before it is planned.
 pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
-    if catalogue::is_about_catalogue(statement) {
-        catalogue::simplify(statement);
-    }
-    statement.change_all(|node| {
-        if let NodeMut::Expr(expr) = node {
-            respell(expr);
-        }
-    });
+    respell_all(statement);
     if let Statement::Query(query) = statement {
         names::name_query(query);
     }
@@ -31,12 +24,26 @@ pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites a query before it is planned.
+fn respell_all(statement: &mut Statement) {
+    if catalogue::is_about_catalogue(statement) {
+        catalogue::simplify(statement);
+    }
+    statement.change_all(|node| {
+        if let NodeMut::Expr(expr) = node {
+            respell(expr);
+        }
+    });
+}
+
+/// Rewrites a view's query.
 pub(super) fn rewrite_query(query: Query) -> Result<Query> {
     let mut statement = Statement::Query(Box::new(query));
-    rewrite(&mut statement)?;
+    respell_all(&mut statement);
     match statement {
-        Statement::Query(query) => Ok(*query),
+        Statement::Query(mut query) => {
+            names::name_view(&mut query);
+            Ok(*query)
+        }
         other => Err(crate::error::Error::internal(format!("a query became {other}"))),
     }
 }
@@ -62,8 +69,28 @@ fn respell(expr: &mut Expr) {
             let is_name = matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
             *expr = call(
                 if is_name { "regclass_oid" } else { "regclass_name" },
-                inner.as_ref().clone(),
+                vec![inner.as_ref().clone()],
             );
+        }
+        // The engine reads an exponent as a NUMERIC's scale, which ends at 128 digits.
+        Expr::Value(value) => {
+            if let Value::Number(digits, _) = &value.value
+                && let Some((_, exponent)) = digits.split_once(['e', 'E'])
+                && exponent.parse::<i32>().is_ok_and(|e| e.abs() > 20)
+            {
+                let text = Value::SingleQuotedString(digits.clone());
+                *expr = Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(Expr::Value(text.into())),
+                    data_type: DataType::DoublePrecision,
+                    format: None,
+                    array: false,
+                };
+            }
+        }
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            let zone_and_time = vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()];
+            *expr = call("timezone", zone_and_time);
         }
         Expr::Function(function) => rewrite_function(function),
         // A list of values is what the engine prunes by; = ANY is how drivers send one.
@@ -88,7 +115,8 @@ fn array_values(array: &Expr) -> Option<Vec<Expr>> {
         Expr::Nested(inner) => array_values(inner),
         Expr::Cast { expr, data_type: DataType::Array(_), .. } => array_values(expr),
         Expr::Value(value) => {
-            let elements = crate::pgtext::array_elements(&value.value.clone().into_string()?)?;
+            let elements =
+                clientele_udfs::pg::text::array_elements(&value.value.clone().into_string()?)?;
             let element = |text: Option<String>| {
                 Expr::Value(text.map_or(Value::Null, Value::SingleQuotedString).into())
             };
@@ -112,8 +140,9 @@ fn custom_operator(symbol: &str) -> Option<BinaryOperator> {
     })
 }
 
-fn call(name: &str, argument: Expr) -> Expr {
-    let args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))];
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let unnamed = |argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument));
+    let args = arguments.into_iter().map(unnamed).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,

@@ -40,6 +40,7 @@ impl Connection {
         &mut self,
         command: &SessionCommand,
         describes: bool,
+        formats: &[i16],
     ) -> std::result::Result<(), Halt> {
         match command {
             SessionCommand::Prepare { name, types, statement } => {
@@ -47,13 +48,13 @@ impl Connection {
             }
             SessionCommand::Execute { name, values } => {
                 let (parsed, values) = self.prepared_by_name(name, values)?;
-                Box::pin(self.run_to_end(parsed, values, describes)).await
+                Box::pin(self.run_to_end(parsed, values, describes, formats)).await
             }
             SessionCommand::Declare { name, is_held, query } => {
                 Ok(Box::pin(self.declare(name, *is_held, query)).await?)
             }
             SessionCommand::Fetch { name, rows } => {
-                Box::pin(self.fetch(name, *rows, describes)).await
+                Box::pin(self.fetch(name, *rows, describes, formats)).await
             }
             other => Ok(self.at_once(other, describes)?),
         }
@@ -82,7 +83,7 @@ impl Connection {
     ) -> Result<()> {
         if self.statements.contains_key(name) {
             return Err(Error::new(
-                Kind::DuplicateObject,
+                Kind::DuplicateStatement,
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
@@ -124,13 +125,24 @@ impl Connection {
         name: &str,
         rows: Option<usize>,
         describes: bool,
+        formats: &[i16],
     ) -> std::result::Result<(), Halt> {
         let Some(mut portal) = self.portals.remove(name) else {
             return Err(no_portal(name).into());
         };
         let columns = portal.prepared.described.columns.clone().unwrap_or_default();
-        let described =
-            if describes { describe_columns(&mut self.out, &columns, &[]) } else { Ok(()) };
+        // Rows are encoded when they are computed, so the first FETCH decides on their format.
+        let is_new = matches!(portal.progress, Progress::New);
+        if is_new {
+            portal.formats = formats.to_vec();
+        }
+        let described = if !is_new && portal.formats != formats {
+            Err(Error::not_supported("a cursor's rows are all text or all binary"))
+        } else if describes {
+            describe_columns(&mut self.out, &columns, &portal.formats)
+        } else {
+            Ok(())
+        };
         let result = match described {
             Ok(()) => self.advance(&mut portal, Ask::Fetch(rows.unwrap_or(0))).await,
             Err(error) => Err(error.into()),

@@ -420,9 +420,9 @@ impl Connection {
     async fn simple_statement(&mut self, parsed: Parsed) -> std::result::Result<(), Halt> {
         self.check_block(&parsed.statement)?;
         if let Statement::Session(command) = &parsed.statement {
-            return self.command(command, true).await;
+            return self.command(command, true, &[]).await;
         }
-        self.run_to_end(parsed, Vec::new(), true).await
+        self.run_to_end(parsed, Vec::new(), true, &[]).await
     }
 
     /// In a failed block only its end is accepted.
@@ -448,6 +448,7 @@ impl Connection {
         parsed: Parsed,
         values: Vec<Expr>,
         describes: bool,
+        formats: &[i16],
     ) -> std::result::Result<(), Halt> {
         let mut portal = Portal {
             prepared: Arc::new(Prepared {
@@ -456,7 +457,7 @@ impl Connection {
                 described: Described { parameters: vec![], columns: None },
             }),
             values,
-            formats: vec![],
+            formats: formats.to_vec(),
             progress: Progress::New,
             is_held: false,
         };
@@ -468,7 +469,7 @@ impl Connection {
         let name = parse.name.unwrap_or_default();
         if !name.is_empty() && self.statements.contains_key(&name) {
             return Err(Error::new(
-                Kind::DuplicateObject,
+                Kind::DuplicateStatement,
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
@@ -606,7 +607,7 @@ impl Connection {
         };
         self.check_block(&parsed.statement)?;
         match &parsed.statement {
-            Statement::Session(command) => self.command(command, false).await,
+            Statement::Session(command) => self.command(command, false, &portal.formats).await,
             _ => self.advance(portal, Ask::Execute(rows_max)).await,
         }
     }
@@ -772,7 +773,7 @@ impl Connection {
                 reply::notice(&mut self.out, Severity::Notice, "00000", &notice);
                 reply::complete(&mut self.out, &tag);
             }
-            End::Session(command) => Box::pin(self.command(&command, false)).await?,
+            End::Session(command) => Box::pin(self.command(&command, false, &[])).await?,
             End::CopyIn(copy) => return Box::pin(self.copy_in(*copy, deadline)).await,
         }
         Ok(())

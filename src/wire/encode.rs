@@ -9,8 +9,8 @@ use super::reply::{begin, end};
 use crate::catalog::pg_catalog::type_of;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::CopyFormat;
-use crate::pgtext::TextColumn;
 use crate::sql::OutputColumn;
+use clientele_udfs::pg::text::TextColumn;
 
 /// Encoded rows: their bytes, and where each ends.
 #[derive(Debug, Default)]
@@ -56,7 +56,8 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(batch: &RecordBatch, columns: &[OutputColumn], zone: Tz) -> Result<Self> {
-        let prepared = batch.columns().iter().map(|array: &ArrayRef| TextColumn::new(array, zone));
+        let prepared =
+            batch.columns().iter().map(|array: &ArrayRef| Ok(TextColumn::new(array, zone)?));
         Ok(Self {
             columns: prepared.collect::<Result<_>>()?,
             fields: columns.iter().map(|c| std::sync::Arc::clone(&c.field)).collect(),

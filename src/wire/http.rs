@@ -42,8 +42,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
 
 async fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/healthz") => match shared.engine.warehouse().newest().await {
-            Ok(_) => (StatusCode::OK, "ok\n".to_owned()),
+        (&Method::GET, "/healthz") => match shared.engine.warehouse().check_alive().await {
+            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
             Err(error) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("the warehouse cannot be read: {}\n", error.sqlstate()),

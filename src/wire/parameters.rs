@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
+use clientele_udfs::pg::text::array_elements;
 use datafusion::common::ScalarValue;
 
 use super::encode::{EPOCH_DAYS, EPOCH_US};
 use crate::error::{Error, Kind, Result};
-use crate::pgtext::array_elements;
 
 /// The engine's type of a declared parameter; 0 and what is unknown are left to be found out.
 pub(super) fn type_of_oid(oid: u32) -> Option<DataType> {

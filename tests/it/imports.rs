@@ -5,10 +5,10 @@ use std::path::Path;
 
 /// Rooms by rank: a room uses rooms of a lower rank only. Those of one rank do not know each other, except as listed.
 const RANKS: [(&str, u32); 15] = [
+    ("tree", 0),
     ("error", 0),
     ("config", 1),
     ("dialect", 1),
-    ("pgtext", 1),
     ("store", 2),
     ("scan", 3),
     ("catalog", 4),

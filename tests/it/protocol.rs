@@ -246,3 +246,93 @@ async fn sigterm_lets_a_running_statement_end() {
     assert!(idle.simple_query("SELECT 1").await.is_err());
     assert!(server.wait().is_some_and(|status| status.success()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_give_their_rows_piece_by_piece() {
+    let server = Server::start();
+    let client = server.connect().await;
+    let numbers = |rows: Vec<tokio_postgres::Row>| -> Vec<i64> {
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    client
+        .batch_execute(
+            "BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT x FROM (VALUES (1), (2), (3)) AS v(x)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(numbers(client.query("FETCH FORWARD 2 FROM c", &[]).await.unwrap()), [1, 2]);
+    assert_eq!(numbers(client.query("FETCH ALL FROM c", &[]).await.unwrap()), [3]);
+    assert!(client.query("FETCH c", &[]).await.unwrap().is_empty());
+    client.batch_execute("COMMIT").await.unwrap();
+    let gone = client.query("FETCH c", &[]).await.unwrap_err();
+    assert_eq!(code(&gone), "34000");
+    client.batch_execute("BEGIN; DECLARE h CURSOR WITH HOLD FOR SELECT 7; COMMIT").await.unwrap();
+    let held = client.simple_query("FETCH h").await.unwrap();
+    assert!(
+        held.iter().any(|m| matches!(m, SimpleQueryMessage::Row(row) if row.get(0) == Some("7")))
+    );
+    let back = client.simple_query("FETCH PRIOR FROM h").await.unwrap_err();
+    assert_eq!(code(&back), "55000");
+}
+
+/// One answer of the port for operators.
+async fn http(port: u16, path: &str) -> String {
+    let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_health_and_counters() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, format!("[http]\nlisten = \"127.0.0.1:{port}\"\n")).unwrap();
+    let flags = ["--config", config.to_str().unwrap()];
+    let server = Server::start_in(&dir.path().join("w"), &flags);
+    assert!(http(port, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(http(port, "/secret").await.starts_with("HTTP/1.1 404"));
+    let client = server.connect().await;
+    client.simple_query("SELECT 1").await.unwrap();
+    client.simple_query("SELECT nosuch").await.unwrap_err();
+    let metrics = http(port, "/metrics").await;
+    for line in [
+        "clientele_connections 1",
+        "clientele_statements_total 2",
+        "clientele_statements_failed_total 1",
+        "clientele_rows_sent_total 1",
+    ] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line} in {metrics}");
+    }
+    std::fs::remove_dir_all(dir.path().join("w/_clientele")).unwrap();
+    assert!(http(port, "/healthz").await.starts_with("HTTP/1.1 503"));
+}
+
+/// A full house answers in words, at once or after the queue's time, never with silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_statements_are_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("clientele.toml");
+    let limits = "[server]\nstatements_max = 1\nqueue_max = 1\nqueue_timeout_s = 1\n";
+    std::fs::write(&config, limits).unwrap();
+    let flags = ["--config", config.to_str().unwrap()];
+    let server = Server::start_in(&dir.path().join("w"), &flags);
+    let busy = server.connect().await;
+    let running = tokio::spawn(async move { busy.simple_query(LONG).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (one, two) = (server.connect().await, server.connect().await);
+    let (first, second) = tokio::join!(one.simple_query("SELECT 1"), two.simple_query("SELECT 1"));
+    for refused in [first, second] {
+        let refused = refused.unwrap_err();
+        assert_eq!(code(&refused), "53300");
+        let message = refused.as_db_error().unwrap();
+        assert!(message.message().starts_with("too many statements"), "{message:?}");
+        assert!(message.hint().is_some());
+    }
+    running.abort();
+}

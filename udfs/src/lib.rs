@@ -6,6 +6,7 @@
 //! - [`funnel`]: how far a customer got, and who came back (`window_funnel`, `funnel_path`, `retention`)
 //! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
 //! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
+//! - [`pg`]: values, times and arithmetic as PostgreSQL means them
 //! - [`time`]: calendar periods of a time zone (`local_date`, `period_index`, `period_start`, `interval_us`)
 //!
 //! ```
@@ -18,6 +19,7 @@ mod error;
 pub mod funnel;
 pub mod identity;
 mod one_group;
+pub mod pg;
 pub mod time;
 pub mod value;
 
@@ -38,6 +40,14 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(identity::norm_email::NormEmail::new())),
         Arc::new(ScalarUDF::from(identity::norm_id::NormId::new())),
         Arc::new(ScalarUDF::from(identity::id_reject_reason::IdRejectReason::new())),
+        Arc::new(ScalarUDF::from(pg::fraction_part::FractionPart::new())),
+        Arc::new(ScalarUDF::from(pg::span::IntervalTimes::new())),
+        Arc::new(ScalarUDF::from(pg::template::Template::new(pg::template::Way::ToChar))),
+        Arc::new(ScalarUDF::from(pg::template::Template::new(pg::template::Way::ToDate))),
+        Arc::new(ScalarUDF::from(pg::template::Template::new(pg::template::Way::ToNumber))),
+        Arc::new(ScalarUDF::from(pg::template::Template::new(pg::template::Way::ToTimestamp))),
+        Arc::new(ScalarUDF::from(pg::text_of::TextOf::new())),
+        Arc::new(ScalarUDF::from(pg::timezone::Timezone::new())),
         Arc::new(ScalarUDF::from(time::interval_us::IntervalUs::new())),
         Arc::new(ScalarUDF::from(time::local_date::LocalDate::new())),
         Arc::new(ScalarUDF::from(time::period_index::PeriodIndex::new())),
