@@ -4,26 +4,44 @@
 //! optimizer rule and every tool that knows it keeps working. Nothing is declared about order or partitioning that the
 //! files do not have.
 
+mod merge;
+
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
-use datafusion::common::{Statistics, project_schema};
+use datafusion::common::{Statistics, internal_err, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetAccessPlan, ParquetFileReaderFactory,
+};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
+use parquet::arrow::async_reader::AsyncFileReader;
 
-use crate::store::{DATA_URL, TableSnapshot};
+use self::merge::ClusterMergeExec;
+use crate::store::{DATA_URL, FileEntry, ObjectStore, Place, TableSnapshot, checked};
 
 /// A table at one version.
 #[derive(Debug)]
@@ -44,6 +62,158 @@ impl SnapshotTable {
         &self.snapshot
     }
 
+    /// Whether a clustered table has nothing but one file a bucket, in order.
+    pub fn is_compact(snapshot: &TableSnapshot) -> bool {
+        let Some(clustering) = &snapshot.clustering else { return true };
+        let mut seen = std::collections::HashSet::new();
+        snapshot.files.iter().all(|file| match &file.mark {
+            Some(mark) if mark.holds_for(clustering) => {
+                matches!(&mark.place, Place::Run { bucket } if seen.insert(*bucket))
+            }
+            _ => false,
+        })
+    }
+
+    /// All rows of a clustered table, bucket by bucket in order, however its files are.
+    pub fn buckets(&self, state: &dyn Session) -> Result<Buckets> {
+        let Some(clustering) = &self.snapshot.clustering else {
+            return internal_err!("only clustered tables have buckets");
+        };
+        let count = clustering.buckets as usize;
+        let column = |name: &String| -> Result<Arc<dyn PhysicalExpr>> {
+            Ok(Arc::new(Column::new(name, self.schema.index_of(name)?)))
+        };
+        let columns = clustering.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let keys = columns[..clustering.keys].to_vec();
+        let Some(ordering) = LexOrdering::new(columns.into_iter().map(ascending)) else {
+            return internal_err!("a clustered table has an order");
+        };
+        let (url, source) = self.source(state)?;
+        let mut marked = Vec::new();
+        let mut others = Vec::new();
+        // The log names files newest first; equal rows are given oldest first.
+        for file in self.snapshot.files.iter().rev() {
+            let place = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
+            match place.map(|mark| &mark.place) {
+                Some(Place::Run { bucket }) => marked.extend((0..count).map(|b| {
+                    let files =
+                        if b == *bucket as usize { vec![self.partitioned(file)] } else { vec![] };
+                    FileGroup::new(files)
+                })),
+                Some(Place::Tail { row_groups }) if row_groups.len() == count => {
+                    marked.extend(self.parts(file, row_groups));
+                }
+                _ => others.push(self.partitioned(file)),
+            }
+        }
+        let mut sources: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        if !marked.is_empty() {
+            let unknown = Partitioning::UnknownPartitioning(marked.len());
+            let config = FileScanConfigBuilder::new(url.clone(), Arc::clone(&source))
+                .with_file_groups(marked)
+                .with_output_partitioning(Some(unknown))
+                .build();
+            sources.push(DataSourceExec::from_data_source(config));
+        }
+        if !others.is_empty() {
+            let groups = FileGroup::new(others).split_files(state.config().target_partitions());
+            let config = FileScanConfigBuilder::new(url, source).with_file_groups(groups).build();
+            let parts = Partitioning::Hash(keys, count);
+            let parts = RepartitionExec::try_new(DataSourceExec::from_data_source(config), parts)?;
+            let sorted = SortExec::new(ordering.clone(), Arc::new(parts));
+            sources.push(Arc::new(sorted.with_preserve_partitioning(true)));
+        }
+        Ok(Buckets { sources, count, ordering, schema: Arc::clone(&self.schema) })
+    }
+
+    /// The parts of a fresh file: the row groups of each bucket; none where a bucket has no rows.
+    fn parts(&self, file: &FileEntry, row_groups: &[u32]) -> Vec<FileGroup> {
+        let all = row_groups.iter().sum::<u32>() as usize;
+        let mut from = 0;
+        let part = |count: &u32| {
+            let to = from + *count as usize;
+            let mut access = ParquetAccessPlan::new_none(all);
+            (from..to).for_each(|row_group| access.scan(row_group));
+            let is_empty = from == to;
+            from = to;
+            let files =
+                if is_empty { vec![] } else { vec![self.partitioned(file).with_extension(access)] };
+            FileGroup::new(files)
+        };
+        row_groups.iter().map(part).collect()
+    }
+
+    /// How files are read: checked, footers kept in memory, filters applied while decoding.
+    fn source(&self, state: &dyn Session) -> Result<(ObjectStoreUrl, Arc<dyn FileSource>)> {
+        let url = ObjectStoreUrl::parse(DATA_URL)?;
+        let global = state.config_options().execution.parquet.clone();
+        let options = TableParquetOptions { global, ..TableParquetOptions::default() };
+        let runtime = state.runtime_env();
+        let readers = CheckedReaders {
+            store: runtime.object_store(&url)?,
+            footers: runtime.cache_manager.get_file_metadata_cache(),
+        };
+        let table_schema: TableSchema = Arc::clone(&self.schema).into();
+        let source = ParquetSource::new(table_schema)
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        Ok((url, Arc::new(source)))
+    }
+
+    fn partitioned(&self, file: &FileEntry) -> PartitionedFile {
+        PartitionedFile::new(file.path.clone(), file.size)
+            .with_statistics(Arc::new(self.statistics_of(file.rows, file.size)))
+            .with_extension(file.clone())
+    }
+
+    /// Scans that say how their rows are kept: one partition a bucket, in order; fresh files merged in.
+    fn clustered(
+        &self,
+        layout: &Layout<'_>,
+        url: &ObjectStoreUrl,
+        source: &Arc<dyn FileSource>,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let scan = |groups: Vec<FileGroup>,
+                    partitioning: Partitioning,
+                    files: &[&FileEntry]|
+         -> Result<FileScanConfigBuilder> {
+            let rows = files.iter().map(|f| f.rows).sum();
+            let bytes = files.iter().map(|f| f.size).sum();
+            let config = FileScanConfigBuilder::new(url.clone(), Arc::clone(source))
+                .with_file_groups(groups)
+                .with_statistics(self.statistics_of(rows, bytes))
+                .with_output_ordering(vec![layout.ordering.clone()])
+                .with_output_partitioning(Some(partitioning))
+                .with_projection_indices(projection.cloned())?;
+            Ok(config)
+        };
+        let runs: Vec<FileGroup> = layout
+            .runs
+            .iter()
+            .map(|run| FileGroup::new(run.iter().map(|file| self.partitioned(file)).collect()))
+            .collect();
+        let files: Vec<&FileEntry> = layout.runs.iter().flatten().copied().collect();
+        let buckets = Partitioning::Hash(layout.keys.clone(), layout.runs.len());
+        let has_tail = !layout.tails.is_empty();
+        let run = scan(runs, buckets, &files)?.with_limit(limit.filter(|_| !has_tail)).build();
+        let run = DataSourceExec::from_data_source(run);
+        if !has_tail {
+            return Ok(run);
+        }
+        let parts = |(file, row_groups): &(&FileEntry, &[u32])| self.parts(file, row_groups);
+        let groups: Vec<FileGroup> = layout.tails.iter().flat_map(parts).collect();
+        let tails: Vec<&FileEntry> = layout.tails.iter().map(|(file, _)| *file).collect();
+        // Saying that nothing is known keeps the groups as they are.
+        let unknown = Partitioning::UnknownPartitioning(groups.len());
+        let tail = DataSourceExec::from_data_source(scan(groups, unknown, &tails)?.build());
+        let Some(ordering) = layout.projected_ordering(projection) else {
+            return internal_err!("the keys of a clustered scan are projected");
+        };
+        Ok(Arc::new(ClusterMergeExec::try_new(run, tail, ordering, None)?))
+    }
+
     fn statistics_of(&self, rows: u64, bytes: u64) -> Statistics {
         Statistics::new_unknown(&self.schema)
             .with_num_rows(Precision::Exact(rows as usize))
@@ -58,6 +228,164 @@ fn read_schema(stored: &Schema) -> Schema {
         other => Field::new(f.name(), other.clone(), f.is_nullable()),
     };
     Schema::new(stored.fields().iter().map(field).collect::<Vec<_>>())
+}
+
+/// How the files of a clustered table are to be scanned, when every one of them has its mark.
+struct Layout<'a> {
+    /// For each bucket its file, or none.
+    runs: Vec<Vec<&'a FileEntry>>,
+    /// Fresh files, oldest first, with the number of row groups of each bucket.
+    tails: Vec<(&'a FileEntry, &'a [u32])>,
+    /// Bucket keys, by their place in the table.
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    ordering: LexOrdering,
+    /// Places of the cluster's columns in the table.
+    columns: Vec<usize>,
+}
+
+/// A tail of more than one row in so many is not merged: then a plain scan is faster, until the table is compacted.
+const TAIL_SHARE: u64 = 4;
+
+/// More fresh files than this are not merged either.
+const TAIL_FILES_MAX: usize = 64;
+
+impl<'a> Layout<'a> {
+    fn of(
+        snapshot: &'a TableSnapshot,
+        schema: &SchemaRef,
+        projection: Option<&Vec<usize>>,
+    ) -> Option<Self> {
+        let clustering = snapshot.clustering.as_ref()?;
+        let columns: Vec<usize> =
+            clustering.columns.iter().map(|c| schema.index_of(c).ok()).collect::<Option<_>>()?;
+        let is_read = |at: &usize| projection.is_none_or(|projection| projection.contains(at));
+        if !columns[..clustering.keys].iter().all(is_read) {
+            return None;
+        }
+        let buckets = clustering.buckets as usize;
+        let mut layout = Self {
+            runs: vec![Vec::new(); buckets],
+            tails: Vec::new(),
+            keys: Vec::new(),
+            ordering: LexOrdering::new([ascending(Arc::new(Column::new("", 0)))])?,
+            columns: Vec::new(),
+        };
+        let mut fresh_rows = 0;
+        for file in &snapshot.files {
+            let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering))?;
+            match &mark.place {
+                Place::Run { bucket } => layout.runs.get_mut(*bucket as usize)?.push(file),
+                Place::Tail { row_groups } if row_groups.len() == buckets => {
+                    fresh_rows += file.rows;
+                    layout.tails.push((file, row_groups));
+                }
+                Place::Tail { .. } => return None,
+            }
+        }
+        let is_fragmented = layout.runs.iter().any(|files| files.len() > 1)
+            || layout.tails.len() > TAIL_FILES_MAX
+            || fresh_rows * TAIL_SHARE > snapshot.rows();
+        if is_fragmented {
+            return None;
+        }
+        // The log names files newest first; equal rows are given oldest first.
+        layout.tails.reverse();
+        let column = |at: &usize| -> Arc<dyn PhysicalExpr> {
+            Arc::new(Column::new(schema.field(*at).name(), *at))
+        };
+        // An order of which a column is not read ends before it.
+        layout.columns = columns.iter().copied().take_while(is_read).collect();
+        layout.keys = columns[..clustering.keys].iter().map(column).collect();
+        layout.ordering = LexOrdering::new(layout.columns.iter().map(|at| ascending(column(at))))?;
+        Some(layout)
+    }
+
+    /// The order in terms of the columns that the scan gives.
+    fn projected_ordering(&self, projection: Option<&Vec<usize>>) -> Option<LexOrdering> {
+        let mut sorts = Vec::new();
+        for (sort, at) in self.ordering.iter().zip(&self.columns) {
+            let name = sort.expr.downcast_ref::<Column>()?.name();
+            let place = match projection {
+                Some(projection) => projection.iter().position(|p| p == at)?,
+                None => *at,
+            };
+            sorts.push(ascending(Arc::new(Column::new(name, place))));
+        }
+        LexOrdering::new(sorts)
+    }
+}
+
+fn ascending(expr: Arc<dyn PhysicalExpr>) -> PhysicalSortExpr {
+    PhysicalSortExpr::new(expr, SortOptions { descending: false, nulls_first: false })
+}
+
+/// All rows of a clustered table, bucket by bucket.
+pub struct Buckets {
+    /// Each has one partition a bucket, or several times as many.
+    sources: Vec<Arc<dyn ExecutionPlan>>,
+    count: usize,
+    ordering: LexOrdering,
+    schema: SchemaRef,
+}
+
+impl Buckets {
+    /// Number of buckets.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The rows of one bucket, in order.
+    pub fn open(
+        &self,
+        bucket: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut streams = Vec::new();
+        for source in &self.sources {
+            let partitions = source.properties().partitioning.partition_count();
+            for at in (bucket..partitions).step_by(self.count) {
+                streams.push(source.execute(at, Arc::clone(&context))?);
+            }
+        }
+        let reservation = MemoryConsumer::new("Buckets").register(context.memory_pool());
+        StreamingMergeBuilder::new()
+            .with_streams(streams)
+            .with_schema(Arc::clone(&self.schema))
+            .with_expressions(&self.ordering)
+            .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), bucket))
+            .with_batch_size(context.session_config().batch_size())
+            .with_reservation(reservation)
+            .with_round_robin_tie_breaker(false)
+            .build()
+    }
+}
+
+/// Readers of data files that compare what the disk gives with what was written, and keep footers in memory.
+#[derive(Debug)]
+struct CheckedReaders {
+    store: Arc<dyn ObjectStore>,
+    footers: Arc<FileMetadataCache>,
+}
+
+impl ParquetFileReaderFactory for CheckedReaders {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        footer_bytes: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let store = match file.extensions.get::<FileEntry>() {
+            Some(entry) => checked(&self.store, entry),
+            None => Arc::clone(&self.store),
+        };
+        CachedParquetFileReaderFactory::new(store, Arc::clone(&self.footers)).create_reader(
+            partition,
+            file,
+            footer_bytes,
+            metrics,
+        )
+    }
 }
 
 #[async_trait]
@@ -93,31 +421,14 @@ impl TableProvider for SnapshotTable {
         if self.snapshot.files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
         }
-        let url = ObjectStoreUrl::parse(DATA_URL)?;
-        let global = state.config_options().execution.parquet.clone();
-        let options = TableParquetOptions { global, ..TableParquetOptions::default() };
-        let runtime = state.runtime_env();
-        let footers = CachedParquetFileReaderFactory::new(
-            runtime.object_store(&url)?,
-            runtime.cache_manager.get_file_metadata_cache(),
-        );
-        let table_schema: TableSchema = Arc::clone(&self.schema).into();
-        let source = ParquetSource::new(table_schema)
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(footers));
-        let files: Vec<PartitionedFile> = self
-            .snapshot
-            .files
-            .iter()
-            .map(|file| {
-                let statistics = self.statistics_of(file.rows, file.size);
-                PartitionedFile::new(file.path.clone(), file.size)
-                    .with_statistics(Arc::new(statistics))
-            })
-            .collect();
+        let (url, source) = self.source(state)?;
+        if let Some(layout) = Layout::of(&self.snapshot, &self.schema, projection) {
+            return self.clustered(&layout, &url, &source, projection, limit);
+        }
+        let files = self.snapshot.files.iter().map(|file| self.partitioned(file)).collect();
         let bytes = self.snapshot.files.iter().map(|f| f.size).sum();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+        let config = FileScanConfigBuilder::new(url, source)
             .with_file_groups(groups)
             .with_statistics(self.statistics_of(self.snapshot.rows(), bytes))
             .with_projection_indices(projection.cloned())?

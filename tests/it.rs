@@ -6,10 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
 
 mod it {
+    mod clustered;
     mod command_line;
     mod demo;
     mod durability;
     mod imports;
+    mod integrity;
     mod protocol;
     mod psql;
     mod security;

@@ -45,6 +45,7 @@ pub(super) fn run(args: &Args, dir: &Path, config: &Config) -> Result<()> {
     let request = request(args, config)?;
     block_on(async {
         let warehouse = Warehouse::open_or_create(dir).await?;
+        warehouse.configure(&config.storage);
         let loaded = ingest::load(&warehouse, &request, &Bar::new()).await?;
         for file in &loaded {
             eprintln!("{}", describe(file, &request.table));

@@ -94,6 +94,9 @@ pub struct ViewDef {
     /// Names for its columns, when CREATE VIEW gave some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
+    /// Zone of the session that made it; its days are of that zone. Views from before are of UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
 }
 
 /// An identity graph: the statement's content as its own room wrote it.
@@ -118,6 +121,9 @@ pub enum Change {
 pub struct Generation {
     /// Number of the last publish; 0 is the empty warehouse.
     pub number: u64,
+    /// When it was published, in microseconds since 1970; never before its predecessor. 0 when its document does not say.
+    #[serde(default)]
+    pub at_us: i64,
     /// Every relation.
     pub relations: BTreeMap<Name, Relation>,
 }
@@ -125,10 +131,32 @@ pub struct Generation {
 #[derive(Debug, Serialize, Deserialize)]
 struct Document {
     generation: u64,
+    #[serde(default)]
+    at_us: i64,
     changes: BTreeMap<Name, Change>,
     /// The whole state after the changes, in every [`CHECKPOINT_EVERY`]th document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<BTreeMap<Name, Relation>>,
+    /// CRC-32 of the document without this field; documents from before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<u32>,
+}
+
+impl Document {
+    /// The document with its checksum.
+    fn summed(mut self) -> Result<Self> {
+        self.sum = None;
+        self.sum = Some(crc32fast::hash(&serde_json::to_vec(&self)?));
+        Ok(self)
+    }
+
+    /// Whether it is what was written.
+    fn is_whole(self) -> Option<Self> {
+        match self.sum {
+            None => Some(self),
+            Some(sum) => self.summed().ok().filter(|again| again.sum == Some(sum)),
+        }
+    }
 }
 
 impl Generation {
@@ -140,8 +168,9 @@ impl Generation {
         }
     }
 
-    fn after(&self, changes: &BTreeMap<Name, Change>) -> Self {
-        let mut next = Self { number: self.number + 1, relations: self.relations.clone() };
+    fn after(&self, changes: &BTreeMap<Name, Change>, at_us: i64) -> Self {
+        let relations = self.relations.clone();
+        let mut next = Self { number: self.number + 1, at_us, relations };
         for (name, change) in changes {
             match change {
                 Change::Set(relation) => next.relations.insert(name.clone(), relation.clone()),
@@ -173,7 +202,7 @@ impl Chain {
             let Some(document) = read(self.store.as_ref(), known.number + 1).await? else {
                 return Ok(known);
             };
-            self.advance(known.after(&document.changes));
+            self.advance(known.after(&document.changes, document.at_us));
         }
     }
 
@@ -189,10 +218,12 @@ impl Chain {
             if changes.is_empty() {
                 return Ok(before);
             }
-            let after = before.after(&changes);
+            let at_us = chrono::Utc::now().timestamp_micros().max(before.at_us + 1);
+            let after = before.after(&changes, at_us);
             let state =
                 after.number.is_multiple_of(CHECKPOINT_EVERY).then(|| after.relations.clone());
-            let document = Document { generation: after.number, changes, state };
+            let document =
+                Document { generation: after.number, at_us, changes, state, sum: None }.summed()?;
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let payload = PutPayload::from(serde_json::to_vec(&document)?);
             match self.store.put_opts(&location(after.number), payload, options).await {
@@ -206,6 +237,47 @@ impl Chain {
         }
         Err(Error::new(Kind::Serialization, "other writers were faster every time")
             .hint("run the statement again"))
+    }
+
+    /// The state that generation `number` published; `None` when there is no such one.
+    pub(crate) async fn at(&self, number: u64) -> Result<Option<Generation>> {
+        if number > self.newest().await?.number {
+            return Ok(None);
+        }
+        Ok(Some(read_at(self.store.as_ref(), number).await?))
+    }
+
+    /// The state that was published at an instant; `None` before the first one.
+    pub(crate) async fn at_time(&self, at_us: i64) -> Result<Option<Generation>> {
+        let newest = self.newest().await?;
+        if newest.at_us <= at_us {
+            return Ok((newest.number > 0).then(|| Generation::clone(&newest)));
+        }
+        // The first generation after the instant: times only grow.
+        let (mut low, mut high) = (1, newest.number);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match read(self.store.as_ref(), middle).await? {
+                Some(document) if document.at_us <= at_us => low = middle + 1,
+                Some(_) => high = middle,
+                None => return Ok(None),
+            }
+        }
+        if low == 1 { Ok(None) } else { self.at(low - 1).await }
+    }
+
+    /// The newest publishes, newest first: number, time, and what changed.
+    pub(crate) async fn history(
+        &self,
+        most: usize,
+    ) -> Result<Vec<(u64, i64, BTreeMap<Name, Change>)>> {
+        let newest = self.newest().await?.number;
+        let mut history = Vec::new();
+        for number in (1..=newest).rev().take(most) {
+            let Some(document) = read(self.store.as_ref(), number).await? else { break };
+            history.push((number, document.at_us, document.changes));
+        }
+        Ok(history)
     }
 
     fn known(&self) -> Arc<Generation> {
@@ -230,8 +302,9 @@ async fn read(store: &dyn ObjectStore, number: u64) -> Result<Option<Document>> 
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    match serde_json::from_slice::<Document>(&bytes) {
-        Ok(document) if document.generation == number => Ok(Some(document)),
+    let document = serde_json::from_slice::<Document>(&bytes).ok().and_then(Document::is_whole);
+    match document {
+        Some(document) if document.generation == number => Ok(Some(document)),
         _ => Err(Error::new(
             Kind::DataCorrupted,
             format!("generation {number} of the publish log is damaged"),
@@ -246,21 +319,27 @@ async fn read_newest(store: &dyn ObjectStore) -> Result<Generation> {
         file.location.filename()?.strip_suffix(".json")?.parse().ok()
     };
     let newest = listed.iter().filter_map(number).max().unwrap_or(0);
+    read_at(store, newest).await
+}
+
+/// The state of one generation, from the checkpoint before it on.
+async fn read_at(store: &dyn ObjectStore, number: u64) -> Result<Generation> {
     let mut state = Generation::default();
-    let checkpoint = newest - newest % CHECKPOINT_EVERY;
+    let checkpoint = number - number % CHECKPOINT_EVERY;
     if checkpoint > 0
-        && let Some(Document { state: Some(relations), .. }) = read(store, checkpoint).await?
+        && let Some(Document { state: Some(relations), at_us, .. }) =
+            read(store, checkpoint).await?
     {
-        state = Generation { number: checkpoint, relations };
+        state = Generation { number: checkpoint, at_us, relations };
     }
-    while state.number < newest {
+    while state.number < number {
         let Some(document) = read(store, state.number + 1).await? else {
             return Err(Error::new(
                 Kind::DataCorrupted,
                 format!("generation {} of the publish log is missing", state.number + 1),
             ));
         };
-        state = state.after(&document.changes);
+        state = state.after(&document.changes, document.at_us);
     }
     Ok(state)
 }
@@ -293,6 +372,14 @@ mod tests {
         writer.publish(|_| Ok(both.clone())).await.unwrap();
         let seen = reader.newest().await.unwrap();
         assert_eq!(seen.number, 101);
+        let then = reader.at(40).await.unwrap().unwrap();
+        assert_eq!(then.table(&Name::new("public", "a")).unwrap().version, 40);
+        assert_eq!(reader.at_time(then.at_us).await.unwrap().unwrap().number, 40);
+        assert_eq!(reader.at_time(then.at_us + 1).await.unwrap().unwrap().number, 40);
+        assert!(
+            reader.at_time(1).await.unwrap().is_none() && reader.at(102).await.unwrap().is_none()
+        );
+        assert_eq!(reader.history(2).await.unwrap()[1].0, 100);
         assert_eq!(seen.relations, BTreeMap::from([(Name::new("public", "b"), table(7))]));
         assert_eq!(*Chain::open(store).await.unwrap().newest().await.unwrap(), *seen);
     }

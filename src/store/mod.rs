@@ -13,10 +13,13 @@
 //! tables' own logs first and then appends one generation: that append is the only moment at which anything becomes
 //! visible. Only this room touches object_store and Delta.
 
+mod check;
+mod cluster;
 mod generation;
 mod group;
 mod local;
 mod reader;
+mod sums;
 pub mod system;
 mod table;
 mod types;
@@ -24,10 +27,13 @@ mod users;
 mod warehouse;
 mod writer;
 
+pub use check::FileCheck;
+pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
 pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, TableChange};
+pub use object_store::ObjectStore;
 pub use table::{FileEntry, TableSnapshot};
 pub use types::stored_schema;
 pub use users::{User, Users, Verifier};
-pub use warehouse::{DATA_URL, Warehouse};
-pub use writer::{TableWriter, WrittenFile};
+pub use warehouse::{DATA_URL, Publish, Warehouse, checked};
+pub use writer::{Codec, TableWriter, WrittenFile};

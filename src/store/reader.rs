@@ -29,7 +29,8 @@ impl Warehouse {
             }
         }
         for file in &snapshot.files {
-            let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
+            let bytes =
+                self.file_store(file).get(&Path::from(file.path.as_str())).await?.bytes().await?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
             let mask = ProjectionMask::columns(
                 builder.parquet_schema(),

@@ -1,6 +1,7 @@
 //! Delta tables: create, look at a version, commit files.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -15,11 +16,25 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use url::Url;
 
+use super::cluster::{Clustering, Mark};
+use super::sums::BlockSums;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
 
 /// Configuration key of a table that lists its PERSONAL columns, as a JSON array.
 const PERSONAL_KEY: &str = "clientele.personal";
+
+/// Tag of a file's entry in the log with the checksums of its blocks.
+const SUMS_TAG: &str = "clientele.crc";
+
+/// Tag with the checksum of the entry itself.
+const ENTRY_TAG: &str = "clientele.entry";
+
+/// Tag with a file's place in a clustered table.
+const MARK_TAG: &str = "clientele.mark";
+
+/// Configuration key of a clustered table.
+const CLUSTERING_KEY: &str = "clientele.clustering";
 
 /// One data file of a version.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +47,10 @@ pub struct FileEntry {
     pub rows: u64,
     /// Smallest and largest value of each column that has statistics, as the log keeps them.
     pub bounds: HashMap<String, (serde_json::Value, serde_json::Value)>,
+    /// Checksums of its blocks; files from before have none.
+    pub sums: Option<Arc<BlockSums>>,
+    /// Its place in a clustered table.
+    pub mark: Option<Mark>,
 }
 
 /// One version of a table: what a statement reads.
@@ -47,12 +66,32 @@ pub struct TableSnapshot {
     pub files: Vec<FileEntry>,
     /// Columns marked PERSONAL.
     pub personal: Vec<String>,
+    /// How its rows are kept.
+    pub clustering: Option<Clustering>,
 }
 
 impl TableSnapshot {
     /// Rows of all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows).sum()
+    }
+}
+
+impl TableSnapshot {
+    /// The same table with other files, which need not be committed.
+    pub fn with_files(&self, files: &[WrittenFile]) -> Self {
+        let entry = |file: &WrittenFile| {
+            let sums = file.sums.as_ref().and_then(|text| BlockSums::decode(text, file.size));
+            FileEntry {
+                path: format!("{}/{}", self.path, file.name),
+                size: file.size,
+                rows: file.rows,
+                bounds: bounds_of(&file.stats),
+                sums: sums.map(Arc::new),
+                mark: file.mark.clone(),
+            }
+        };
+        Self { files: files.iter().map(entry).collect(), ..self.clone() }
     }
 }
 
@@ -83,11 +122,24 @@ pub(crate) struct Tables {
     warehouse_url: Url,
     handles: Mutex<HashMap<String, DeltaTable>>,
     snapshots: Mutex<HashMap<(String, u64), Arc<TableSnapshot>>>,
+    /// Whether reads are compared with checksums.
+    verifies: AtomicBool,
 }
 
 impl Tables {
     pub(crate) fn new(root_store: Arc<dyn ObjectStore>, warehouse_url: Url) -> Self {
-        Self { root_store, warehouse_url, handles: Mutex::default(), snapshots: Mutex::default() }
+        Self {
+            root_store,
+            warehouse_url,
+            handles: Mutex::default(),
+            snapshots: Mutex::default(),
+            verifies: AtomicBool::new(true),
+        }
+    }
+
+    pub(crate) fn verify_reads(&self, verify: bool) {
+        self.verifies.store(verify, Ordering::Relaxed);
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn log_store(&self, path: &str) -> Result<LogStoreRef> {
@@ -116,6 +168,7 @@ impl Tables {
         path: &str,
         schema: &Schema,
         personal: &[String],
+        clustering: Option<&Clustering>,
     ) -> Result<u64> {
         let columns: StructType = schema.try_into_kernel()?;
         // Statistics of personal columns would put people's values into the log.
@@ -125,14 +178,18 @@ impl Tables {
             .filter(|f| !personal.contains(f.name()))
             .map(|f| format!("`{}`", f.name().replace('`', "``")))
             .collect();
+        let mut configuration = vec![
+            ("delta.dataSkippingStatsColumns", Some(with_statistics.join(","))),
+            ("delta.enableExpiredLogCleanup", Some("false".to_owned())),
+            (PERSONAL_KEY, Some(serde_json::to_string(personal)?)),
+        ];
+        if let Some(clustering) = clustering {
+            configuration.push((CLUSTERING_KEY, Some(serde_json::to_string(clustering)?)));
+        }
         let table = DeltaTable::new(self.log_store(path)?)
             .create()
             .with_columns(columns.fields().cloned())
-            .with_configuration([
-                ("delta.dataSkippingStatsColumns", Some(with_statistics.join(","))),
-                ("delta.enableExpiredLogCleanup", Some("false".to_owned())),
-                (PERSONAL_KEY, Some(serde_json::to_string(personal)?)),
-            ])
+            .with_configuration(configuration)
             .with_raise_if_key_not_exists(false)
             .with_save_mode(SaveMode::ErrorIfExists)
             // Without this a lost race would put our schema over the winner's.
@@ -151,13 +208,21 @@ impl Tables {
             return Ok(Arc::clone(found));
         }
         let table = self.load(path, Some(version)).await?;
-        let snapshot = Arc::new(read_snapshot(path, version, &table)?);
+        let verifies = self.verifies.load(Ordering::Relaxed);
+        let snapshot = Arc::new(read_snapshot(path, version, &table, verifies)?);
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         // A few versions back are kept for statements that are still running; older ones can be read again.
         const VERSIONS_KEPT: u64 = 4;
         snapshots.retain(|(p, v), _| p != path || v + VERSIONS_KEPT > version);
         snapshots.insert(key, Arc::clone(&snapshot));
         Ok(snapshot)
+    }
+
+    /// The table at `version` as the log has it now, past what is in memory.
+    pub(crate) async fn read(&self, path: &str, version: u64) -> Result<TableSnapshot> {
+        let mut table = DeltaTable::new(self.log_store(path)?);
+        table.load_version(version).await?;
+        read_snapshot(path, version, &table, true)
     }
 
     /// The newest version that `path` has in its own log, published or not.
@@ -207,6 +272,59 @@ impl Tables {
             }
             match try_commit(&table, files, mode, transactions).await {
                 Ok(version) => return Ok(Committed::Version(version)),
+                Err(error) if is_lost_race(&error) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(Kind::Serialization, "other writers were faster every time")
+            .hint("run the statement again"))
+    }
+
+    /// Puts `outputs` in the place of `inputs`, whose rows they hold, while others may append.
+    ///
+    /// `None` when one of the inputs is gone: somebody else has rewritten it. Delta's own conflict rules would let that pass
+    /// and double the rows, so no retry is left to them.
+    pub(crate) async fn rewrite(
+        &self,
+        path: &str,
+        inputs: &[String],
+        outputs: &[WrittenFile],
+    ) -> Result<Option<u64>> {
+        const TRIES_MAX: u32 = 100;
+        for _ in 0..TRIES_MAX {
+            let table = self.load(path, None).await?;
+            let state = table.snapshot()?;
+            let mut actions: Vec<Action> = Vec::new();
+            for file in state.log_data() {
+                if inputs.iter().any(|input| *input == format!("{path}/{}", file.path())) {
+                    actions.push(file.remove_action(false).into());
+                }
+            }
+            if actions.len() != inputs.len() {
+                return Ok(None);
+            }
+            let added = outputs.iter().map(|file| Add { data_change: false, ..add_of(file) });
+            actions.extend(added.map(Action::Add));
+            let properties = CommitProperties::default()
+                .with_max_retries(0)
+                .with_cleanup_expired_logs(Some(false))
+                .with_create_checkpoint(true);
+            let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+            let commit = CommitBuilder::from(properties).with_actions(actions).build(
+                Some(state),
+                table.log_store(),
+                operation,
+            );
+            match commit.into_prepared_commit_future().await?.await {
+                Ok(durable) => {
+                    let version = durable.version;
+                    if let Err(error) = durable.await {
+                        tracing::warn!(%error, version, "the table's log could not be checkpointed");
+                    }
+                    return Ok(Some(version));
+                }
                 Err(error) if is_lost_race(&error) => {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
@@ -280,8 +398,30 @@ fn add_of(file: &WrittenFile) -> Add {
         modification_time: file.written_at_ms,
         data_change: true,
         stats: Some(file.stats.to_string()),
+        tags: file.sums.as_ref().map(|sums| tags_of(file, sums)),
         ..Add::default()
     }
+}
+
+/// What the log keeps of a file beside Delta's own fields: its checksums, and one over the entry itself, because `count(*)`
+/// is answered from the log alone.
+fn tags_of(file: &WrittenFile, sums: &str) -> HashMap<String, Option<String>> {
+    // A mark is names and numbers, which can always be written.
+    let mark = file.mark.as_ref().and_then(|mark| serde_json::to_string(mark).ok());
+    let entry = entry_sum(&file.name, file.size, file.rows, sums, mark.as_deref());
+    let mut tags = HashMap::from([
+        (SUMS_TAG.to_owned(), Some(sums.to_owned())),
+        (ENTRY_TAG.to_owned(), Some(entry)),
+    ]);
+    if mark.is_some() {
+        tags.insert(MARK_TAG.to_owned(), mark);
+    }
+    tags
+}
+
+fn entry_sum(name: &str, size: u64, rows: u64, sums: &str, mark: Option<&str>) -> String {
+    let all = format!("{name}|{size}|{rows}|{sums}|{}", mark.unwrap_or_default());
+    format!("{:08x}", crc32fast::hash(all.as_bytes()))
 }
 
 fn is_lost_race(error: &DeltaTableError) -> bool {
@@ -293,7 +433,12 @@ fn is_lost_race(error: &DeltaTableError) -> bool {
     )
 }
 
-fn read_snapshot(path: &str, version: u64, table: &DeltaTable) -> Result<TableSnapshot> {
+fn read_snapshot(
+    path: &str,
+    version: u64,
+    table: &DeltaTable,
+    verifies: bool,
+) -> Result<TableSnapshot> {
     let state = table.snapshot()?;
     let entry = |file: deltalake::kernel::LogicalFileView| {
         let stats = file
@@ -303,26 +448,44 @@ fn read_snapshot(path: &str, version: u64, table: &DeltaTable) -> Result<TableSn
         let damaged = || {
             Error::new(
                 Kind::DataCorrupted,
-                format!("the log of {path:?} has no row count for a file"),
+                format!("the log of table {path:?} is damaged at the entry of a data file"),
             )
             .detail(format!("file: {}", file.path()))
         };
-        Ok(FileEntry {
-            path: format!("{path}/{}", file.path()),
-            size: u64::try_from(file.size()).map_err(|_| damaged())?,
-            rows: stats["numRecords"].as_u64().ok_or_else(damaged)?,
-            bounds: bounds_of(&stats),
-        })
+        let size = u64::try_from(file.size()).map_err(|_| damaged())?;
+        let rows = stats["numRecords"].as_u64().ok_or_else(damaged)?;
+        // The only way to the tags that this version of the library has.
+        #[expect(deprecated, reason = "there is no other accessor for tags")]
+        let tags = file.add_action().tags.unwrap_or_default();
+        let tag = |name: &str| tags.get(name).cloned().flatten();
+        let mut sums = None;
+        let mut mark = None;
+        if let Some(text) = tag(SUMS_TAG) {
+            let told = tag(MARK_TAG);
+            let entry = entry_sum(&file.path(), size, rows, &text, told.as_deref());
+            if tag(ENTRY_TAG) != Some(entry) {
+                return Err(damaged());
+            }
+            if verifies {
+                sums = Some(Arc::new(BlockSums::decode(&text, size).ok_or_else(damaged)?));
+            }
+            mark = told.and_then(|told| serde_json::from_str(&told).ok());
+        }
+        let path = format!("{path}/{}", file.path());
+        Ok(FileEntry { path, size, rows, bounds: bounds_of(&stats), sums, mark })
     };
     let files = state.log_data().into_iter().map(entry).collect::<Result<Vec<_>>>()?;
     let personal = state.metadata().configuration().get(PERSONAL_KEY);
     let personal = personal.map_or(Ok(Vec::new()), |json| serde_json::from_str(json))?;
+    let clustering = state.metadata().configuration().get(CLUSTERING_KEY);
+    let clustering = clustering.map(|json| serde_json::from_str(json)).transpose()?;
     Ok(TableSnapshot {
         path: path.to_owned(),
         version,
         schema: state.snapshot().arrow_schema(),
         files,
         personal,
+        clustering,
     })
 }
 

@@ -1,7 +1,7 @@
 //! A warehouse folder: opened, created, and the way to everything in it.
 
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
@@ -11,11 +11,14 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::generation::{Chain, Change, Generation, Name, Relation};
+use super::cluster::Clustering;
+use super::generation::{Chain, Change, Generation, Name, Relation, TableDef};
 use super::local::SyncedStore;
-use super::table::{TableSnapshot, Tables};
+use super::sums::CheckedFile;
+use super::table::{FileEntry, TableSnapshot, Tables};
 use super::users::write_private;
-use super::writer::TableWriter;
+use super::writer::{Codec, TableWriter, WrittenFile};
+use crate::config::{Storage, Verify};
 use crate::error::{Error, Kind, Result};
 
 /// Under this URL the engine reads the warehouse's files; no other URL resolves.
@@ -26,6 +29,9 @@ const KEY_FILE: &str = "_clientele/secret.key";
 
 /// Version of the folder's layout that this program writes.
 const FORMAT: u32 = 1;
+
+/// One publish: its number, its time in microseconds since 1970, and what it changed.
+pub type Publish = (u64, i64, std::collections::BTreeMap<Name, Change>);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
@@ -42,6 +48,7 @@ pub struct Warehouse {
     tables: Tables,
     chain: Chain,
     key: [u8; 32],
+    codec: RwLock<Codec>,
 }
 
 impl Warehouse {
@@ -95,7 +102,7 @@ impl Warehouse {
             .map_err(|()| Error::new(Kind::Io, format!("{shown} is no absolute path")))?;
         let tables = Tables::new(root_store, url);
         let chain = Chain::open(Arc::clone(&store)).await?;
-        let warehouse = Self { dir, store, tables, chain, key };
+        let warehouse = Self { dir, store, tables, chain, key, codec: RwLock::default() };
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
     }
@@ -108,6 +115,17 @@ impl Warehouse {
     /// The store whose root is the warehouse, for the engine's scans.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The store through which one data file is read: what the disk gives back is compared with what was written.
+    pub fn file_store(&self, file: &FileEntry) -> Arc<dyn ObjectStore> {
+        checked(&self.store, file)
+    }
+
+    /// How this process reads and writes data files.
+    pub fn configure(&self, storage: &Storage) {
+        self.tables.verify_reads(storage.verify == Verify::Full);
+        *self.codec.write().unwrap_or_else(PoisonError::into_inner) = storage.compression;
     }
 
     /// Key of the identifier hashes; it never leaves the process.
@@ -123,9 +141,31 @@ impl Warehouse {
         &self.chain
     }
 
+    /// Whether the folder is there and can be read.
+    pub async fn check_alive(&self) -> Result<()> {
+        self.store.head(&Path::from(MARKER)).await?;
+        self.newest().await?;
+        Ok(())
+    }
+
     /// The newest published state.
     pub async fn newest(&self) -> Result<Arc<Generation>> {
         self.chain.newest().await
+    }
+
+    /// The state that publish `number` made; `None` when there is no such one.
+    pub async fn generation(&self, number: u64) -> Result<Option<Generation>> {
+        self.chain.at(number).await
+    }
+
+    /// The state that was published at an instant, in microseconds since 1970.
+    pub async fn generation_at(&self, at_us: i64) -> Result<Option<Generation>> {
+        self.chain.at_time(at_us).await
+    }
+
+    /// The newest publishes, newest first: number, time in microseconds since 1970, and what changed.
+    pub async fn history(&self, most: usize) -> Result<Vec<Publish>> {
+        self.chain.history(most).await
     }
 
     /// What `path` held at `version`.
@@ -146,10 +186,11 @@ impl Warehouse {
         name: &Name,
         schema: &Schema,
         personal: &[String],
+        clustering: Option<&Clustering>,
     ) -> Result<String> {
         let plain = format!("{}/{}", folder_name(&name.schema), folder_name(&name.table));
         if !self.tables.exists(&plain).await? {
-            match self.tables.create(&plain, schema, personal).await {
+            match self.tables.create(&plain, schema, personal, clustering).await {
                 Ok(_) => return Ok(plain),
                 // Another process was faster with this folder; whose table it will be is decided at the publish.
                 Err(_) if self.tables.exists(&plain).await? => {}
@@ -157,7 +198,7 @@ impl Warehouse {
             }
         }
         let path = format!("{plain}-{}", uuid::Uuid::new_v4().simple());
-        self.tables.create(&path, schema, personal).await?;
+        self.tables.create(&path, schema, personal, clustering).await?;
         Ok(path)
     }
 
@@ -167,8 +208,48 @@ impl Warehouse {
         path: &str,
         schema: SchemaRef,
         personal: &[String],
+        clustering: Option<&Clustering>,
     ) -> Result<TableWriter> {
-        TableWriter::new(Arc::clone(&self.store), path, schema, personal)
+        let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
+        let store = Arc::clone(&self.store);
+        TableWriter::new(store, path, schema, personal, codec, clustering)
+    }
+
+    /// A writer of one bucket of a clustered table, whose rows come in order.
+    pub fn run_writer(&self, snapshot: &TableSnapshot, bucket: u32) -> Result<TableWriter> {
+        let Some(clustering) = &snapshot.clustering else {
+            return Err(Error::internal("only clustered tables have buckets"));
+        };
+        let schema = Arc::clone(&snapshot.schema);
+        let writer = self.writer(&snapshot.path, schema, &snapshot.personal, None)?;
+        Ok(writer.of_bucket(bucket, clustering))
+    }
+
+    /// Publishes `outputs` in the place of `inputs`, which hold the same rows; `false` when somebody else was faster.
+    pub async fn publish_rewrite(
+        &self,
+        name: &Name,
+        snapshot: &TableSnapshot,
+        inputs: &[String],
+        outputs: &[WrittenFile],
+    ) -> Result<bool> {
+        // A commit of an unfinished group in the same log would become visible with ours.
+        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        let Some(version) = self.tables.rewrite(&snapshot.path, inputs, outputs).await? else {
+            self.discard(&snapshot.path, outputs).await;
+            return Ok(false);
+        };
+        self.publish_names(|state| {
+            let mut changes = std::collections::BTreeMap::new();
+            // A table that was dropped meanwhile stays dropped.
+            if let Some(def) = state.table(name).filter(|def| def.path == snapshot.path) {
+                let def = TableDef { path: def.path.clone(), version: def.version.max(version) };
+                changes.insert(name.clone(), Change::Set(Relation::Table(def)));
+            }
+            Ok(changes)
+        })
+        .await?;
+        Ok(true)
     }
 
     /// Publishes changes of names alone. `changes` sees the state it builds on and may refuse.
@@ -206,6 +287,14 @@ impl Warehouse {
                 tracing::warn!(%error, "a file without a commit could not be removed");
             }
         }
+    }
+}
+
+/// `store` for one data file, compared with its checksums when it has some.
+pub fn checked(store: &Arc<dyn ObjectStore>, file: &FileEntry) -> Arc<dyn ObjectStore> {
+    match &file.sums {
+        Some(sums) => Arc::new(CheckedFile::new(Arc::clone(store), Arc::clone(sums))),
+        None => Arc::clone(store),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{max, min};
+use arrow::compute::{concat_batches, max, min};
 use arrow::datatypes::{
     DataType, Date32Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType,
 };
@@ -19,10 +19,16 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::cluster::{Clustering, Mark, Place};
+use super::sums::Summing;
+pub use crate::config::Compression as Codec;
 use crate::error::Result;
 
 /// A file is closed when it has this size; the next rows go into another.
 const FILE_BYTES_TARGET: usize = 128 << 20;
+
+/// Fresh rows of a clustered table are sorted in pieces of this size in memory.
+const TAIL_BYTES_TARGET: usize = 64 << 20;
 
 /// Rows of a row group: large enough to compress, small enough to prune.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
@@ -40,6 +46,12 @@ pub struct WrittenFile {
     pub written_at_ms: i64,
     /// Delta's statistics document.
     pub stats: Value,
+    /// Checksums of its blocks, as the log keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sums: Option<String>,
+    /// Its place in a clustered table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
 }
 
 /// Writes batches of one schema into one or more Parquet files.
@@ -49,13 +61,24 @@ pub struct TableWriter {
     schema: SchemaRef,
     properties: WriterProperties,
     has_bounds: Vec<bool>,
+    shape: Shape,
     open: Option<OpenFile>,
     done: Vec<WrittenFile>,
 }
 
+/// What the files of a writer look like.
+enum Shape {
+    /// Rows as they come; a new file at [`FILE_BYTES_TARGET`].
+    Plain,
+    /// A clustered table's fresh rows: gathered, and written bucket after bucket.
+    Tail { clustering: Clustering, gathered: Vec<RecordBatch>, bytes: usize },
+    /// One bucket of a clustered table, whose rows come in order: one file.
+    Run(Mark),
+}
+
 struct OpenFile {
     name: String,
-    writer: AsyncArrowWriter<BufWriter>,
+    writer: AsyncArrowWriter<Summing<BufWriter>>,
     rows: u64,
     bounds: BTreeMap<usize, (i64, i64)>,
 }
@@ -67,9 +90,16 @@ impl TableWriter {
         folder: &str,
         schema: SchemaRef,
         personal: &[String],
+        codec: Codec,
+        clustering: Option<&Clustering>,
     ) -> Result<Self> {
+        let compression = match codec {
+            Codec::Zstd => Compression::ZSTD(ZstdLevel::try_new(1)?),
+            Codec::Snappy => Compression::SNAPPY,
+            Codec::Lz4 => Compression::LZ4_RAW,
+        };
         let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_compression(compression)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_created_by(concat!("clientele ", env!("CARGO_PKG_VERSION")).to_owned());
@@ -96,9 +126,21 @@ impl TableWriter {
             schema,
             properties: properties.build(),
             has_bounds,
+            shape: match clustering {
+                None => Shape::Plain,
+                Some(clustering) => {
+                    Shape::Tail { clustering: clustering.clone(), gathered: Vec::new(), bytes: 0 }
+                }
+            },
             open: None,
             done: Vec::new(),
         })
+    }
+
+    /// From now on the rows are those of one bucket, in order.
+    pub(crate) fn of_bucket(mut self, bucket: u32, clustering: &Clustering) -> Self {
+        self.shape = Shape::Run(Mark::new(Place::Run { bucket }, clustering));
+        self
     }
 
     /// Adds the rows of `batch`, whose columns are those of the table.
@@ -106,6 +148,62 @@ impl TableWriter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
+        if let Shape::Tail { gathered, bytes, .. } = &mut self.shape {
+            gathered.push(batch.clone());
+            *bytes += batch.get_array_memory_size();
+            if *bytes >= TAIL_BYTES_TARGET {
+                self.write_tail().await?;
+            }
+            return Ok(());
+        }
+        self.append(batch).await?;
+        let is_full = self.open.as_ref().is_some_and(|file| {
+            file.writer.bytes_written() + file.writer.in_progress_size() >= FILE_BYTES_TARGET
+        });
+        if is_full
+            && matches!(self.shape, Shape::Plain)
+            && let Some(file) = self.open.take()
+        {
+            self.close_file(file, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was gathered as one file: the rows of each bucket in order, in row groups of their own.
+    async fn write_tail(&mut self) -> Result<()> {
+        let Shape::Tail { clustering, gathered, bytes } = &mut self.shape else { return Ok(()) };
+        let batches = std::mem::take(gathered);
+        *bytes = 0;
+        let clustering = clustering.clone();
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let all = concat_batches(&self.schema, &batches)?;
+        drop(batches);
+        let arranged = clustering.arrange(&all)?;
+        drop(all);
+        let mut row_groups = Vec::with_capacity(arranged.len());
+        let mut before = 0;
+        for rows in arranged {
+            if rows.num_rows() > 0 {
+                self.append(&rows).await?;
+            }
+            let mut now = before;
+            if let Some(file) = &mut self.open {
+                file.writer.flush().await?;
+                now = file.writer.flushed_row_groups().len();
+            }
+            row_groups.push((now - before) as u32);
+            before = now;
+        }
+        if let Some(file) = self.open.take() {
+            let mark = Mark::new(Place::Tail { row_groups }, &clustering);
+            self.close_file(file, Some(mark)).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut file = match self.open.take() {
             Some(file) => file,
             None => self.open_file()?,
@@ -118,18 +216,19 @@ impl TableWriter {
                 *known = (known.0.min(low), known.1.max(high));
             }
         }
-        if file.writer.bytes_written() + file.writer.in_progress_size() >= FILE_BYTES_TARGET {
-            self.close_file(file).await?;
-        } else {
-            self.open = Some(file);
-        }
+        self.open = Some(file);
         Ok(())
     }
 
     /// Closes the last file and gives all of them. They are on disk.
     pub async fn finish(mut self) -> Result<Vec<WrittenFile>> {
+        self.write_tail().await?;
         if let Some(file) = self.open.take() {
-            self.close_file(file).await?;
+            let mark = match &self.shape {
+                Shape::Run(mark) => Some(mark.clone()),
+                Shape::Plain | Shape::Tail { .. } => None,
+            };
+            self.close_file(file, mark).await?;
         }
         Ok(self.done)
     }
@@ -137,7 +236,7 @@ impl TableWriter {
     fn open_file(&self) -> Result<OpenFile> {
         let name = format!("part-{}.parquet", uuid::Uuid::new_v4());
         let path = Path::from(format!("{}/{name}", self.folder));
-        let sink = BufWriter::new(Arc::clone(&self.store), path);
+        let sink = Summing::new(BufWriter::new(Arc::clone(&self.store), path));
         let writer = AsyncArrowWriter::try_new(
             sink,
             Arc::clone(&self.schema),
@@ -146,13 +245,14 @@ impl TableWriter {
         Ok(OpenFile { name, writer, rows: 0, bounds: BTreeMap::new() })
     }
 
-    async fn close_file(&mut self, file: OpenFile) -> Result<()> {
+    async fn close_file(&mut self, file: OpenFile, mark: Option<Mark>) -> Result<()> {
         let OpenFile { name, mut writer, rows, bounds } = file;
         writer.finish().await?;
         let size = writer.bytes_written() as u64;
         let stats = stats_document(&self.schema, rows, &bounds);
         let written_at_ms = chrono::Utc::now().timestamp_millis();
-        self.done.push(WrittenFile { name, size, rows, written_at_ms, stats });
+        let sums = Some(writer.into_inner().finish().encode());
+        self.done.push(WrittenFile { name, size, rows, written_at_ms, stats, sums, mark });
         Ok(())
     }
 }

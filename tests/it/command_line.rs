@@ -189,3 +189,22 @@ fn help_names_every_command() {
         assert!(help.contains(command), "{help}");
     }
 }
+
+#[test]
+fn a_column_that_stays_text_for_a_few_values_is_told_of() {
+    let (dir, w) = warehouse();
+    let mut rows = String::from("id,qty\n");
+    (0..40).for_each(|i| rows.push_str(&format!("{i},{i}\n")));
+    rows.push_str("40,n/a\n");
+    let csv = file(&dir, "q.csv", &rows);
+    let loaded = run(&["load", "--dir", &w, "q", &csv]);
+    assert!(loaded.status.success());
+    let told = stderr(&loaded);
+    assert!(
+        told.contains(
+            "note: column \"qty\" is text: 1 of the first 41 values are not whole numbers"
+        ),
+        "{told}"
+    );
+    assert!(told.contains("line 42"), "{told}");
+}

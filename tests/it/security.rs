@@ -109,3 +109,36 @@ async fn tls_is_spoken_verified_and_demanded() {
     let plain = server.connect_to(&server.url()).await.err().unwrap();
     assert_eq!(code(&plain), "28000");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_is_read_below_the_roots_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, outside) = (dir.path().join("inbox"), dir.path().join("secret.csv"));
+    std::fs::create_dir(&inbox).unwrap();
+    std::fs::write(inbox.join("t.csv"), "a,b\n1,\"\"\n2,\n").unwrap();
+    std::fs::write(&outside, "a,b\n9,x\n").unwrap();
+    std::os::unix::fs::symlink(&outside, inbox.join("link.csv")).unwrap();
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, format!("[load]\nroots = [{:?}]\n", inbox.display().to_string()))
+        .unwrap();
+    let flags = ["--config", config.to_str().unwrap()];
+    let server = Server::start_in(&dir.path().join("w"), &flags);
+    let client = server.connect().await;
+    client.batch_execute("CREATE TABLE t (a INT, b TEXT)").await.unwrap();
+    let copy = |path: String| format!("COPY t FROM '{path}' WITH (FORMAT csv, HEADER)");
+    let inside = inbox.join("t.csv").display().to_string();
+    client.batch_execute(&copy(inside)).await.unwrap();
+    // An empty text and a missing one are two things.
+    let nulls = client.query_one("SELECT count(*), count(b) FROM t", &[]).await.unwrap();
+    assert_eq!((nulls.get::<_, i64>(0), nulls.get::<_, i64>(1)), (2, 1));
+    let inbox = inbox.display();
+    for path in [
+        outside.display().to_string(),
+        format!("{inbox}/../secret.csv"),
+        format!("{inbox}/link.csv"),
+        "/etc/passwd".to_owned(),
+    ] {
+        let refused = client.batch_execute(&copy(path.clone())).await.unwrap_err();
+        assert_eq!(code(&refused), "42501", "{path}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Bad disks: an answer is right or an error, and an error names the file.
+
+use std::path::{Path, PathBuf};
+
+use super::server::{Server, code, run, run_well};
+
+/// Flips of a run in CI; `CLIENTELE_TEST_FLIPS=1000` is the long one.
+fn flips() -> u64 {
+    std::env::var("CLIENTELE_TEST_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
+fn files_in(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.display().to_string().ends_with(ending))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Numbers that look random and are the same in every run.
+fn noise(i: u64) -> u64 {
+    let mut x = i.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x ^= x >> 31;
+    x.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+const ROWS: &str = "CREATE TABLE t AS WITH d(x) AS (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) \
+    SELECT n, 'customer ' || (n * 7919) AS name, n * 1.25 AS amount, TIMESTAMPTZ '2024-01-01 00:00:00Z' + n * INTERVAL '1 minute' AS at \
+    FROM (SELECT a.x + 10 * b.x + 100 * c.x + 1000 * d.x AS n FROM d AS a, d AS b, d AS c, d) AS numbers";
+
+const QUESTION: &str = "SELECT count(*)::text || ' ' || sum(n)::text || ' ' || sum(length(name))::text || ' ' || sum(amount)::text || ' ' || max(at)::text || ' ' || max(name) FROM t";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_never_a_wrong_answer() {
+    for codec in ["zstd", "snappy", "lz4"] {
+        let dir = tempfile::tempdir().unwrap();
+        let w = dir.path().join("w");
+        let config = dir.path().join("clientele.toml");
+        std::fs::write(&config, format!("[storage]\ncompression = \"{codec}\"\n")).unwrap();
+        let server = Server::start_in(&w, &["--config", config.to_str().unwrap()]);
+        let client = server.connect().await;
+        client.batch_execute(ROWS).await.unwrap();
+        let right: String = client.query_one(QUESTION, &[]).await.unwrap().get(0);
+        let files = files_in(&w.join("public/t"), ".parquet");
+        assert_eq!(files.len(), 1);
+        let whole = std::fs::read(&files[0]).unwrap();
+        let mut refused = 0;
+        for i in 0..flips() {
+            let mut bad = whole.clone();
+            let bit = noise(i) % (bad.len() as u64 * 8);
+            bad[(bit / 8) as usize] ^= 1 << (bit % 8);
+            std::fs::write(&files[0], &bad).unwrap();
+            match client.query_one(QUESTION, &[]).await {
+                Ok(row) => assert_eq!(row.get::<_, String>(0), right, "{codec}, bit {bit}"),
+                Err(error) => {
+                    assert_eq!(code(&error), "XX001", "{codec}, bit {bit}: {error:?}");
+                    let message = error.as_db_error().unwrap().message();
+                    assert!(message.contains("is damaged at byte"), "{message}");
+                    refused += 1;
+                }
+            }
+            let found = client.query("CHECK TABLE t", &[]).await.unwrap();
+            assert_eq!(found[0].get::<_, String>("state"), "damaged", "{codec}, bit {bit}");
+        }
+        std::fs::write(&files[0], &whole).unwrap();
+        assert_eq!(client.query_one(QUESTION, &[]).await.unwrap().get::<_, String>(0), right);
+        assert!(refused * 2 > flips(), "{codec}: {refused} of {} were noticed", flips());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_and_shortened_files_are_named_and_other_tables_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let path = w.display().to_string();
+    run_well(&["load", "--dir", &path, "other", &csv(&dir)]);
+    let made = ROWS.to_owned() + "; " + &ROWS.replace("TABLE t ", "TABLE u ");
+    run_well(&["sql", "--dir", &path, &made]);
+    let file = files_in(&w.join("public/t"), ".parquet").remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    for (what, damage) in [("cut", &whole[..whole.len() / 2]), ("empty", &[][..])] {
+        std::fs::write(&file, damage).unwrap();
+        // A process of its own: nothing of the file is in memory.
+        let refused = run(&["sql", "--dir", &path, QUESTION]);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{what}: {told}");
+        assert!(told.contains("bytes instead of"), "{what}: {told}");
+        let checked = run(&["check", "--dir", &path]);
+        assert_eq!(checked.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&checked.stdout).starts_with("t\tpublic/t/part-"));
+        assert!(run(&["check", "--dir", &path, "u"]).status.success());
+    }
+    std::fs::remove_file(&file).unwrap();
+    let refused = run(&["sql", "--dir", &path, QUESTION]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is missing"));
+    assert_eq!(
+        run_well(&["sql", "--dir", &path, "--format", "csv", "SELECT count(*) AS n FROM u"]),
+        "n\n10000\n"
+    );
+    std::fs::write(&file, &whole).unwrap();
+    assert!(run(&["check", "--dir", &path]).status.success());
+}
+
+fn csv(dir: &tempfile::TempDir) -> String {
+    let path = dir.path().join("o.csv");
+    std::fs::write(&path, "a\n1\n").unwrap();
+    path.display().to_string()
+}
+
+/// `count(*)` is answered from the log alone, so the log has checksums too.
+#[test]
+fn a_changed_digit_in_a_log_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let path = w.display().to_string();
+    run_well(&["load", "--dir", &path, "other", &csv(&dir)]);
+    run_well(&["sql", "--dir", &path, ROWS]);
+    let count = ["sql", "--dir", &path, "--format", "csv", "SELECT count(*) AS n FROM t"];
+    assert_eq!(run_well(&count), "n\n10000\n");
+    let logs = files_in(&w.join("public/t/_delta_log"), ".json");
+    let log = logs.last().unwrap();
+    let whole = std::fs::read_to_string(log).unwrap();
+    let changed = whole.replace("\\\"numRecords\\\":10000", "\\\"numRecords\\\":10001");
+    assert_ne!(whole, changed);
+    std::fs::write(log, changed).unwrap();
+    let refused = run(&count);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("is damaged at the entry of a data file")
+    );
+    assert_eq!(run(&["check", "--dir", &path, "t"]).status.code(), Some(1));
+    std::fs::write(log, whole).unwrap();
+    let generations = files_in(&w.join("_clientele/generations"), ".json");
+    let newest = generations.last().unwrap();
+    let text = std::fs::read_to_string(newest).unwrap();
+    std::fs::write(newest, text.replace("\"version\":1", "\"version\":0")).unwrap();
+    let refused = run(&count);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("of the publish log is damaged"));
+}
