@@ -37,6 +37,10 @@ impl Dialect for PgDialect {
         false
     }
 
+    fn supports_table_versioning(&self) -> bool {
+        true
+    }
+
     fn supports_named_fn_args_with_assignment_operator(&self) -> bool {
         true
     }

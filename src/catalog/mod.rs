@@ -5,6 +5,7 @@
 //! room inside a [`PolicyTable`].
 
 pub mod information_schema;
+mod past;
 pub mod pg_catalog;
 mod policy;
 
@@ -21,6 +22,7 @@ use crate::error::Result;
 use crate::scan::SnapshotTable;
 use crate::store::{Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system};
 
+pub use past::{Moment, Past};
 pub use policy::PolicyTable;
 
 /// Database, the only one of a warehouse.
@@ -42,6 +44,10 @@ pub enum Meaning {
 pub struct Pinned {
     generation: Arc<Generation>,
     snapshots: HashMap<Name, Arc<TableSnapshot>>,
+    /// Tables of the past, under their marked names.
+    past: HashMap<Name, Arc<TableSnapshot>>,
+    /// `system.versions`, when the statement asks for it.
+    versions: Option<RecordBatch>,
     view_schemas: HashMap<Name, SchemaRef>,
     about: About,
 }
@@ -62,6 +68,7 @@ impl Pinned {
     pub async fn load(
         warehouse: &Warehouse,
         words: &BTreeSet<String>,
+        asked: &[Past],
         about: About,
     ) -> Result<Self> {
         let generation = warehouse.newest().await?;
@@ -72,7 +79,16 @@ impl Pinned {
                 snapshots.insert(name, snapshot);
             }
         }
-        Ok(Self { generation, snapshots, view_schemas: HashMap::new(), about })
+        let mut past = HashMap::new();
+        for table in asked {
+            past.insert(table.marked(), table.find(warehouse, &generation).await?);
+        }
+        let versions = match words.contains("versions") {
+            true => Some(past::versions(&warehouse.history(past::VERSIONS_SHOWN).await?)?),
+            false => None,
+        };
+        let view_schemas = HashMap::new();
+        Ok(Self { generation, snapshots, past, versions, view_schemas, about })
     }
 
     /// Whether `words` ask for the catalogues, which describe every view's columns too.
@@ -132,14 +148,26 @@ impl Pinned {
     }
 
     fn stored(&self, name: &Name) -> Option<Meaning> {
+        if let Some(snapshot) = self.past.get(name) {
+            return Some(self.as_seen(snapshot));
+        }
+        if let (Some(versions), "system", "versions") =
+            (&self.versions, name.schema.as_str(), name.table.as_str())
+        {
+            return Some(computed(versions.clone()));
+        }
         match self.generation.relations.get(name) {
             Some(Relation::Table(_)) => {
-                let table = SnapshotTable::new(Arc::clone(self.snapshots.get(name)?));
-                Some(Meaning::Table(Arc::new(PolicyTable::new(Arc::new(table), &self.about.user))))
+                self.snapshots.get(name).map(|snapshot| self.as_seen(snapshot))
             }
             Some(Relation::View(view)) => Some(Meaning::View(view.clone())),
             Some(Relation::Graph(_)) | None => system::schema_of(name).map(empty),
         }
+    }
+
+    fn as_seen(&self, snapshot: &Arc<TableSnapshot>) -> Meaning {
+        let table = SnapshotTable::new(Arc::clone(snapshot));
+        Meaning::Table(Arc::new(PolicyTable::new(Arc::new(table), &self.about.user)))
     }
 
     /// Every relation of the warehouse with its columns, for the catalogues; views are planned by the caller.

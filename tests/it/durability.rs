@@ -111,3 +111,20 @@ fn loads_at_once_all_land() {
     ]);
     assert_eq!(rows.lines().nth(1), Some("7,7,21"));
 }
+
+/// A version of the warehouse is read as it was, table by table, in one statement with the present.
+#[test]
+fn past_versions_are_read_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w").display().to_string();
+    std::fs::write(dir.path().join("a.csv"), "a\n1\n").unwrap();
+    run_well(&["load", "--dir", &path, "t", &dir.path().join("a.csv").display().to_string()]);
+    let one = |sql: &str| run_well(&["sql", "--dir", &path, "--format", "csv", sql]);
+    let version = "SELECT max(version) AS v FROM system.versions WHERE relation = 't'";
+    let first = one(version).lines().nth(1).unwrap().to_owned();
+    run_well(&["sql", "--dir", &path, "INSERT INTO t VALUES (2), (3)"]);
+    let both = format!(
+        "SELECT then.n || '/' || now.n AS n FROM (SELECT count(*) AS n FROM t VERSION AS OF {first}) AS then, (SELECT count(*) AS n FROM t) AS now"
+    );
+    assert_eq!(one(&both), "n\n1/3\n");
+}

@@ -1,0 +1,121 @@
+//! Tables as they were: a version of the warehouse, or a moment.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+
+use crate::error::{Error, Kind, Result};
+use crate::store::{Change, Generation, Name, Publish, Relation, TableSnapshot, Warehouse};
+
+/// Publishes that `system.versions` shows.
+pub(super) const VERSIONS_SHOWN: usize = 1000;
+
+/// Between a table's name and its moment; no name that is written holds it.
+const MARK: char = '\u{1}';
+
+/// When.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// After the publish of this number.
+    Version(u64),
+    /// At an instant, in microseconds since 1970.
+    At(i64),
+}
+
+/// A table at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// The table.
+    pub name: Name,
+    /// When.
+    pub moment: Moment,
+}
+
+impl Past {
+    /// The name under which a plan reads it.
+    pub fn marked(&self) -> Name {
+        let moment = match self.moment {
+            Moment::Version(number) => format!("v{number}"),
+            Moment::At(at_us) => format!("t{at_us}"),
+        };
+        Name::new(self.name.schema.clone(), format!("{}{MARK}{moment}", self.name.table))
+    }
+
+    /// What the table held then.
+    pub(super) async fn find(
+        &self,
+        warehouse: &Warehouse,
+        newest: &Generation,
+    ) -> Result<Arc<TableSnapshot>> {
+        let (found, when) = match self.moment {
+            Moment::Version(number) => {
+                (warehouse.generation(number).await?, format!("version {number}"))
+            }
+            Moment::At(at_us) => (warehouse.generation_at(at_us).await?, "that time".to_owned()),
+        };
+        let Some(then) = found else {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                format!("the warehouse has no {when}; its newest is version {}", newest.number),
+            )
+            .hint("SELECT * FROM system.versions shows versions and their times"));
+        };
+        let Some(def) = then.table(&self.name) else {
+            return Err(Error::new(
+                Kind::UndefinedTable,
+                format!("there was no table \"{}\" at {when}", self.name),
+            ));
+        };
+        warehouse.snapshot(&def.path, def.version).await.map_err(|error| {
+            Error::new(
+                Kind::UndefinedTable,
+                format!("what table \"{}\" held at {when} is gone", self.name),
+            )
+            .detail(error.message().to_owned())
+        })
+    }
+}
+
+/// `system.versions`: a row a name that a publish changed, newest first.
+pub(super) fn versions(history: &[Publish]) -> Result<RecordBatch> {
+    let mut numbers = Vec::new();
+    let mut times = Vec::new();
+    let mut names = Vec::new();
+    let mut kinds = Vec::new();
+    let mut table_versions = Vec::new();
+    for (number, at_us, changes) in history {
+        for (name, change) in changes {
+            let (kind, version) = match change {
+                Change::Set(Relation::Table(def)) => ("table", i64::try_from(def.version).ok()),
+                Change::Set(Relation::View(_)) => ("view", None),
+                Change::Set(Relation::Graph(_)) => ("identity graph", None),
+                Change::Dropped => ("dropped", None),
+            };
+            numbers.push(i64::try_from(*number).unwrap_or(i64::MAX));
+            times.push((*at_us > 0).then_some(*at_us));
+            names.push(name.to_string());
+            kinds.push(kind);
+            table_versions.push(version);
+        }
+    }
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let column = |name, data_type| Field::new(name, data_type, true);
+    let schema = Schema::new(vec![
+        column("version", DataType::Int64),
+        column("published_at", instant),
+        column("relation", DataType::Utf8),
+        column("kind", DataType::Utf8),
+        column("table_version", DataType::Int64),
+    ]);
+    Ok(RecordBatch::try_new(
+        Arc::new(schema),
+        vec![
+            Arc::new(Int64Array::from(numbers)),
+            Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
+            Arc::new(StringArray::from(names)),
+            Arc::new(StringArray::from(kinds)),
+            Arc::new(Int64Array::from(table_versions)),
+        ],
+    )?)
+}
