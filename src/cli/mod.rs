@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand. Data goes to stdout, everything else to stderr.
 
+mod check;
+mod compact;
 mod demo;
 mod load;
 mod output;
@@ -56,6 +58,10 @@ enum Command {
     Load(load::Args),
     /// Answer statements without a server
     Sql(sql::Args),
+    /// Put fresh rows of clustered tables among their clustered ones
+    Compact(compact::Args),
+    /// Compare files with what was written to them
+    Check(check::Args),
     /// Add, list and remove users
     User(user::Args),
 }
@@ -70,10 +76,14 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Load(args) => load::run(&args, &cli.common.dir, &config),
             Command::Sql(args) => sql::run(&args, &cli.common.dir, config),
             Command::User(args) => user::run(&args, &cli.common.dir),
+            Command::Compact(args) => compact::run(&args, &cli.common.dir, config),
+            Command::Check(args) => return check::run(&args, &cli.common.dir),
         }
+        .map(|()| true)
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("clientele: {error}");

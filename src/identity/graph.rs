@@ -92,7 +92,7 @@ async fn create(
                 format!("relation \"{relation}\" already exists"),
             ));
         }
-        let path = warehouse.prepare_table(&relation, &schema, &[]).await?;
+        let path = warehouse.prepare_table(&relation, &schema, &[], None).await?;
         group.tables.push(TableChange {
             name: relation,
             path,
@@ -181,7 +181,7 @@ async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
         let Some(def) = newest.table(&relation) else {
             return Err(unknown(name));
         };
-        let mut writer = warehouse.writer(&def.path, schema, &[])?;
+        let mut writer = warehouse.writer(&def.path, schema, &[], None)?;
         writer.write(&batch).await?;
         let files = writer.finish().await?;
         let path = def.path.clone();

@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use clientele_udfs::pg::read_time::{read_date, read_instant};
 use serde_json::Value;
 
-use super::convert::{read_boolean, read_date, read_timestamp};
+use super::convert::read_boolean;
 use super::csv::{CsvOptions, header_names};
 use super::input::{Format, open_text};
 use super::quoted::MARK;
@@ -147,7 +148,7 @@ impl Guess {
         let is_long =
             text.len() >= "2011-12-09".len() && text.starts_with(|c: char| c.is_ascii_digit());
         let is_date = is_long && text.len() <= 10 && read_date(text).is_some();
-        let is_time = is_long && read_timestamp(text).is_some();
+        let is_time = is_long && read_instant(text).is_some();
         self.seen += 1;
         for (kind, fits) in [whole, number, boolean, is_date, is_time].into_iter().enumerate() {
             if !fits {

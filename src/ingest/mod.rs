@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
-use crate::store::{Group, Name, Published, TableChange, TableWriter, Warehouse, stored_schema};
+use crate::store::{
+    Clustering, Group, Name, Published, TableChange, TableWriter, Warehouse, stored_schema,
+};
 
 pub use self::csv::CsvOptions;
 pub use convert::BadRow;
@@ -267,6 +269,7 @@ struct Target {
     path: String,
     schema: SchemaRef,
     personal: Vec<String>,
+    clustering: Option<Clustering>,
     is_new: bool,
 }
 
@@ -286,12 +289,20 @@ impl Target {
                 path: table.path.clone(),
                 schema: Arc::clone(&snapshot.schema),
                 personal: snapshot.personal.clone(),
+                clustering: snapshot.clustering.clone(),
                 is_new: false,
             });
         }
         if let Some(schema) = crate::store::system::schema_of(name) {
-            let path = warehouse.prepare_table(name, &schema, &[]).await?;
-            return Ok(Self { name: name.clone(), path, schema, personal: vec![], is_new: true });
+            let path = warehouse.prepare_table(name, &schema, &[], None).await?;
+            return Ok(Self {
+                name: name.clone(),
+                path,
+                schema,
+                personal: vec![],
+                clustering: None,
+                is_new: true,
+            });
         }
         let schema = stored_schema(&infer()?.schema)?;
         for column in personal {
@@ -304,12 +315,15 @@ impl Target {
         }
         let mut marked = model::personal_columns(&schema);
         marked.extend(personal.iter().filter(|c| !model::is_personal(c)).cloned());
-        let path = warehouse.prepare_table(name, &schema, &marked).await?;
-        Ok(Self { name: name.clone(), path, schema, personal: marked, is_new: true })
+        let clustering = model::clustering(&name.table, &schema);
+        let path = warehouse.prepare_table(name, &schema, &marked, clustering.as_ref()).await?;
+        let name = name.clone();
+        Ok(Self { name, path, schema, personal: marked, clustering, is_new: true })
     }
 
     fn writer(&self, warehouse: &Warehouse) -> Result<TableWriter> {
-        warehouse.writer(&self.path, Arc::clone(&self.schema), &self.personal)
+        let schema = Arc::clone(&self.schema);
+        warehouse.writer(&self.path, schema, &self.personal, self.clustering.as_ref())
     }
 
     fn change(&self, files: Vec<crate::store::WrittenFile>, load_ids: Vec<String>) -> TableChange {

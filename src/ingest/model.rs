@@ -2,6 +2,8 @@
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 
+use crate::store::Clustering;
+
 /// Columns that hold a person's data by default, in any table.
 const PERSONAL: [&str; 9] = [
     "phone",
@@ -23,6 +25,18 @@ pub fn is_personal(column: &str) -> bool {
 /// The columns of a schema that are PERSONAL by default.
 pub fn personal_columns(schema: &Schema) -> Vec<String> {
     schema.fields().iter().filter(|f| is_personal(f.name())).map(|f| f.name().clone()).collect()
+}
+
+/// How the model's tables of acts are kept: by customer, then time.
+pub fn clustering(table: &str, schema: &Schema) -> Option<Clustering> {
+    let time = match table {
+        "events" => "occurred_at",
+        "orders" => "ordered_at",
+        _ => return None,
+    };
+    let columns = ["source", "record_id", time].map(str::to_owned).to_vec();
+    // A table of that name with other columns is not the model's.
+    Clustering::new(schema, columns, None).ok().filter(|clustering| clustering.keys == 2)
 }
 
 /// The type that the model gives to a column of one of its tables.

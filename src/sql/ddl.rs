@@ -14,10 +14,22 @@ pub struct CreateTable {
     pub table: ast::CreateTable,
     /// Columns marked PERSONAL.
     pub personal: Vec<String>,
+    /// `CLUSTER BY (columns) [BUCKETS n]`.
+    pub cluster_by: Option<ClusterBy>,
+}
+
+/// How the rows of a table are to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterBy {
+    /// Columns, in their order.
+    pub columns: Vec<String>,
+    /// Number of buckets, when it is given.
+    pub buckets: Option<u32>,
 }
 
 /// Takes the PERSONAL marks out of a CREATE TABLE and reads the rest.
 pub(super) fn parse_create_table(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    let (tokens, cluster_by) = without_clustering(tokens)?;
     let (tokens, personal) = without_marks(tokens);
     let ast::Statement::CreateTable(table) = parse_statement(tokens)? else {
         return Err(Error::new(Kind::Syntax, "syntax error in CREATE TABLE"));
@@ -45,7 +57,7 @@ pub(super) fn parse_create_table(tokens: Vec<TokenWithSpan>) -> Result<Statement
         )));
     }
     let is_query = table.query.is_some();
-    let create = Box::new(CreateTable { table, personal });
+    let create = Box::new(CreateTable { table, personal, cluster_by });
     Ok(if is_query { Statement::CreateTableAs(create) } else { Statement::CreateTable(create) })
 }
 
@@ -55,6 +67,65 @@ pub(super) fn no_external_tables() -> Error {
         "external tables are not supported: a query reads the warehouse and nothing else",
     )
     .hint("clientele load, or COPY ... FROM, brings a file in")
+}
+
+/// Takes `CLUSTER BY (columns) [BUCKETS n]` out, which may stand behind the column list or the name.
+fn without_clustering(
+    tokens: Vec<TokenWithSpan>,
+) -> Result<(Vec<TokenWithSpan>, Option<ClusterBy>)> {
+    let is_blank = |t: &TokenWithSpan| matches!(t.token, Token::Whitespace(_));
+    let is_word = |t: &TokenWithSpan, word: &str| matches!(&t.token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
+    let mut depth = 0;
+    let mut start = None;
+    for (i, token) in tokens.iter().enumerate() {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            // What stands behind AS is a query.
+            _ if depth == 0 && is_word(token, "as") => break,
+            _ if depth == 0 && is_word(token, "cluster") => {
+                start = Some(i);
+                break;
+            }
+            _ => {}
+        }
+    }
+    let Some(start) = start else { return Ok((tokens, None)) };
+    let place = tokens
+        .get(start)
+        .map(|t| crate::error::Place { line: t.span.start.line, column: t.span.start.column });
+    let wrong =
+        || Error::new(Kind::Syntax, "syntax error: CLUSTER BY (column, ...) [BUCKETS n]").at(place);
+    let mut rest = (start..tokens.len()).filter(|i| !is_blank(&tokens[*i])).skip(1).peekable();
+    let by = rest.next().ok_or_else(wrong)?;
+    let open = rest.next().ok_or_else(wrong)?;
+    if !is_word(&tokens[by], "by") || tokens[open].token != Token::LParen {
+        return Err(wrong());
+    }
+    let mut columns = Vec::new();
+    let mut end = loop {
+        match &tokens[rest.next().ok_or_else(wrong)?].token {
+            Token::Word(word) if word.quote_style.is_some() => columns.push(word.value.clone()),
+            Token::Word(word) => columns.push(word.value.to_lowercase()),
+            _ => return Err(wrong()),
+        }
+        let next = rest.next().ok_or_else(wrong)?;
+        match tokens[next].token {
+            Token::Comma => {}
+            Token::RParen => break next,
+            _ => return Err(wrong()),
+        }
+    };
+    let mut buckets = None;
+    if rest.peek().is_some_and(|i| is_word(&tokens[*i], "buckets")) {
+        rest.next();
+        end = rest.next().ok_or_else(wrong)?;
+        let Token::Number(digits, _) = &tokens[end].token else { return Err(wrong()) };
+        buckets = Some(digits.parse().map_err(|_| wrong())?);
+    }
+    let mut kept = tokens;
+    kept.drain(start..=end);
+    Ok((kept, Some(ClusterBy { columns, buckets })))
 }
 
 /// Within the column list, a bare word PERSONAL that is not a column's name is a mark of that column.
@@ -106,6 +177,27 @@ mod tests {
         };
         assert_eq!(create.personal, ["phone", "personal"]);
         assert_eq!(create.table.columns.len(), 3);
+    }
+
+    #[test]
+    fn clustering_is_taken_out_wherever_it_stands() {
+        let clustering = |sql: &str| match parse(sql).unwrap().remove(0).statement {
+            Statement::CreateTable(create) | Statement::CreateTableAs(create) => {
+                create.cluster_by.map(|c| (c.columns.join(","), c.buckets))
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            clustering("CREATE TABLE t (a TEXT, \"B\" DATE) CLUSTER BY (A, \"B\") BUCKETS 8"),
+            Some(("a,B".to_owned(), Some(8)))
+        );
+        assert_eq!(
+            clustering("CREATE TABLE t CLUSTER BY (a) AS SELECT 1 AS a, 2 AS cluster"),
+            Some(("a".to_owned(), None))
+        );
+        assert_eq!(clustering("CREATE TABLE t AS SELECT 1 AS cluster"), None);
+        let error = parse("CREATE TABLE t (a INT) CLUSTER BY a").unwrap_err();
+        assert_eq!(error.sqlstate(), "42601");
     }
 
     #[test]

@@ -19,13 +19,15 @@ use super::copy::{CopySource, CopyStatement, CopyTarget};
 use super::ddl::CreateTable;
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
-use super::{Outcome, OutputColumn, output_columns, rewrite, volatile};
+use super::{Outcome, OutputColumn, check, compact, output_columns, past, rewrite, volatile};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, LoadRequest, Silent, model};
 use crate::session::{Planning, Session};
-use crate::store::{Change, Group, Name, Relation, TableChange, ViewDef, stored_schema};
+use crate::store::{
+    Change, Clustering, Group, Name, Relation, TableChange, ViewDef, stored_schema,
+};
 use crate::{dialect, identity};
 
 /// Runs one statement, with `values` in the places of its parameters.
@@ -55,6 +57,11 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
                 None => Outcome::Done(tag.tag),
             })
         }
+        Statement::Check(tables) => check::check(session, tables).await,
+        Statement::Compact(tables) => {
+            tables.iter().try_for_each(refuse_reserved)?;
+            compact::run(session, tables).await
+        }
         Statement::Session(command) => Ok(Outcome::Session(command.clone())),
     }
 }
@@ -71,6 +78,9 @@ pub async fn describe(
             let types = parameters::hinted(insert.as_ref(), declared)?;
             let types = insert_types(session, insert, types).await?;
             return Ok(Described { parameters: types, columns: None });
+        }
+        Statement::Check(_) => {
+            return Ok(Described { parameters: vec![], columns: Some(check::columns()) });
         }
         _ => return Ok(Described { parameters: vec![], columns: None }),
     };
@@ -106,8 +116,9 @@ async fn plan(
     text: &str,
     types: &[Option<DataType>],
 ) -> Result<(LogicalPlan, Planning)> {
+    let past = past::take(&mut statement, &session.settings().timezone())?;
     rewrite::rewrite(&mut statement)?;
-    let planning = session.planning(text).await?;
+    let planning = session.planning(text, &past).await?;
     let plan = planning.plan(statement, parameters::fields(types))?;
     Ok((plan, planning))
 }
@@ -122,7 +133,7 @@ async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Resul
 }
 
 /// A name as it is stored: folded unless quoted.
-fn name_of(name: &ObjectName) -> Result<Name> {
+pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
     let part = |i: usize| -> Option<String> {
         let ident: &Ident = name.0.get(i)?.as_ident()?;
         Some(if ident.quote_style.is_some() {
@@ -203,6 +214,7 @@ struct InsertTarget {
     path: String,
     schema: SchemaRef,
     personal: Vec<String>,
+    clustering: Option<Clustering>,
     /// Columns that the rows fill, in the rows' order.
     columns: Vec<(usize, DataType)>,
 }
@@ -258,7 +270,14 @@ async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<Insert
         }
         columns
     };
-    Ok(InsertTarget { name, path: def.path, schema, personal: snapshot.personal.clone(), columns })
+    Ok(InsertTarget {
+        name,
+        path: def.path,
+        schema,
+        personal: snapshot.personal.clone(),
+        clustering: snapshot.clustering.clone(),
+        columns,
+    })
 }
 
 async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Result<Outcome> {
@@ -276,10 +295,16 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
             format!("INSERT has {given} values a row for {} columns", target.columns.len()),
         ));
     }
+    let types: Vec<DataType> = target.columns.iter().map(|(_, t)| t.clone()).collect();
+    let plan = planning.inserted(plan, &types)?;
     let mut stream = planning.run(&plan).await?;
     let warehouse = session.engine().warehouse();
-    let mut writer =
-        warehouse.writer(&target.path, Arc::clone(&target.schema), &target.personal)?;
+    let mut writer = warehouse.writer(
+        &target.path,
+        Arc::clone(&target.schema),
+        &target.personal,
+        target.clustering.as_ref(),
+    )?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = fill(&batch?, &target)?;
@@ -335,16 +360,29 @@ async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Re
     if create.table.columns.is_empty() {
         return Err(Error::new(Kind::Syntax, "a table needs at least one column"));
     }
-    let planning = session.planning(text).await?;
+    let planning = session.planning(text, &[]).await?;
     let schema = SqlToRel::new(&planning).build_schema(create.table.columns.clone())?;
     let schema = stored_schema(&schema)?;
     let mut personal = model::personal_columns(&schema);
     personal.extend(create.personal.iter().filter(|c| !model::is_personal(c)).cloned());
-    let path = warehouse.prepare_table(&name, &schema, &personal).await?;
+    let clustering = clustering_of(create, &name, &schema)?;
+    let path = warehouse.prepare_table(&name, &schema, &personal, clustering.as_ref()).await?;
     let change =
         TableChange { name, path, files: vec![], replace: false, is_new: true, load_ids: vec![] };
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     Ok(Outcome::Done("CREATE TABLE".to_owned()))
+}
+
+/// How a new table is clustered: as it says, or as the model's tables are.
+fn clustering_of(
+    create: &CreateTable,
+    name: &Name,
+    schema: &SchemaRef,
+) -> Result<Option<Clustering>> {
+    match &create.cluster_by {
+        Some(by) => Clustering::new(schema, by.columns.clone(), by.buckets).map(Some),
+        None => Ok(model::clustering(&name.table, schema)),
+    }
 }
 
 /// What to answer when a name is taken already; `None` when it is free.
@@ -381,8 +419,10 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     let schema = stored_schema(&shown_schema(&stream.schema()))?;
     let personal = model::personal_columns(&schema);
     let warehouse = session.engine().warehouse();
-    let path = warehouse.prepare_table(&name, &schema, &personal).await?;
-    let mut writer = warehouse.writer(&path, Arc::clone(&schema), &personal)?;
+    let clustering = clustering_of(create, &name, &schema)?;
+    let clustering = clustering.as_ref();
+    let path = warehouse.prepare_table(&name, &schema, &personal, clustering).await?;
+    let mut writer = warehouse.writer(&path, Arc::clone(&schema), &personal, clustering)?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
@@ -415,10 +455,11 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
         return Err(Error::not_supported("materialized and temporary views are not supported"));
     }
     volatile::refuse_volatile(&view.query)?;
+    past::refuse(&view.query)?;
     let mut query = view.query.as_ref().clone();
     freeze(&mut query, session)?;
     // The view is planned once now, so that a mistake is told to the one who makes it.
-    let planning = session.planning(text).await?;
+    let planning = session.planning(text, &[]).await?;
     planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
     let folded = |c: &ast::ViewColumnDef| {
         if c.name.quote_style.is_some() {
@@ -428,7 +469,12 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
         }
     };
     let columns = view.columns.iter().map(folded).collect();
-    let def = ViewDef { sql: rewrite::rewrite_query(query)?.to_string(), columns };
+    let zone = session.settings().timezone();
+    let def = ViewDef {
+        sql: rewrite::rewrite_query(query)?.to_string(),
+        columns,
+        timezone: (zone != "UTC").then_some(zone),
+    };
     let replace = view.or_replace;
     session
         .engine()

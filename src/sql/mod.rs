@@ -5,11 +5,14 @@
 //! run. The wire and the command line both come through here.
 
 mod catalogue;
+mod check;
+mod compact;
 mod copy;
 mod ddl;
 mod execute;
 mod names;
 mod parameters;
+mod past;
 mod rewrite;
 pub(crate) mod statement;
 mod volatile;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 
+pub use compact::{Compacted, compact};
 pub use copy::{CopySource, CopyStatement, CopyTarget};
 pub use execute::{describe, execute};
 pub use parameters::{Described, declared_type, literal_of, typed};

@@ -5,9 +5,11 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
 use super::ddl::{self, CreateTable};
+use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{parse_statement, tokenize};
 use crate::error::{Error, Kind, Place, Result};
 use crate::identity::GraphStatement;
+use crate::store::Name;
 
 /// Longest text that is read at all.
 const SQL_BYTES_MAX: usize = 16 << 20;
@@ -36,6 +38,10 @@ pub enum Statement {
     Copy(Box<CopyStatement>),
     /// CREATE, REFRESH, DROP IDENTITY GRAPH.
     Graph(Box<GraphStatement>),
+    /// CHECK TABLE.
+    Check(Vec<Name>),
+    /// COMPACT TABLE.
+    Compact(Vec<Name>),
     /// About the session.
     Session(SessionCommand),
 }
@@ -153,6 +159,12 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
                 &meaningful_text(&tokens),
             )?)));
         }
+        "CHECK" if words.peek_upper(1) == "TABLE" => {
+            return tables_after(&words).map(Statement::Check);
+        }
+        "COMPACT" if words.peek_upper(1) == "TABLE" => {
+            return tables_after(&words).map(Statement::Compact);
+        }
         "CREATE" if words.peek_upper(1) == "EXTERNAL" => return Err(ddl::no_external_tables()),
         "CREATE" if is_create_table(&words) => return ddl::parse_create_table(tokens),
         _ => {}
@@ -171,6 +183,21 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         statement @ ast::Statement::Drop { .. } => Ok(Statement::Drop(Box::new(statement))),
         other => Err(refused(&other)),
+    }
+}
+
+/// The names in `CHECK TABLE a, b.c`.
+fn tables_after(words: &Words) -> Result<Vec<Name>> {
+    let mut tables = Vec::new();
+    let mut at = 2;
+    loop {
+        let (name, next) = words.name_at(at)?;
+        tables.push(name);
+        match words.token(next) {
+            None => return Ok(tables),
+            Some(Token::Comma) => at = next + 1,
+            Some(_) => return Err(syntax(words, next, "names of tables end the statement")),
+        }
     }
 }
 
@@ -377,6 +404,19 @@ impl<'a> Words<'a> {
 
     pub(super) fn position_of(&self, word: &str) -> Option<usize> {
         (0..self.len()).find(|at| self.peek_upper(*at) == word)
+    }
+
+    /// A table's name, with or without its schema, and where the words behind it begin.
+    fn name_at(&self, at: usize) -> Result<(Name, usize)> {
+        let is_word = |at: usize| matches!(self.token(at), Some(Token::Word(_)));
+        if !is_word(at) {
+            return Err(Error::new(Kind::Syntax, "syntax error: a table's name is needed")
+                .at(self.place(at)));
+        }
+        if self.token(at + 1) == Some(&Token::Period) && is_word(at + 2) {
+            return Ok((Name::new(self.peek_text(at), self.peek_text(at + 2)), at + 3));
+        }
+        Ok((Name::new(DEFAULT_SCHEMA, self.peek_text(at)), at + 1))
     }
 
     fn last_text(&self) -> String {

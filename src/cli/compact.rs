@@ -1,0 +1,52 @@
+//! `clientele compact [TABLE...]`
+
+use std::path::Path;
+
+use super::{block_on, open_engine};
+use crate::catalog::DEFAULT_SCHEMA;
+use crate::config::Config;
+use crate::error::Result;
+use crate::sql::compact;
+use crate::store::{Name, Relation};
+
+/// Puts the fresh rows of clustered tables among their clustered ones.
+///
+/// A server may run meanwhile: its readers keep the files they began with, and its loads stay. The rows are the same before
+/// and after, or nothing is changed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Tables, or schema.table [default: all that are clustered]
+    tables: Vec<String>,
+}
+
+pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
+    block_on(async {
+        let engine = open_engine(dir, config, false).await?;
+        let session = engine.session(super::sql::LOCAL_USER);
+        let newest = engine.warehouse().newest().await?;
+        let mut wanted = Vec::new();
+        for table in &args.tables {
+            let (schema, table) = table.split_once('.').unwrap_or((DEFAULT_SCHEMA, table));
+            wanted.push(Name::new(schema, table));
+        }
+        if wanted.is_empty() {
+            for (name, relation) in &newest.relations {
+                let Relation::Table(def) = relation else { continue };
+                let snapshot = engine.warehouse().snapshot(&def.path, def.version).await?;
+                if snapshot.clustering.is_some() {
+                    wanted.push(name.clone());
+                }
+            }
+        }
+        for name in &wanted {
+            match compact(&session, name).await? {
+                Some(done) => eprintln!(
+                    "{name}: {} rows, {} files became {}",
+                    done.rows, done.files_before, done.files_after
+                ),
+                None => eprintln!("{name}: nothing to do"),
+            }
+        }
+        Ok(())
+    })
+}

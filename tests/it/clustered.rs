@@ -1,0 +1,176 @@
+//! Clustered tables: the plans they give, and that their answers are those of any other table.
+
+use super::server::{Server, code, run, run_well};
+
+/// Acts of 500 customers of two sources, some of them without an id, at times that repeat.
+const ROWS: &str = "WITH d(x) AS (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) \
+    SELECT CASE WHEN n % 3 = 0 THEN 'app' ELSE 'web' END AS source, \
+        CASE WHEN n % 97 = 0 THEN NULL ELSE 'c' || (n * 7919 % 500) END AS record_id, \
+        TIMESTAMPTZ '2024-01-01 00:00:00Z' + (n * 31 % 1000) * INTERVAL '1 minute' AS occurred_at, \
+        CASE n / 7 % 4 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'pay' END AS event, n AS amount \
+    FROM (SELECT a.x + 10 * b.x + 100 * c.x + 1000 * e.x AS n FROM d AS a, d AS b, d AS c, d AS e) AS numbers";
+
+async fn plan(client: &tokio_postgres::Client, sql: &str) -> String {
+    let rows = client.query(&format!("EXPLAIN {sql}"), &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(1)).collect::<Vec<_>>().join("\n")
+}
+
+async fn text(client: &tokio_postgres::Client, sql: &str) -> String {
+    let row = client.query_one(sql, &[]).await.unwrap();
+    row.get::<_, Option<String>>(0).unwrap_or_else(|| panic!("{sql} gives nothing"))
+}
+
+/// Questions whose answers must not depend on how the rows are kept; `{t}` is the table.
+const QUESTIONS: [&str; 9] = [
+    "SELECT count(*)::text || ' ' || sum(amount)::text || ' ' || count(DISTINCT record_id)::text FROM {t}",
+    "SELECT sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} GROUP BY source, record_id) AS g",
+    "SELECT sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} GROUP BY record_id, source) AS g",
+    "SELECT sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} WHERE source = 'app' AND occurred_at >= '2024-01-01 05:00' GROUP BY source, record_id, event) AS g",
+    "SELECT sum(level)::text FROM (SELECT window_funnel(INTERVAL '2 hours', 'default', occurred_at, event = 'view', event = 'cart', event = 'pay') AS level FROM {t} GROUP BY source, record_id) AS f",
+    "SELECT sum(r * amount)::text FROM (SELECT amount, rank() OVER (PARTITION BY source, record_id ORDER BY occurred_at) AS r FROM {t}) AS w",
+    "SELECT count(*)::text || ' ' || sum(a.amount + b.amount)::text FROM {t} AS a JOIN {t} AS b ON a.source = b.source AND a.record_id = b.record_id AND a.event = 'view' AND b.event = 'pay'",
+    "SELECT sum(n * n)::text FROM (SELECT count(*) AS n FROM (SELECT source, record_id FROM {t} UNION ALL SELECT source, record_id FROM plain) AS u GROUP BY source, record_id) AS g",
+    "SELECT string_agg(record_id || amount::text, ',' ORDER BY record_id, amount) FROM (SELECT t.record_id, t.amount FROM {t} AS t JOIN (SELECT DISTINCT record_id, source FROM plain WHERE amount < 40) AS p ON p.source = t.source AND p.record_id = t.record_id WHERE t.amount < 2000) AS j",
+];
+
+async fn same_answers(client: &tokio_postgres::Client, tables: &[&str], when: &str) {
+    for question in QUESTIONS {
+        let right = text(client, &question.replace("{t}", "plain")).await;
+        for table in tables {
+            let sql = question.replace("{t}", table);
+            assert_eq!(text(client, &sql).await, right, "{when}: {sql}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
+    let server = Server::start();
+    let client = server.connect().await;
+    client.batch_execute(&format!("CREATE TABLE plain AS {ROWS}")).await.unwrap();
+    let tables = ["one", "two", "eight"];
+    for (table, buckets) in tables.iter().zip([1, 2, 8]) {
+        let clustered = format!(
+            "CREATE TABLE {table} CLUSTER BY (source, record_id, occurred_at) BUCKETS {buckets} AS {ROWS}"
+        );
+        client.batch_execute(&clustered).await.unwrap();
+    }
+    same_answers(&client, &tables, "fresh").await;
+    for table in tables {
+        client.batch_execute(&format!("COMPACT TABLE {table}")).await.unwrap();
+    }
+    same_answers(&client, &tables, "compacted").await;
+    let grouped = |table: &str| {
+        format!(
+            "SELECT source, record_id, count(*), window_funnel(INTERVAL '2 hours', 'default', occurred_at, event = 'view', event = 'pay') FROM {table} WHERE amount > 10 GROUP BY source, record_id"
+        )
+    };
+    let windowed = |table: &str| {
+        format!(
+            "SELECT row_number() OVER (PARTITION BY source, record_id ORDER BY occurred_at) FROM {table}"
+        )
+    };
+    for table in tables {
+        for sql in [grouped(table), windowed(table)] {
+            let plan = plan(&client, &sql).await;
+            assert!(
+                !plan.contains("RepartitionExec") && !plan.contains("SortExec"),
+                "{sql}\n{plan}"
+            );
+        }
+    }
+    // A few fresh rows do not cost the fast path, and are seen at once.
+    for table in ["plain", "one", "two", "eight"] {
+        for i in 0..3 {
+            let more = format!(
+                "INSERT INTO {table} SELECT source, record_id, occurred_at + INTERVAL '30 seconds', event, amount + {i} FROM ({ROWS}) AS more WHERE amount % 50 = {i}"
+            );
+            client.batch_execute(&more).await.unwrap();
+        }
+    }
+    same_answers(&client, &tables, "with a tail").await;
+    for table in tables {
+        for sql in [grouped(table), windowed(table)] {
+            let plan = plan(&client, &sql).await;
+            assert!(plan.contains("ClusterMergeExec"), "{sql}\n{plan}");
+            assert!(
+                !plan.contains("RepartitionExec") && !plan.contains("SortExec"),
+                "{sql}\n{plan}"
+            );
+        }
+        let limited = client
+            .query(&format!("SELECT source, record_id, amount FROM {table} LIMIT 7"), &[])
+            .await
+            .unwrap();
+        assert_eq!(limited.len(), 7);
+        let first = format!(
+            "SELECT string_agg(record_id || occurred_at::text, ' ') FROM (SELECT record_id, occurred_at FROM {table} WHERE source = 'web' ORDER BY source, record_id, occurred_at LIMIT 20) AS f"
+        );
+        assert_eq!(
+            text(&client, &first).await,
+            text(&client, &first.replace(table, "plain")).await
+        );
+        let one = format!(
+            "SELECT count(*)::text FROM {table} WHERE source = 'web' AND record_id = 'c41'"
+        );
+        assert_eq!(text(&client, &one).await, text(&client, &one.replace(table, "plain")).await);
+    }
+    for table in tables {
+        client.batch_execute(&format!("COMPACT TABLE {table}")).await.unwrap();
+        let again = client.simple_query(&format!("COMPACT TABLE {table}")).await;
+        assert!(again.is_ok());
+    }
+    same_answers(&client, &tables, "compacted again").await;
+    let refused = client.batch_execute("COMPACT TABLE plain").await.unwrap_err();
+    assert_eq!(code(&refused), "42809");
+    let refused = client.batch_execute("CREATE TABLE x (a TEXT) CLUSTER BY (b)").await.unwrap_err();
+    assert_eq!(code(&refused), "42703");
+}
+
+/// Loads and compactions at once, from processes of their own: every row once.
+#[test]
+fn loads_beside_compactions_lose_and_double_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&["sql", "--dir", &w, "CREATE TABLE t (k TEXT, n BIGINT) CLUSTER BY (k) BUCKETS 2"]);
+    const LOADS: usize = 12;
+    let file = |i: usize| {
+        let rows: String =
+            (0..100).map(|r| format!("k{},{}\n", r * (i + 1) % 37, i * 100 + r)).collect();
+        let path = dir.path().join(format!("{i}.csv"));
+        std::fs::write(&path, format!("k,n\n{rows}")).unwrap();
+        path.display().to_string()
+    };
+    let files: Vec<String> = (0..LOADS).map(file).collect();
+    let w = w.as_str();
+    std::thread::scope(|scope| {
+        for half in files.chunks(LOADS / 2) {
+            scope.spawn(move || {
+                for file in half {
+                    run_well(&["load", "--dir", w, "t", file]);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..8 {
+                let compacted = run(&["compact", "--dir", w, "t"]);
+                let told = String::from_utf8_lossy(&compacted.stderr).into_owned();
+                assert!(compacted.status.success() || told.contains("by others"), "{told}");
+            }
+        });
+    });
+    let sums = [
+        "sql",
+        "--dir",
+        &w,
+        "--format",
+        "csv",
+        "SELECT count(*) AS n, count(DISTINCT n) AS d, sum(n) AS s FROM t",
+    ];
+    let all = LOADS * 100;
+    assert_eq!(run_well(&sums), format!("n,d,s\n{all},{all},{}\n", all * (all - 1) / 2));
+    run_well(&["compact", "--dir", &w]);
+    assert_eq!(run_well(&sums), format!("n,d,s\n{all},{all},{}\n", all * (all - 1) / 2));
+    run_well(&["check", "--dir", &w]);
+}
