@@ -108,7 +108,7 @@ impl Default for Load {
 }
 
 /// `[storage]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
     /// Whether every block that is read is compared with its checksum: `full`, or `off` where the disk can be trusted.
@@ -116,6 +116,14 @@ pub struct Storage {
     pub verify: Verify,
     /// Compression of new data files: `zstd` (default: smallest), `snappy`, `lz4` (fastest to read).
     pub compression: Compression,
+    /// Seconds between a server's looks for clustered tables whose fresh rows are worth a compaction; 0 is never.
+    pub compact_every_s: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { verify: Verify::default(), compression: Compression::default(), compact_every_s: 60 }
+    }
 }
 
 /// Whether reads are compared with checksums.

@@ -74,6 +74,17 @@ impl SnapshotTable {
         })
     }
 
+    /// How many files of a clustered table are not yet in their place, and how many rows those have.
+    pub fn fresh(snapshot: &TableSnapshot) -> (usize, u64) {
+        let Some(clustering) = &snapshot.clustering else { return (0, 0) };
+        let is_fresh = |file: &&FileEntry| match &file.mark {
+            Some(mark) if mark.holds_for(clustering) => matches!(mark.place, Place::Tail { .. }),
+            _ => true,
+        };
+        let fresh = snapshot.files.iter().filter(is_fresh);
+        fresh.fold((0, 0), |(files, rows), file| (files + 1, rows + file.rows))
+    }
+
     /// All rows of a clustered table, bucket by bucket in order, however its files are.
     pub fn buckets(&self, state: &dyn Session) -> Result<Buckets> {
         let Some(clustering) = &self.snapshot.clustering else {

@@ -35,6 +35,11 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
         .build()?;
     let executor = Executor::new(computing.handle().clone(), &config);
     let engine = computing.block_on(Box::pin(open_engine(dir, config, true)))?;
+    let every = engine.config().storage.compact_every_s;
+    if every > 0 {
+        let every = std::time::Duration::from_secs(every);
+        computing.spawn(crate::sql::keep_compact(Arc::clone(&engine), every));
+    }
     let served = network.block_on(serve(engine, executor, |server| {
         eprintln!("clientele serves {} at {}", dir.display(), server.address()?);
         if let Some(http) = server.http_address() {

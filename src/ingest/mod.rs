@@ -114,7 +114,7 @@ pub async fn load(
 ) -> Result<Vec<Loaded>> {
     const TRIES: u32 = 20;
     for attempt in 0..TRIES {
-        match try_load(warehouse, request, progress).await {
+        match Box::pin(try_load(warehouse, request, progress)).await {
             // Somebody else made the table or loaded one of the files meanwhile: look again.
             Ok(None) => {}
             Err(error) if matches!(error.kind(), Kind::DuplicateTable | Kind::Serialization) => {}

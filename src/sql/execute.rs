@@ -41,26 +41,28 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
         Statement::Insert(insert) => {
             let mut insert = insert.as_ref().clone();
             parameters::bind(&mut insert, values)?;
-            insert_rows(session, insert, &parsed.text).await
+            Box::pin(insert_rows(session, insert, &parsed.text)).await
         }
         Statement::CreateTable(create) => create_table(session, create, &parsed.text).await,
-        Statement::CreateTableAs(create) => create_table_as(session, create, &parsed.text).await,
+        Statement::CreateTableAs(create) => {
+            Box::pin(create_table_as(session, create, &parsed.text)).await
+        }
         Statement::CreateView(view) => create_view(session, view, &parsed.text).await,
         Statement::CreateSchema(_) => Ok(Outcome::Done("CREATE SCHEMA".to_owned())),
         Statement::Drop(statement) => drop_relations(session, statement).await,
-        Statement::Copy(copy) => run_copy(session, copy).await,
+        Statement::Copy(copy) => Box::pin(run_copy(session, copy)).await,
         Statement::Graph(graph) => {
             let engine = session.engine();
-            let tag = identity::execute(engine.warehouse(), graph).await?;
+            let tag = Box::pin(identity::execute(engine.warehouse(), graph)).await?;
             Ok(match tag.notice {
                 Some(notice) => Outcome::Noticed { tag: tag.tag, notice },
                 None => Outcome::Done(tag.tag),
             })
         }
-        Statement::Check(tables) => check::check(session, tables).await,
+        Statement::Check(tables) => Box::pin(check::check(session, tables)).await,
         Statement::Compact(tables) => {
             tables.iter().try_for_each(refuse_reserved)?;
-            compact::run(session, tables).await
+            Box::pin(compact::run(session, tables)).await
         }
         Statement::Session(command) => Ok(Outcome::Session(command.clone())),
     }

@@ -15,6 +15,7 @@ mod parameters;
 mod past;
 mod rewrite;
 pub(crate) mod statement;
+mod upkeep;
 mod volatile;
 
 use std::sync::Arc;
@@ -26,7 +27,12 @@ pub use compact::{Compacted, compact};
 pub use copy::{CopySource, CopyStatement, CopyTarget};
 pub use execute::{describe, execute};
 pub use parameters::{Described, declared_type, literal_of, typed};
+pub use upkeep::keep_compact;
+
 pub use statement::{SessionCommand, Statement, parse};
+
+/// Who does the housekeeping.
+const UPKEEP_USER: &str = "clientele";
 
 /// A column of a result: its name as PostgreSQL would give it.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,5 +1,7 @@
 //! Looks at every file of a table: is it there, whole, and what was written?
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -70,7 +72,7 @@ impl Warehouse {
     async fn check_file(&self, file: &FileEntry) -> Result<()> {
         let path = Path::from(file.path.as_str());
         if let Some(sums) = &file.sums {
-            let checked = CheckedFile::new(self.store().clone(), sums.clone());
+            let checked = CheckedFile::new(Arc::clone(self.store()), Arc::clone(sums));
             return Ok(checked.verify(&path).await?);
         }
         let bytes = self.store().get(&path).await?.bytes().await?;

@@ -171,7 +171,7 @@ fn fingerprint() -> &'static str {
             (0..7).map(|n| (n != 3).then_some(n - 2)),
         ));
         let mut all = Vec::new();
-        for keys in [vec![texts.clone()], vec![numbers.clone()], vec![texts, numbers]] {
+        for keys in [vec![Arc::clone(&texts)], vec![Arc::clone(&numbers)], vec![texts, numbers]] {
             let mut hashes = vec![0u64; 7];
             // Text and numbers can always be hashed.
             if hash_into(&keys, &mut hashes).is_ok() {

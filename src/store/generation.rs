@@ -150,8 +150,8 @@ impl Document {
         Ok(self)
     }
 
-    /// Whether it is what was written.
-    fn is_whole(self) -> Option<Self> {
+    /// The document, when it is what was written.
+    fn unless_damaged(self) -> Option<Self> {
         match self.sum {
             None => Some(self),
             Some(sum) => self.summed().ok().filter(|again| again.sum == Some(sum)),
@@ -302,7 +302,8 @@ async fn read(store: &dyn ObjectStore, number: u64) -> Result<Option<Document>> 
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let document = serde_json::from_slice::<Document>(&bytes).ok().and_then(Document::is_whole);
+    let document =
+        serde_json::from_slice::<Document>(&bytes).ok().and_then(Document::unless_damaged);
     match document {
         Some(document) if document.generation == number => Ok(Some(document)),
         _ => Err(Error::new(

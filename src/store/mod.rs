@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 mod generation;
 mod group;
+mod lease;
 mod local;
 mod reader;
 mod sums;

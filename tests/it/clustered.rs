@@ -163,14 +163,41 @@ fn loads_beside_compactions_lose_and_double_nothing() {
     let sums = [
         "sql",
         "--dir",
-        &w,
+        w,
         "--format",
         "csv",
         "SELECT count(*) AS n, count(DISTINCT n) AS d, sum(n) AS s FROM t",
     ];
     let all = LOADS * 100;
     assert_eq!(run_well(&sums), format!("n,d,s\n{all},{all},{}\n", all * (all - 1) / 2));
-    run_well(&["compact", "--dir", &w]);
+    run_well(&["compact", "--dir", w]);
     assert_eq!(run_well(&sums), format!("n,d,s\n{all},{all},{}\n", all * (all - 1) / 2));
-    run_well(&["check", "--dir", &w]);
+    run_well(&["check", "--dir", w]);
+}
+
+/// A server puts fresh rows in their place by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_compacts_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, "[storage]\ncompact_every_s = 1\n").unwrap();
+    let flags = ["--config", config.to_str().unwrap()];
+    let server = Server::start_in(&dir.path().join("w"), &flags);
+    let client = server.connect().await;
+    client
+        .batch_execute(&format!("CREATE TABLE t CLUSTER BY (record_id) BUCKETS 2 AS {ROWS}"))
+        .await
+        .unwrap();
+    let files = || async { client.query("CHECK TABLE t", &[]).await.unwrap().len() };
+    assert_eq!(files().await, 1);
+    for _ in 0..100 {
+        if files().await == 2 {
+            let rows =
+                text(&client, "SELECT count(*)::text || ' ' || sum(amount)::text FROM t").await;
+            assert_eq!(rows, "10000 49995000");
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the table was not compacted");
 }

@@ -6,7 +6,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Builder, ListArray, ListBuilder,
     PrimitiveArray, RecordBatch, RecordBatchOptions, StructArray, UInt32Builder,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{
     DataType, Field, FieldRef, Fields, Int64Type, IntervalMonthDayNano, IntervalUnit, Schema,
     TimeUnit, UInt32Type,
@@ -281,15 +281,18 @@ impl GroupsAccumulator for Touches {
     ) -> Result<()> {
         self.groups.resize_with(total_num_groups, Vec::new);
         let times = times_of(&values[TIME])?;
-        let kept = kept_rows(times.nulls(), opt_filter, times.len());
-        for (i, condition) in values[FIRST_CONDITION..].iter().enumerate() {
-            let condition = condition.as_boolean();
-            for row in true_rows(condition) {
-                if kept.as_ref().is_none_or(|kept| kept.is_valid(row)) {
-                    self.push(
-                        group_indices[row],
-                        Touch { at: times.value(row), step: i as u32 + 1 },
-                    );
+        let holds: Vec<BooleanBuffer> =
+            values[FIRST_CONDITION..].iter().map(|c| true_rows(c.as_boolean())).collect();
+        let Some(mut any) = holds.iter().cloned().reduce(|a, b| &a | &b) else { return Ok(()) };
+        if let Some(kept) = kept_rows(times.nulls(), opt_filter, times.len()) {
+            any = &any & kept.inner();
+        }
+        // Row by row, so that rows that come in the order of time leave touches that need no sorting.
+        for row in any.set_indices() {
+            let (group, at) = (group_indices[row], times.value(row));
+            for (i, holds) in holds.iter().enumerate() {
+                if holds.value(row) {
+                    self.push(group, Touch { at, step: i as u32 + 1 });
                 }
             }
         }
@@ -302,13 +305,13 @@ impl GroupsAccumulator for Touches {
         match self.answer {
             Answer::Level => {
                 Ok(Arc::new(Int32Array::from_iter_values(groups.into_iter().map(|mut touches| {
-                    touches.sort_unstable();
+                    sort(&mut touches);
                     deepest_step(&touches, steps, window, order) as i32
                 }))))
             }
             Answer::Path => {
                 let chains = groups.into_iter().map(|mut touches| {
-                    touches.sort_unstable();
+                    sort(&mut touches);
                     best_chain(&touches, steps, window, order)
                 });
                 paths(chains.collect(), &time_type)
@@ -381,8 +384,18 @@ fn kept_rows(
 }
 
 /// Rows on which the condition holds; NULL does not.
-fn true_rows(condition: &BooleanArray) -> impl Iterator<Item = usize> + '_ {
-    condition.values().set_indices().filter(|&row| condition.is_valid(row))
+fn true_rows(condition: &BooleanArray) -> BooleanBuffer {
+    match condition.nulls() {
+        Some(valid) => condition.values() & valid.inner(),
+        None => condition.values().clone(),
+    }
+}
+
+/// Puts touches in order of time and step, unless they came so, as they do from a clustered table.
+fn sort(touches: &mut [Touch]) {
+    if !touches.is_sorted() {
+        touches.sort_unstable();
+    }
 }
 
 fn paths(chains: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
