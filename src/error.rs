@@ -101,6 +101,8 @@ pub enum Kind {
     UndefinedSavepoint,
     /// Lost against another writer too often.
     Serialization,
+    /// What a change was computed from is no more; only a new computation helps.
+    StaleBase,
     /// Stored data is damaged.
     DataCorrupted,
     /// The file system or object store failed.
@@ -160,7 +162,7 @@ impl Kind {
             Self::NoActiveTransaction => "25P01",
             Self::NotInState => "55000",
             Self::UndefinedSavepoint => "3B001",
-            Self::Serialization => "40001",
+            Self::Serialization | Self::StaleBase => "40001",
             Self::DataCorrupted => "XX001",
             Self::Io => "58030",
             Self::UndefinedFile => "58P01",

@@ -112,7 +112,7 @@ impl Engine {
         Session {
             engine: Arc::clone(self),
             user: user.to_owned(),
-            settings: Mutex::new(Settings::new(self.config.statement_timeout())),
+            settings: Arc::new(Mutex::new(Settings::new(self.config.statement_timeout()))),
         }
     }
 }
@@ -190,7 +190,7 @@ impl ObjectStoreRegistry for OnlyTheWarehouse {
 pub struct Session {
     engine: Arc<Engine>,
     user: String,
-    settings: Mutex<Settings>,
+    settings: Arc<Mutex<Settings>>,
 }
 
 impl Session {
@@ -238,6 +238,7 @@ impl Session {
         // Stable functions such as now() are folded to the start of the statement.
         state.mark_start_execution();
         let pinned = Arc::new(pinned);
+        state.register_udf(Arc::new(functions::set_config(&self.settings)))?;
         for udf in functions::session_functions(&self.user, settings, &pinned) {
             state.register_udf(Arc::new(udf))?;
         }

@@ -153,6 +153,7 @@ async fn load_sample(engine: &Engine) -> Result<()> {
             csv: CsvOptions::default(),
             max_bad: MaxBad::Rows(0),
             personal: vec![],
+            key: None,
             user: LOCAL_USER.to_owned(),
         };
         for loaded in ingest::load(engine.warehouse(), &request, &Bar::new()).await? {

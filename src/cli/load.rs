@@ -7,7 +7,7 @@ use super::progress::Bar;
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::{Config, MaxBad};
 use crate::error::{Error, Kind, Result};
-use crate::ingest::{self, CsvOptions, Format, LoadRequest, Loaded};
+use crate::ingest::{self, CsvOptions, Format, Key, LoadRequest, Loaded};
 use crate::store::{Name, Warehouse};
 
 /// Loads files into a table: all that are new, or none of them.
@@ -36,6 +36,12 @@ pub(super) struct Args {
     /// The CSV has no header line; columns are taken in the table's order
     #[arg(long)]
     no_header: bool,
+    /// Columns that name a row: one that comes again takes the place of the one from before, the newest wins
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    key: Vec<String>,
+    /// Column that says when a row was changed, for --key [default: updated_at where the table has it]
+    #[arg(long, value_name = "COLUMN", requires = "key")]
+    latest: Option<String>,
     /// Columns to mark PERSONAL beside phone, email, name and their kind, when the table is made
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     personal: Vec<String>,
@@ -87,6 +93,8 @@ fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
         },
         max_bad: MaxBad::parse(args.max_bad.as_deref().unwrap_or(&config.load.max_bad))?,
         personal: args.personal.clone(),
+        key: (!args.key.is_empty())
+            .then(|| Key { columns: args.key.clone(), latest: args.latest.clone() }),
         user: super::sql::LOCAL_USER.to_owned(),
     })
 }

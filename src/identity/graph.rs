@@ -100,6 +100,7 @@ async fn create(
             replace: false,
             is_new: true,
             load_ids: vec![],
+            replaced: None,
         });
     }
     let stored = GraphDef { definition: serde_json::to_value(definition)? };
@@ -192,6 +193,7 @@ async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
             replace: true,
             is_new: false,
             load_ids: vec![],
+            replaced: None,
         });
     }
     warehouse.publish(group).await?;

@@ -13,6 +13,7 @@ pub mod model;
 mod parquet;
 mod quoted;
 mod records;
+mod upsert;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,12 +26,14 @@ use tokio::sync::mpsc;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::store::{
-    Clustering, Group, Name, Published, TableChange, TableWriter, Warehouse, stored_schema,
+    Clustering, Group, Name, Published, TableChange, TableSnapshot, TableWriter, Warehouse,
+    stored_schema,
 };
 
 pub use self::csv::CsvOptions;
 pub use convert::BadRow;
 pub use input::{Format, expand};
+pub use upsert::Key;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8192;
@@ -84,6 +87,8 @@ pub struct LoadRequest {
     pub max_bad: MaxBad,
     /// Columns to mark PERSONAL beside the model's, when the table is made.
     pub personal: Vec<String>,
+    /// What tells rows apart, when a row that comes again is to take the place of the one from before.
+    pub key: Option<Key>,
     /// Who loads.
     pub user: String,
 }
@@ -117,7 +122,11 @@ pub async fn load(
         match Box::pin(try_load(warehouse, request, progress)).await {
             // Somebody else made the table or loaded one of the files meanwhile: look again.
             Ok(None) => {}
-            Err(error) if matches!(error.kind(), Kind::DuplicateTable | Kind::Serialization) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Kind::DuplicateTable | Kind::Serialization | Kind::StaleBase
+                ) => {}
             Ok(Some(loaded)) => return Ok(loaded),
             Err(error) => return Err(error),
         }
@@ -132,13 +141,16 @@ async fn try_load(
     request: &LoadRequest,
     progress: &dyn Progress,
 ) -> Result<Option<Vec<Loaded>>> {
-    let mut inputs = Vec::new();
+    let mut files = Vec::new();
+    let mut inputs: Vec<Loaded> = Vec::new();
     for file in &request.files {
-        inputs.push(fingerprint(file, &request.table).await?);
+        let input = fingerprint(file, &request.table).await?;
+        // A content given twice is loaded once.
+        if inputs.iter().all(|known| known.load_id != input.load_id) {
+            inputs.push(input);
+            files.push(file.clone());
+        }
     }
-    // A file given twice is loaded once.
-    let mut seen = std::collections::HashSet::new();
-    inputs.retain(|input| seen.insert(input.load_id.clone()));
 
     let newest = warehouse.newest().await?;
     if let Some(existing) = newest.table(&request.table) {
@@ -157,7 +169,7 @@ async fn try_load(
         return Ok(Some(inputs));
     }
     let Some(first) =
-        request.files.iter().zip(&inputs).find(|(_, i)| !i.was_loaded).map(|(f, _)| f.clone())
+        files.iter().zip(&inputs).find(|(_, i)| !i.was_loaded).map(|(f, _)| f.clone())
     else {
         return Ok(Some(inputs));
     };
@@ -168,7 +180,6 @@ async fn try_load(
     })
     .await?;
     let mut load = Load::start(warehouse, target, request.user.clone()).await?;
-    let files: Vec<PathBuf> = request.files.clone();
     for (file, input) in files.iter().zip(inputs.iter_mut()).filter(|(_, input)| !input.was_loaded)
     {
         progress.begin(&input.source, input.bytes);
@@ -187,7 +198,7 @@ async fn try_load(
         load.abandon(warehouse).await;
         return Err(too_many_bad(bad, rows + bad, request.max_bad, &reasons));
     }
-    match load.publish(warehouse, &inputs).await? {
+    match load.publish(warehouse, &inputs, request.key.as_ref(), progress).await? {
         Published::At(_) => Ok(Some(inputs)),
         Published::AlreadyLoaded(_) => Ok(None),
     }
@@ -240,7 +251,7 @@ pub async fn copy_in(
             &reasons,
         ));
     }
-    load.publish(warehouse, std::slice::from_ref(&input)).await?;
+    load.publish(warehouse, std::slice::from_ref(&input), None, &Silent).await?;
     Ok(input)
 }
 
@@ -326,6 +337,19 @@ impl Target {
         warehouse.writer(&self.path, schema, &self.personal, self.clustering.as_ref())
     }
 
+    /// The table as if `files` were all it had.
+    fn snapshot_of(&self, files: &[crate::store::WrittenFile]) -> TableSnapshot {
+        let empty = TableSnapshot {
+            path: self.path.clone(),
+            version: 0,
+            schema: Arc::clone(&self.schema),
+            files: vec![],
+            personal: self.personal.clone(),
+            clustering: self.clustering.clone(),
+        };
+        empty.with_files(files)
+    }
+
     fn change(&self, files: Vec<crate::store::WrittenFile>, load_ids: Vec<String>) -> TableChange {
         TableChange {
             name: self.name.clone(),
@@ -334,6 +358,7 @@ impl Target {
             replace: false,
             is_new: self.is_new,
             load_ids,
+            replaced: None,
         }
     }
 }
@@ -399,7 +424,13 @@ impl Load {
         self.first_reasons.clone()
     }
 
-    async fn publish(self, warehouse: &Warehouse, inputs: &[Loaded]) -> Result<Published> {
+    async fn publish(
+        self,
+        warehouse: &Warehouse,
+        inputs: &[Loaded],
+        key: Option<&Key>,
+        progress: &dyn Progress,
+    ) -> Result<Published> {
         let new: Vec<&Loaded> = inputs.iter().filter(|i| !i.was_loaded).collect();
         let nothing = || Err(Error::internal("system tables have columns"));
         let loads =
@@ -407,10 +438,28 @@ impl Load {
         let mut loads_writer = loads.writer(warehouse)?;
         loads_writer.write(&records::loads_batch(&self.target.name, &new, &self.user)?).await?;
         let ids = new.iter().map(|i| i.load_id.clone()).collect();
-        let files = self.writer.finish().await?;
+        let mut files = self.writer.finish().await?;
         let path = self.target.path.clone();
+        let mut replaced = None;
+        if let Some(key) = key {
+            let newest = warehouse.newest().await?;
+            let table = match newest.table(&self.target.name) {
+                Some(def) => Some(warehouse.snapshot(&def.path, def.version).await?),
+                None => None,
+            };
+            let table = table.as_deref();
+            let merge = Box::pin(upsert::merge(warehouse, &self.target, table, files, key)).await?;
+            if merge.merged != upsert::Merged::default() {
+                progress.note(&format!(
+                    "{} rows of the table were replaced by newer ones; {} rows of the load were older and left out",
+                    merge.merged.replaced, merge.merged.outdated
+                ));
+            }
+            (files, replaced) = (merge.files, merge.replaced);
+        }
         let mut group = Group::default();
-        group.tables.push(self.target.change(files.clone(), ids));
+        let change = self.target.change(files.clone(), ids);
+        group.tables.push(TableChange { replaced, ..change });
         group.tables.push(loads.change(loads_writer.finish().await?, vec![]));
         let set_aside = self.quarantine_writer.finish().await?;
         if !set_aside.is_empty() {
@@ -419,6 +468,9 @@ impl Load {
         let published = warehouse.publish(group).await;
         match &published {
             Ok(Published::AlreadyLoaded(_)) => warehouse.discard(&path, &files).await,
+            Err(error) if error.kind() == Kind::StaleBase => {
+                warehouse.discard(&path, &files).await;
+            }
             // Somebody else's table has the name; the folder that we made belongs to nobody.
             Err(error) if error.kind() == Kind::DuplicateTable && self.target.is_new => {
                 warehouse.delete_dropped(std::slice::from_ref(&path)).await?;

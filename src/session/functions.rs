@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -206,6 +206,19 @@ fn about_session(user: &str, settings: &Settings) -> Vec<ScalarUDF> {
         RowFunction::boolean("pg_is_in_recovery", |_| false),
         RowFunction::bigint("txid_current", |_| Some(1)),
     ]
+}
+
+/// `set_config(name, value, is_local)`: SET as a function, which some drivers call.
+pub(super) fn set_config(settings: &Arc<Mutex<Settings>>) -> ScalarUDF {
+    let settings = Arc::clone(settings);
+    RowFunction::udf("set_config", DataType::Utf8, move |args| {
+        let (Some(name), value) = (text_of(args.first()), text_of(args.get(1))) else {
+            return Ok(ScalarValue::Utf8(None));
+        };
+        let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.set(&name, value.as_deref())?;
+        Ok(ScalarValue::Utf8(Some(settings.show(&name)?.1)))
+    })
 }
 
 fn list_of_text() -> DataType {

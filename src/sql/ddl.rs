@@ -61,6 +61,51 @@ pub(super) fn parse_create_table(tokens: Vec<TokenWithSpan>) -> Result<Statement
     Ok(if is_query { Statement::CreateTableAs(create) } else { Statement::CreateTable(create) })
 }
 
+/// ALTER TABLE ... ADD COLUMN.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AddColumn {
+    /// The table.
+    pub table: ast::ObjectName,
+    /// The column.
+    pub column: ast::ColumnDef,
+    /// Whether nothing happens when it is there.
+    pub if_not_exists: bool,
+    /// Whether it is marked PERSONAL.
+    pub is_personal: bool,
+}
+
+/// Reads ALTER TABLE; adding a column is what it can do.
+pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    let is_meant = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_) | Token::EOF);
+    let last = tokens.iter().rposition(is_meant);
+    let is_personal = last.is_some_and(|at| {
+        matches!(&tokens[at].token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("personal"))
+    });
+    if let (true, Some(at)) = (is_personal, last) {
+        tokens.remove(at);
+    }
+    let refused = || {
+        Error::not_supported("ALTER TABLE can only add a column")
+            .hint("ALTER TABLE t ADD COLUMN c type [PERSONAL]; CREATE TABLE AS makes another table")
+    };
+    let ast::Statement::AlterTable(alter) = parse_statement(tokens)? else { return Err(refused()) };
+    let Ok([operation]) = <[_; 1]>::try_from(alter.operations) else { return Err(refused()) };
+    match operation {
+        ast::AlterTableOperation::AddColumn {
+            if_not_exists,
+            column_def,
+            column_position: None,
+            ..
+        } if column_def.options.is_empty() => Ok(Statement::AddColumn(Box::new(AddColumn {
+            table: alter.name,
+            column: column_def,
+            if_not_exists,
+            is_personal,
+        }))),
+        _ => Err(refused()),
+    }
+}
+
 /// A query reads the warehouse: no path of the server, no address of a network.
 pub(super) fn no_external_tables() -> Error {
     Error::not_supported(

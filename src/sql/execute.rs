@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 use futures::StreamExt;
 
 use super::copy::{CopySource, CopyStatement, CopyTarget};
-use super::ddl::CreateTable;
+use super::ddl::{AddColumn, CreateTable};
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{Outcome, OutputColumn, check, compact, output_columns, past, rewrite, volatile};
@@ -59,6 +59,7 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
                 None => Outcome::Done(tag.tag),
             })
         }
+        Statement::AddColumn(add) => Box::pin(add_column(session, add, &parsed.text)).await,
         Statement::Check(tables) => Box::pin(check::check(session, tables)).await,
         Statement::Compact(tables) => {
             tables.iter().try_for_each(refuse_reserved)?;
@@ -321,6 +322,7 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
         replace: false,
         is_new: false,
         load_ids: vec![],
+        replaced: None,
     };
     if rows > 0 {
         warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
@@ -369,8 +371,15 @@ async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Re
     personal.extend(create.personal.iter().filter(|c| !model::is_personal(c)).cloned());
     let clustering = clustering_of(create, &name, &schema)?;
     let path = warehouse.prepare_table(&name, &schema, &personal, clustering.as_ref()).await?;
-    let change =
-        TableChange { name, path, files: vec![], replace: false, is_new: true, load_ids: vec![] };
+    let change = TableChange {
+        name,
+        path,
+        files: vec![],
+        replace: false,
+        is_new: true,
+        load_ids: vec![],
+        replaced: None,
+    };
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     Ok(Outcome::Done("CREATE TABLE".to_owned()))
 }
@@ -385,6 +394,36 @@ fn clustering_of(
         Some(by) => Clustering::new(schema, by.columns.clone(), by.buckets).map(Some),
         None => Ok(model::clustering(&name.table, schema)),
     }
+}
+
+async fn add_column(session: &Session, add: &AddColumn, text: &str) -> Result<Outcome> {
+    let name = name_of(&add.table)?;
+    refuse_reserved(&name)?;
+    let warehouse = session.engine().warehouse();
+    let newest = warehouse.newest().await?;
+    refuse_graphs(&newest, &name)?;
+    let Some(def) = newest.table(&name) else {
+        return Err(Error::new(Kind::UndefinedTable, format!("table \"{name}\" does not exist")));
+    };
+    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let planning = session.planning(text, &[]).await?;
+    let added = SqlToRel::new(&planning).build_schema(vec![add.column.clone()])?;
+    let added = stored_schema(&added)?;
+    let field = added.field(0);
+    let tag = || "ALTER TABLE".to_owned();
+    if snapshot.schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) {
+        let notice = format!("column \"{}\" of \"{name}\" already exists", field.name());
+        return match add.if_not_exists {
+            true => Ok(Outcome::Noticed { tag: tag(), notice: format!("{notice}, skipping") }),
+            false => Err(Error::new(Kind::DuplicateColumn, notice)),
+        };
+    }
+    let mut personal = snapshot.personal.clone();
+    if add.is_personal || model::is_personal(field.name()) {
+        personal.push(field.name().clone());
+    }
+    warehouse.add_column(&name, def, field, &personal).await?;
+    Ok(Outcome::Done(tag()))
 }
 
 /// What to answer when a name is taken already; `None` when it is free.
@@ -439,7 +478,15 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
             .await?;
     }
     let files = writer.finish().await?;
-    let change = TableChange { name, path, files, replace: false, is_new: true, load_ids: vec![] };
+    let change = TableChange {
+        name,
+        path,
+        files,
+        replace: false,
+        is_new: true,
+        load_ids: vec![],
+        replaced: None,
+    };
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     Ok(Outcome::Done(format!("SELECT {rows}")))
 }
@@ -763,6 +810,7 @@ async fn copy_from_path(session: &Session, copy: &CopyStatement, path: &str) -> 
         csv,
         max_bad,
         personal: vec![],
+        key: None,
         user: session.user().to_owned(),
     };
     let loaded = ingest::load(session.engine().warehouse(), &request, &Silent).await?;

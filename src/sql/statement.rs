@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
-use super::ddl::{self, CreateTable};
+use super::ddl::{self, AddColumn, CreateTable};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{parse_statement, tokenize};
 use crate::error::{Error, Kind, Place, Result};
@@ -38,6 +38,8 @@ pub enum Statement {
     Copy(Box<CopyStatement>),
     /// CREATE, REFRESH, DROP IDENTITY GRAPH.
     Graph(Box<GraphStatement>),
+    /// ALTER TABLE ... ADD COLUMN.
+    AddColumn(Box<AddColumn>),
     /// CHECK TABLE.
     Check(Vec<Name>),
     /// COMPACT TABLE.
@@ -167,6 +169,7 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         "CREATE" if words.peek_upper(1) == "EXTERNAL" => return Err(ddl::no_external_tables()),
         "CREATE" if is_create_table(&words) => return ddl::parse_create_table(tokens),
+        "ALTER" if words.peek_upper(1) == "TABLE" => return ddl::parse_alter_table(tokens),
         _ => {}
     }
     if let Some(command) = session_command(&mut words)? {

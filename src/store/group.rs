@@ -31,6 +31,18 @@ pub struct TableChange {
     pub is_new: bool,
     /// Ids of the loads in it; a table takes each only once.
     pub load_ids: Vec<String>,
+    /// Files that go, when `files` hold their rows anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
+}
+
+/// Files of one version of a table whose place others take; the table must still be at that version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The version that was read.
+    pub version: u64,
+    /// Paths below the warehouse.
+    pub files: Vec<String>,
 }
 
 /// Changes that become visible in one moment.
@@ -109,7 +121,11 @@ impl Warehouse {
         for table in &group.tables {
             let mut transactions = vec![format!("group:{id}")];
             transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
-            let mode = if table.replace { CommitMode::Replace } else { CommitMode::Append };
+            let mode = match &table.replaced {
+                Some(replaced) => CommitMode::Rewrite(replaced.clone()),
+                None if table.replace => CommitMode::Replace,
+                None => CommitMode::Append,
+            };
             match self.tables().commit(&table.path, &table.files, mode, &transactions).await? {
                 Committed::Version(version) => versions.insert(table.name.clone(), version),
                 Committed::Taken(id) => {

@@ -31,7 +31,7 @@ mod writer;
 pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
 pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
-pub use group::{Group, Published, TableChange};
+pub use group::{Group, Published, Replaced, TableChange};
 pub use object_store::ObjectStore;
 pub use table::{FileEntry, TableSnapshot};
 pub use types::stored_schema;

@@ -1,6 +1,9 @@
 //! Some columns of one version of a table, for work inside the warehouse that is not a query.
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, new_null_array};
+use arrow::datatypes::FieldRef;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
@@ -20,14 +23,14 @@ impl Warehouse {
         columns: &[String],
         mut take: impl FnMut(RecordBatch),
     ) -> Result<()> {
+        let mut places = Vec::with_capacity(columns.len());
         for column in columns {
-            if snapshot.schema.index_of(column).is_err() {
-                return Err(Error::new(
-                    Kind::UndefinedColumn,
-                    format!("column \"{column}\" does not exist"),
-                ));
-            }
+            let place = snapshot.schema.index_of(column).map_err(|_| {
+                Error::new(Kind::UndefinedColumn, format!("column \"{column}\" does not exist"))
+            })?;
+            places.push(place);
         }
+        let wanted = Arc::new(snapshot.schema.project(&places)?);
         for file in &snapshot.files {
             let bytes =
                 self.file_store(file).get(&Path::from(file.path.as_str())).await?.bytes().await?;
@@ -38,10 +41,13 @@ impl Warehouse {
             );
             for batch in builder.with_projection(mask).build()? {
                 let batch = batch?;
-                let schema = batch.schema();
-                let places =
-                    columns.iter().map(|c| schema.index_of(c)).collect::<Result<Vec<_>, _>>()?;
-                take(batch.project(&places)?);
+                // A file from before a column was added has it not.
+                let column = |field: &FieldRef| match batch.column_by_name(field.name()) {
+                    Some(column) => Arc::clone(column),
+                    None => new_null_array(field.data_type(), batch.num_rows()),
+                };
+                let given = wanted.fields().iter().map(column).collect();
+                take(RecordBatch::try_new(Arc::clone(&wanted), given)?);
             }
         }
         Ok(())

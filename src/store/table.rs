@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, StructType, Transaction};
+use deltalake::kernel::{Action, Add, StructField, StructType, Transaction};
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableError};
@@ -17,6 +17,7 @@ use object_store::prefix::PrefixStore;
 use url::Url;
 
 use super::cluster::{Clustering, Mark};
+use super::group::Replaced;
 use super::sums::BlockSums;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
@@ -96,13 +97,14 @@ impl TableSnapshot {
 }
 
 /// How a commit treats the files that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CommitMode {
     /// Adds to them.
     Append,
     /// Takes their place, whichever they are at that moment.
     Replace,
+    /// Takes the place of some, if the table is still the one that was read.
+    Rewrite(Replaced),
 }
 
 /// What came of a commit.
@@ -270,7 +272,16 @@ impl Tables {
                 Some(other) => return Ok(Committed::Taken(other.clone())),
                 None => {}
             }
-            match try_commit(&table, files, mode, transactions).await {
+            if let CommitMode::Rewrite(replaced) = &mode
+                && table.version() != Some(replaced.version)
+            {
+                return Err(Error::new(
+                    Kind::StaleBase,
+                    "the table was changed while the load was compared with it",
+                )
+                .hint("run the load again"));
+            }
+            match try_commit(path, &table, files, &mode, transactions).await {
                 Ok(version) => return Ok(Committed::Version(version)),
                 Err(error) if is_lost_race(&error) => {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -335,6 +346,29 @@ impl Tables {
             .hint("run the statement again"))
     }
 
+    /// Adds a column, which rows from before have NULL in; `personal` are the PERSONAL columns from now on.
+    pub(crate) async fn add_column(
+        &self,
+        path: &str,
+        field: &Field,
+        personal: &[String],
+    ) -> Result<u64> {
+        let added: StructType = (&Schema::new(vec![field.clone()])).try_into_kernel()?;
+        // The mark comes first: there is no moment at which the column is there without it.
+        let marks = serde_json::to_string(personal)?;
+        let table = self.load(path, None).await?;
+        let marked = table
+            .set_tbl_properties()
+            .with_properties(HashMap::from([(PERSONAL_KEY.to_owned(), marks)]))
+            .with_raise_if_not_exists(false)
+            .await?;
+        let added: Vec<StructField> = added.fields().cloned().collect();
+        let table = marked.add_columns().with_fields(added).await?;
+        let version = table.version().unwrap_or(0);
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), table);
+        Ok(version)
+    }
+
     /// Forgets what is in memory of a dropped table.
     pub(crate) fn forget(&self, path: &str) {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
@@ -354,9 +388,10 @@ async fn seen_in(table: &DeltaTable, transactions: &[String]) -> Result<Vec<Stri
 }
 
 async fn try_commit(
+    path: &str,
     table: &DeltaTable,
     files: &[WrittenFile],
-    mode: CommitMode,
+    mode: &CommitMode,
     transactions: &[String],
 ) -> std::result::Result<u64, DeltaTableError> {
     let state = table.snapshot()?;
@@ -365,6 +400,12 @@ async fn try_commit(
         CommitMode::Replace => {
             state.log_data().into_iter().map(|f| f.remove_action(true).into()).collect()
         }
+        CommitMode::Rewrite(replaced) => state
+            .log_data()
+            .into_iter()
+            .filter(|f| replaced.files.contains(&format!("{path}/{}", f.path())))
+            .map(|f| f.remove_action(true).into())
+            .collect(),
     };
     actions.extend(files.iter().map(|file| Action::Add(add_of(file))));
     let ids = transactions.iter().map(|id| Transaction::new(id, 1));
@@ -372,10 +413,10 @@ async fn try_commit(
         .with_cleanup_expired_logs(Some(false))
         .with_create_checkpoint(true);
     // A rewrite must be based on exactly the version it read: Delta's own conflict check lets two rewrites pass.
-    properties = properties.with_max_retries(if mode == CommitMode::Replace { 0 } else { 15 });
+    properties = properties.with_max_retries(if *mode == CommitMode::Append { 15 } else { 0 });
     properties = properties.with_application_transactions(ids.collect());
     let save_mode =
-        if mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
+        if *mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
     let operation = DeltaOperation::Write { mode: save_mode, partition_by: None, predicate: None };
     let commit = CommitBuilder::from(properties).with_actions(actions).build(
         Some(state),

@@ -225,6 +225,28 @@ impl Warehouse {
         Ok(writer.of_bucket(bucket, clustering))
     }
 
+    /// Adds a column to a published table; rows from before have NULL in it.
+    pub async fn add_column(
+        &self,
+        name: &Name,
+        def: &TableDef,
+        field: &arrow::datatypes::Field,
+        personal: &[String],
+    ) -> Result<()> {
+        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        let version = self.tables.add_column(&def.path, field, personal).await?;
+        self.publish_names(|state| {
+            let mut changes = std::collections::BTreeMap::new();
+            if let Some(now) = state.table(name).filter(|now| now.path == def.path) {
+                let def = TableDef { path: now.path.clone(), version: now.version.max(version) };
+                changes.insert(name.clone(), Change::Set(Relation::Table(def)));
+            }
+            Ok(changes)
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Publishes `outputs` in the place of `inputs`, which hold the same rows; `false` when somebody else was faster.
     pub async fn publish_rewrite(
         &self,

@@ -208,3 +208,92 @@ fn a_column_that_stays_text_for_a_few_values_is_told_of() {
     );
     assert!(told.contains("line 42"), "{told}");
 }
+
+/// A source sends rows again, corrected, late and out of order; whatever the order, the newest version of each stays.
+#[test]
+fn a_load_with_a_key_keeps_the_newest_version_in_any_order() {
+    let (dir, _) = warehouse();
+    let head = "order_id,status,amount,updated_at\n";
+    let day = |d: u32| format!("2024-01-0{} 10:00", d + 1);
+    let rows = |rows: &[(&str, &str, u32)]| {
+        let line = |(id, status, d): &(&str, &str, u32)| format!("{id},{status},{d},{}\n", day(*d));
+        head.to_owned() + &rows.iter().map(line).collect::<String>()
+    };
+    let files = [
+        file(
+            &dir,
+            "1.csv",
+            &rows(&[("a", "new", 1), ("b", "new", 1), ("c", "new", 1), ("a", "paid", 2)]),
+        ),
+        // The same instant with another content: one of the two, always the same one. A row without a key is no other's.
+        file(
+            &dir,
+            "2.csv",
+            &rows(&[("a", "sent", 3), ("b", "lost", 5), ("d", "x", 4), ("", "?", 1)]),
+        ),
+        file(
+            &dir,
+            "3.csv",
+            &rows(&[("b", "found", 5), ("c", "old", 0), ("d", "y", 4), ("a", "new", 1)]),
+        ),
+    ];
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    let ddl = "CREATE TABLE t (order_id TEXT, status TEXT, amount INT, updated_at TIMESTAMPTZ) CLUSTER BY (order_id) BUCKETS 2";
+    let mut answers = Vec::new();
+    for (i, order) in orders.iter().enumerate() {
+        let w = dir.path().join(format!("w{i}")).display().to_string();
+        run_well(&["user", "--dir", &w, "list"]);
+        run_well(&["sql", "--dir", &w, ddl]);
+        for at in order {
+            let loaded = run(&["load", "--dir", &w, "t", "--key", "order_id", &files[*at]]);
+            assert!(loaded.status.success(), "{}", stderr(&loaded));
+        }
+        let sql = "SELECT order_id, status, amount FROM t ORDER BY order_id";
+        answers.push(run_well(&["sql", "--dir", &w, "--format", "csv", sql]));
+        // What came again is known, and a second load of it changes nothing.
+        let again = run(&["load", "--dir", &w, "t", "--key", "order_id", &files[0]]);
+        assert!(stderr(&again).contains("already loaded"), "{}", stderr(&again));
+        run_well(&["check", "--dir", &w]);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    let lines: Vec<&str> = answers[0].lines().collect();
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    assert!(lines.contains(&"a,sent,3") && lines.contains(&"c,new,1"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|l| l.starts_with("b,")).count(), 1);
+    let w = dir.path().join("w0").display().to_string();
+    let wrong = run(&["load", "--dir", &w, "t", "--key", "order", &files[0]]);
+    assert!(stderr(&wrong).contains("already loaded") || stderr(&wrong).contains("does not exist"));
+}
+
+/// Two processes correct the same rows at once: one row a key, and each the newest.
+#[test]
+fn corrections_at_once_leave_one_row_a_key() {
+    let (dir, w) = warehouse();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&["sql", "--dir", &w, "CREATE TABLE t (id INT, v INT, updated_at TIMESTAMPTZ)"]);
+    const ROUNDS: usize = 6;
+    let files: Vec<String> = (0..ROUNDS * 2)
+        .map(|round| {
+            let rows: String =
+                (0..50).map(|id| format!("{id},{round},2024-01-01 10:{round:02}\n")).collect();
+            file(&dir, &format!("{round}.csv"), &format!("id,v,updated_at\n{rows}"))
+        })
+        .collect();
+    let w = w.as_str();
+    std::thread::scope(|scope| {
+        for half in files.chunks(ROUNDS) {
+            scope.spawn(move || {
+                for file in half {
+                    run_well(&["load", "--dir", w, "t", "--key", "id", file]);
+                }
+            });
+        }
+    });
+    let sql =
+        "SELECT count(*) AS n, count(DISTINCT id) AS ids, min(v) AS low, max(v) AS high FROM t";
+    let newest = ROUNDS * 2 - 1;
+    assert_eq!(
+        run_well(&["sql", "--dir", w, "--format", "csv", sql]),
+        format!("n,ids,low,high\n50,50,{newest},{newest}\n")
+    );
+}
