@@ -57,11 +57,23 @@ impl Past {
         let Some(then) = found else {
             return Err(Error::new(
                 Kind::InvalidParameter,
-                format!("the warehouse has no {when}; its newest is version {}", newest.number),
+                match self.moment {
+                    Moment::Version(_) => format!(
+                        "the warehouse has no {when}; its newest is version {}",
+                        newest.number
+                    ),
+                    Moment::At(_) => "the warehouse is younger than that time".to_owned(),
+                },
             )
             .hint("SELECT * FROM system.versions shows versions and their times"));
         };
         let Some(def) = then.table(&self.name) else {
+            if then.relations.contains_key(&self.name) {
+                return Err(Error::new(
+                    Kind::WrongObjectType,
+                    format!("\"{}\" is a view, and only tables have versions", self.name),
+                ));
+            }
             return Err(Error::new(
                 Kind::UndefinedTable,
                 format!("there was no table \"{}\" at {when}", self.name),

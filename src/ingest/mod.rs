@@ -155,6 +155,10 @@ async fn try_load(
     let newest = warehouse.newest().await?;
     if let Some(existing) = newest.table(&request.table) {
         let ids: Vec<String> = inputs.iter().map(|i| i.load_id.clone()).collect();
+        if let Some(key) = &request.key {
+            // A key that the table has not is told of even when there is nothing to load.
+            key.of(&warehouse.snapshot(&existing.path, existing.version).await?.schema)?;
+        }
         let known = warehouse.already_loaded(&existing.path, &ids).await?;
         for input in &mut inputs {
             input.was_loaded = known.contains(&input.load_id);

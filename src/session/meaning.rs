@@ -136,6 +136,10 @@ impl Semantics<'_> {
                 }
                 is_instant.then(|| again(vec![field.clone(), time]))
             }
+            // Floats go to the nearest even number, as in a cast.
+            ("round", [float]) if kind(0) == Some(ValueKind::Float) => {
+                Some(call(RoundHalf::new(), vec![float.clone()]))
+            }
             ("to_char", [time, template]) if kind(0) == Some(ValueKind::Instant) => {
                 Some(again(vec![local(time), template.clone()]))
             }

@@ -72,20 +72,21 @@ fn respell(expr: &mut Expr) {
                 vec![inner.as_ref().clone()],
             );
         }
-        // The engine reads an exponent as a NUMERIC's scale, which ends at 128 digits.
         Expr::Value(value) => {
             if let Value::Number(digits, _) = &value.value
-                && let Some((_, exponent)) = digits.split_once(['e', 'E'])
-                && exponent.parse::<i32>().is_ok_and(|e| e.abs() > 20)
+                && let Some(plain) = without_exponent(digits)
             {
-                let text = Value::SingleQuotedString(digits.clone());
-                *expr = Expr::Cast {
-                    kind: CastKind::Cast,
-                    expr: Box::new(Expr::Value(text.into())),
-                    data_type: DataType::DoublePrecision,
-                    format: None,
-                    array: false,
+                *expr = plain;
+            }
+        }
+        Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {
+            if let Some(regex) = similar_to_regex(pattern, escape_char.as_ref()) {
+                let op = match negated {
+                    true => BinaryOperator::PGRegexNotMatch,
+                    false => BinaryOperator::PGRegexMatch,
                 };
+                let right = Box::new(Expr::Value(Value::SingleQuotedString(regex).into()));
+                *expr = Expr::BinaryOp { left: text.clone(), op, right };
             }
         }
         Expr::AtTimeZone { timestamp, time_zone } => {
@@ -124,6 +125,66 @@ fn array_values(array: &Expr) -> Option<Vec<Expr>> {
         }
         _ => None,
     }
+}
+
+/// A number without its exponent, which the engine reads as a NUMERIC of a scale that its functions do not know; a very large
+/// or small one is a float.
+fn without_exponent(number: &str) -> Option<Expr> {
+    const PLACES_MAX: i32 = 20;
+    let (mantissa, exponent) = number.split_once(['e', 'E'])?;
+    let exponent: i32 = exponent.parse().ok()?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if exponent.abs() > PLACES_MAX {
+        let text = Value::SingleQuotedString(number.to_owned());
+        return Some(Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(Expr::Value(text.into())),
+            data_type: DataType::DoublePrecision,
+            format: None,
+            array: false,
+        });
+    }
+    let zeros = "0".repeat(PLACES_MAX as usize);
+    let digits = format!("{zeros}{whole}{fraction}{zeros}");
+    let point = (PLACES_MAX + whole.len() as i32 + exponent) as usize;
+    let whole = digits.get(..point)?.trim_start_matches('0');
+    let fraction = digits.get(point..)?.trim_end_matches('0');
+    let or_zero = |part: &str| if part.is_empty() { "0".to_owned() } else { part.to_owned() };
+    // With a point it stays what it was: no integer.
+    let plain = format!("{}.{}", or_zero(whole), or_zero(fraction));
+    Some(Expr::Value(Value::Number(plain, false).into()))
+}
+
+/// The regular expression of a constant pattern of SIMILAR TO, which is about the whole text.
+fn similar_to_regex(
+    pattern: &Expr,
+    escape: Option<&datafusion::sql::sqlparser::ast::ValueWithSpan>,
+) -> Option<String> {
+    let Expr::Value(pattern) = pattern else { return None };
+    let Value::SingleQuotedString(pattern) = &pattern.value else { return None };
+    let escape = match escape.map(|e| e.value.clone().into_string()) {
+        None => Some('\\'),
+        Some(text) => text?.chars().next(),
+    };
+    let mut regex = String::from("^(?:");
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == escape => {
+                let literal = chars.next()?;
+                regex.push_str(&format!("\\x{{{:x}}}", u32::from(literal)));
+            }
+            '%' => regex.push_str("(?s:.*)"),
+            '_' => regex.push_str("(?s:.)"),
+            '.' | '^' | '$' | '\\' => {
+                regex.push('\\');
+                regex.push(c);
+            }
+            c => regex.push(c),
+        }
+    }
+    regex.push_str(")$");
+    Some(regex)
 }
 
 fn custom_operator(symbol: &str) -> Option<BinaryOperator> {

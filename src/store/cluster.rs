@@ -103,6 +103,12 @@ impl Clustering {
             )
             .hint("CLUSTER BY (source, record_id, occurred_at)"));
         }
+        if let Some(twice) = columns.iter().enumerate().find(|(i, c)| columns[..*i].contains(c)) {
+            return Err(Error::new(
+                Kind::DuplicateColumn,
+                format!("column \"{}\" is named twice in CLUSTER BY", twice.1),
+            ));
+        }
         let buckets = buckets.unwrap_or(BUCKETS_DEFAULT);
         if !(1..=BUCKETS_MAX).contains(&buckets) {
             return Err(Error::new(

@@ -107,6 +107,11 @@ impl TableWriter {
             let column = ColumnPath::from(column.as_str());
             properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
         }
+        // NaN is larger than every number and in no statistics: a file would be left out that has it.
+        for field in schema.fields().iter().filter(|f| f.data_type().is_floating()) {
+            let column = ColumnPath::from(field.name().as_str());
+            properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
+        }
         let has_bounds = schema.fields().iter().map(|f| {
             let is_ordered = matches!(
                 f.data_type(),

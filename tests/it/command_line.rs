@@ -262,7 +262,7 @@ fn a_load_with_a_key_keeps_the_newest_version_in_any_order() {
     assert_eq!(lines.iter().filter(|l| l.starts_with("b,")).count(), 1);
     let w = dir.path().join("w0").display().to_string();
     let wrong = run(&["load", "--dir", &w, "t", "--key", "order", &files[0]]);
-    assert!(stderr(&wrong).contains("already loaded") || stderr(&wrong).contains("does not exist"));
+    assert!(stderr(&wrong).contains("key column \"order\" does not exist"), "{}", stderr(&wrong));
 }
 
 /// Two processes correct the same rows at once: one row a key, and each the newest.

@@ -63,6 +63,7 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(funnel::window_funnel::WindowFunnel::new())),
         Arc::new(AggregateUDF::from(funnel::funnel_path::FunnelPath::new())),
         Arc::new(AggregateUDF::from(funnel::retention::Retention::new())),
+        Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
     ]
 }
 

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, ListArray, StructArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeDelta, TimeZone, Timelike};
 use chrono_tz::Tz;
@@ -16,6 +16,7 @@ use chrono_tz::Tz;
 use datafusion::error::{DataFusionError, Result};
 
 const US_PER_SECOND: i64 = 1_000_000;
+const US_PER_DAY: i64 = 86_400 * US_PER_SECOND;
 
 /// A column whose values can be written one by one.
 ///
@@ -103,10 +104,15 @@ impl TextColumn {
                     to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano))?;
                 Self::Interval(interval.as_primitive::<IntervalMonthDayNanoType>().clone())
             }
+            // The difference of two times is days and what is left, as in PostgreSQL.
             DataType::Duration(_) => {
-                let interval =
-                    to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano))?;
-                Self::Interval(interval.as_primitive::<IntervalMonthDayNanoType>().clone())
+                let micros = to(&DataType::Duration(TimeUnit::Microsecond))?;
+                let micros = micros.as_primitive::<arrow::datatypes::DurationMicrosecondType>();
+                let interval = |us: i64| {
+                    let days = i32::try_from(us / US_PER_DAY).unwrap_or(i32::MAX);
+                    IntervalMonthDayNano::new(0, days, (us % US_PER_DAY) * 1000)
+                };
+                Self::Interval(micros.unary(interval))
             }
             DataType::List(_) => {
                 let list = array.as_list::<i32>().clone();
