@@ -26,7 +26,6 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
-use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -34,13 +33,12 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use parquet::arrow::async_reader::AsyncFileReader;
 
-use self::merge::ClusterMergeExec;
+use self::merge::{ClusterMergeExec, merge_sorted};
 use crate::store::{DATA_URL, FileEntry, ObjectStore, Place, TableSnapshot, checked};
 
 /// A table at one version.
@@ -358,16 +356,7 @@ impl Buckets {
                 streams.push(source.execute(at, Arc::clone(&context))?);
             }
         }
-        let reservation = MemoryConsumer::new("Buckets").register(context.memory_pool());
-        StreamingMergeBuilder::new()
-            .with_streams(streams)
-            .with_schema(Arc::clone(&self.schema))
-            .with_expressions(&self.ordering)
-            .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), bucket))
-            .with_batch_size(context.session_config().batch_size())
-            .with_reservation(reservation)
-            .with_round_robin_tie_breaker(false)
-            .build()
+        merge_sorted(streams, Arc::clone(&self.schema), &self.ordering, bucket, &context)
     }
 }
 

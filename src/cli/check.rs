@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::{block_on, output_line};
-use crate::catalog::DEFAULT_SCHEMA;
+use super::{block_on, output_line, table_name};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Name, Relation, Warehouse};
+use crate::store::{Relation, Warehouse};
 
 /// Compares the files of tables with what was written to them.
 ///
@@ -23,8 +22,7 @@ pub(super) fn run(args: &Args, dir: &Path) -> Result<bool> {
         let newest = warehouse.newest().await?;
         let mut wanted = Vec::new();
         for table in &args.tables {
-            let (schema, table) = table.split_once('.').unwrap_or((DEFAULT_SCHEMA, table));
-            let name = Name::new(schema, table);
+            let name = table_name(table);
             if newest.table(&name).is_none() {
                 return Err(Error::new(
                     Kind::UndefinedTable,

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::{block_on, open_engine};
-use crate::catalog::DEFAULT_SCHEMA;
+use super::{block_on, open_engine, table_name};
 use crate::config::Config;
 use crate::error::Result;
 use crate::sql::compact;
@@ -24,11 +23,7 @@ pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
         let engine = open_engine(dir, config, false).await?;
         let session = engine.session(super::sql::LOCAL_USER);
         let newest = engine.warehouse().newest().await?;
-        let mut wanted = Vec::new();
-        for table in &args.tables {
-            let (schema, table) = table.split_once('.').unwrap_or((DEFAULT_SCHEMA, table));
-            wanted.push(Name::new(schema, table));
-        }
+        let mut wanted: Vec<Name> = args.tables.iter().map(|table| table_name(table)).collect();
         if wanted.is_empty() {
             for (name, relation) in &newest.relations {
                 let Relation::Table(def) = relation else { continue };

@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::{Config, LogFormat};
 use crate::error::{Error, Kind, Result};
 use crate::session::Engine;
-use crate::store::Warehouse;
+use crate::store::{Name, Warehouse};
 
 /// A columnar warehouse for customer data: who is who, what each customer is worth and what they do, as SQL over the
 /// PostgreSQL protocol.
@@ -125,6 +126,12 @@ async fn open_engine(dir: &std::path::Path, config: Config, create: bool) -> Res
     let warehouse =
         if create { Warehouse::open_or_create(dir).await? } else { Warehouse::open(dir).await? };
     Engine::new(Arc::new(warehouse), config)
+}
+
+/// A table as it is named on the command line: `table` or `schema.table`.
+fn table_name(text: &str) -> Name {
+    let (schema, table) = text.split_once('.').unwrap_or((DEFAULT_SCHEMA, text));
+    Name::new(schema, table)
 }
 
 /// One line of data.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{DynComparator, RecordBatch, make_comparator};
 use arrow::compute::{SortOptions, interleave_record_batch};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::config::ConfigOptions;
@@ -185,17 +186,7 @@ impl ExecutionPlan for ClusterMergeExec {
             (1, Some(only)) => only,
             (_, last) => {
                 tails.extend(last);
-                let reservation =
-                    MemoryConsumer::new("ClusterMerge").register(context.memory_pool());
-                StreamingMergeBuilder::new()
-                    .with_streams(tails)
-                    .with_schema(self.schema())
-                    .with_expressions(&self.ordering)
-                    .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), bucket))
-                    .with_batch_size(context.session_config().batch_size())
-                    .with_reservation(reservation)
-                    .with_round_robin_tie_breaker(false)
-                    .build()?
+                merge_sorted(tails, self.schema(), &self.ordering, bucket, &context)?
             }
         };
         let merged = Merge {
@@ -218,6 +209,26 @@ impl ExecutionPlan for ClusterMergeExec {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
+}
+
+/// The rows of streams that are in order, in order; of equal rows those of an earlier stream come first.
+pub(super) fn merge_sorted(
+    streams: Vec<SendableRecordBatchStream>,
+    schema: SchemaRef,
+    ordering: &LexOrdering,
+    partition: usize,
+    context: &TaskContext,
+) -> Result<SendableRecordBatchStream> {
+    let reservation = MemoryConsumer::new("ClusterMerge").register(context.memory_pool());
+    StreamingMergeBuilder::new()
+        .with_streams(streams)
+        .with_schema(schema)
+        .with_expressions(ordering)
+        .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), partition))
+        .with_batch_size(context.session_config().batch_size())
+        .with_reservation(reservation)
+        .with_round_robin_tie_breaker(false)
+        .build()
 }
 
 fn key_columns(ordering: &LexOrdering) -> Result<Vec<usize>> {

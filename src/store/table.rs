@@ -323,19 +323,8 @@ impl Tables {
                 .with_cleanup_expired_logs(Some(false))
                 .with_create_checkpoint(true);
             let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
-            let commit = CommitBuilder::from(properties).with_actions(actions).build(
-                Some(state),
-                table.log_store(),
-                operation,
-            );
-            match commit.into_prepared_commit_future().await?.await {
-                Ok(durable) => {
-                    let version = durable.version;
-                    if let Err(error) = durable.await {
-                        tracing::warn!(%error, version, "the table's log could not be checkpointed");
-                    }
-                    return Ok(Some(version));
-                }
+            match commit_actions(&table, actions, properties, operation).await {
+                Ok(version) => return Ok(Some(version)),
                 Err(error) if is_lost_race(&error) => {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
@@ -418,8 +407,18 @@ async fn try_commit(
     let save_mode =
         if *mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
     let operation = DeltaOperation::Write { mode: save_mode, partition_by: None, predicate: None };
+    commit_actions(table, actions, properties, operation).await
+}
+
+/// Commits on top of the version that `table` is at.
+async fn commit_actions(
+    table: &DeltaTable,
+    actions: Vec<Action>,
+    properties: CommitProperties,
+    operation: DeltaOperation,
+) -> std::result::Result<u64, DeltaTableError> {
     let commit = CommitBuilder::from(properties).with_actions(actions).build(
-        Some(state),
+        Some(table.snapshot()?),
         table.log_store(),
         operation,
     );

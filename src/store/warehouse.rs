@@ -235,16 +235,7 @@ impl Warehouse {
     ) -> Result<()> {
         self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
         let version = self.tables.add_column(&def.path, field, personal).await?;
-        self.publish_names(|state| {
-            let mut changes = std::collections::BTreeMap::new();
-            if let Some(now) = state.table(name).filter(|now| now.path == def.path) {
-                let def = TableDef { path: now.path.clone(), version: now.version.max(version) };
-                changes.insert(name.clone(), Change::Set(Relation::Table(def)));
-            }
-            Ok(changes)
-        })
-        .await?;
-        Ok(())
+        self.publish_version(name, &def.path, version).await
     }
 
     /// Publishes `outputs` in the place of `inputs`, which hold the same rows; `false` when somebody else was faster.
@@ -261,17 +252,23 @@ impl Warehouse {
             self.discard(&snapshot.path, outputs).await;
             return Ok(false);
         };
+        self.publish_version(name, &snapshot.path, version).await?;
+        Ok(true)
+    }
+
+    /// Makes a version of a table visible, unless a later one is.
+    async fn publish_version(&self, name: &Name, path: &str, version: u64) -> Result<()> {
         self.publish_names(|state| {
             let mut changes = std::collections::BTreeMap::new();
             // A table that was dropped meanwhile stays dropped.
-            if let Some(def) = state.table(name).filter(|def| def.path == snapshot.path) {
+            if let Some(def) = state.table(name).filter(|def| def.path == path) {
                 let def = TableDef { path: def.path.clone(), version: def.version.max(version) };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
             }
             Ok(changes)
         })
         .await?;
-        Ok(true)
+        Ok(())
     }
 
     /// Publishes changes of names alone. `changes` sees the state it builds on and may refuse.

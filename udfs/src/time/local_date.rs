@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
-use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::Tz;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -13,6 +12,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::BadArgument;
+use crate::pg::zone::{US_PER_DAY, ZoneClock};
 
 const NAME: &str = "local_date";
 
@@ -114,39 +114,27 @@ fn parse_zone(zone: &str) -> Result<Tz> {
     })
 }
 
-const US_PER_SECOND: i64 = 1_000_000;
-const US_PER_HOUR: i64 = 3_600 * US_PER_SECOND;
-const US_PER_DAY: i64 = 24 * US_PER_HOUR;
-
-/// Days of instants in a zone, remembering the offset of the last hour: offsets change on whole quarter hours.
+/// Days of instants in a zone.
 struct DayOf {
-    zone: Tz,
-    quarter: i64,
-    offset_us: i64,
+    clock: ZoneClock,
 }
 
 impl DayOf {
     fn new(zone: Tz) -> Self {
-        Self { zone, quarter: i64::MIN, offset_us: 0 }
+        Self { clock: ZoneClock::new(zone) }
     }
 
     fn of(&mut self, at_us: i64) -> i32 {
-        let quarter = at_us.div_euclid(US_PER_HOUR / 4);
-        if quarter != self.quarter {
-            self.quarter = quarter;
-            self.offset_us =
-                DateTime::from_timestamp(at_us.div_euclid(US_PER_SECOND), 0).map_or(0, |utc| {
-                    let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix();
-                    i64::from(offset.local_minus_utc()) * US_PER_SECOND
-                });
-        }
-        (at_us.saturating_add(self.offset_us)).div_euclid(US_PER_DAY) as i32
+        self.clock.local(at_us).div_euclid(US_PER_DAY) as i32
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
+    use crate::pg::zone::US_PER_HOUR;
 
     #[test]
     fn the_day_turns_at_local_midnight() {
