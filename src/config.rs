@@ -116,13 +116,28 @@ pub struct Storage {
     pub verify: Verify,
     /// Compression of new data files: `zstd` (default: smallest), `snappy`, `lz4` (fastest to read).
     pub compression: Compression,
+    /// Days that versions of tables, files of dropped ones and the rows of erased people stay on the disk after they went
+    /// out of use: what `VERSION AS OF` can read, and what a restore can go back to.
+    pub keep_days: f64,
     /// Seconds between a server's looks for clustered tables whose fresh rows are worth a compaction; 0 is never.
     pub compact_every_s: u64,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { verify: Verify::default(), compression: Compression::default(), compact_every_s: 60 }
+        Self {
+            verify: Verify::default(),
+            compression: Compression::default(),
+            keep_days: 7.0,
+            compact_every_s: 60,
+        }
+    }
+}
+
+impl Storage {
+    /// How long what is out of use stays.
+    pub fn keep(&self) -> Duration {
+        Duration::try_from_secs_f64(self.keep_days * 86_400.0).unwrap_or(Duration::MAX)
     }
 }
 

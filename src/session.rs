@@ -35,9 +35,11 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ContextProvider, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
 use object_store::ObjectStore;
 use url::Url;
 
@@ -46,7 +48,7 @@ use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, wor
 use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
-use crate::store::{DATA_URL, Name, Relation, ViewDef, Warehouse};
+use crate::store::{DATA_URL, Name, Pin, Relation, ViewDef, Warehouse};
 
 use self::meaning::Semantics;
 use self::operators::Operators;
@@ -223,16 +225,23 @@ impl Session {
             settings: if words.contains("pg_settings") { settings.all() } else { Vec::new() },
             functions: if words.contains("pg_proc") { self.function_names() } else { Vec::new() },
         };
+        let pin = Pin::new(&self.engine.warehouse, !past.is_empty());
         let pinned = Pinned::load(&self.engine.warehouse, &words, past, about).await?;
         let is_lenient = Pinned::wants_catalogue(&words);
-        let mut planning = self.plan_over(pinned, &settings, is_lenient)?;
+        let mut planning = self.plan_over(pinned, &settings, is_lenient, pin)?;
         if is_lenient {
             planning.note_view_schemas();
         }
         Ok(planning)
     }
 
-    fn plan_over(&self, pinned: Pinned, settings: &Settings, is_lenient: bool) -> Result<Planning> {
+    fn plan_over(
+        &self,
+        pinned: Pinned,
+        settings: &Settings,
+        is_lenient: bool,
+        pin: Pin,
+    ) -> Result<Planning> {
         use datafusion::execution::FunctionRegistry;
         let mut state = self.engine.base.clone();
         // Stable functions such as now() are folded to the start of the statement.
@@ -250,6 +259,7 @@ impl Session {
         Ok(Planning {
             state,
             pinned,
+            pin: Arc::new(pin),
             relation_planners: vec![Arc::new(Analytics::new(defaults))],
             view_planners: vec![Arc::new(Analytics::new(Defaults {
                 as_of: None,
@@ -279,6 +289,8 @@ impl Session {
 pub struct Planning {
     state: SessionState,
     pinned: Arc<Pinned>,
+    /// Keeps the files of what is pinned.
+    pin: Arc<Pin>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     /// Within a view the session's settings do not count: those that matter were folded in when it was made.
     view_planners: Vec<Arc<dyn RelationPlanner>>,
@@ -338,7 +350,13 @@ impl Planning {
     /// Runs a plan. Rows come as they are made.
     pub async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
         let physical = self.state.create_physical_plan(plan).await?;
-        Ok(execute_stream(physical, self.state.task_ctx())?)
+        let stream = execute_stream(physical, self.state.task_ctx())?;
+        let (schema, pin) = (stream.schema(), Arc::clone(&self.pin));
+        let held = stream.inspect(move |_| {
+            // The stream holds the pin for as long as it lives.
+            let _ = &pin;
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, held)))
     }
 
     /// A plan's columns after optimisation would have run; types are final.

@@ -10,6 +10,7 @@ mod it {
     mod command_line;
     mod demo;
     mod durability;
+    mod erasure;
     mod imports;
     mod integrity;
     mod protocol;

@@ -20,7 +20,7 @@ use datafusion::datasource::MemTable;
 
 use crate::error::Result;
 use crate::scan::SnapshotTable;
-use crate::store::{Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system};
+use crate::store::{Erased, Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system};
 
 pub use past::{Moment, Past};
 pub use policy::PolicyTable;
@@ -49,6 +49,8 @@ pub struct Pinned {
     /// `system.versions`, when the statement asks for it.
     versions: Option<RecordBatch>,
     view_schemas: HashMap<Name, SchemaRef>,
+    /// Records that nobody sees.
+    erased: Arc<Erased>,
     about: About,
 }
 
@@ -88,7 +90,8 @@ impl Pinned {
             false => None,
         };
         let view_schemas = HashMap::new();
-        Ok(Self { generation, snapshots, past, versions, view_schemas, about })
+        let erased = warehouse.erased_in(&generation).await?;
+        Ok(Self { generation, snapshots, past, versions, view_schemas, erased, about })
     }
 
     /// Whether `words` ask for the catalogues, which describe every view's columns too.
@@ -149,7 +152,7 @@ impl Pinned {
 
     fn stored(&self, name: &Name) -> Option<Meaning> {
         if let Some(snapshot) = self.past.get(name) {
-            return Some(self.as_seen(snapshot));
+            return Some(self.as_seen(snapshot, 0));
         }
         if let (Some(versions), "system", "versions") =
             (&self.versions, name.schema.as_str(), name.table.as_str())
@@ -157,17 +160,20 @@ impl Pinned {
             return Some(computed(versions.clone()));
         }
         match self.generation.relations.get(name) {
-            Some(Relation::Table(_)) => {
-                self.snapshots.get(name).map(|snapshot| self.as_seen(snapshot))
+            Some(Relation::Table(def)) => {
+                self.snapshots.get(name).map(|snapshot| self.as_seen(snapshot, def.erased))
             }
             Some(Relation::View(view)) => Some(Meaning::View(view.clone())),
             Some(Relation::Graph(_)) | None => system::schema_of(name).map(empty),
         }
     }
 
-    fn as_seen(&self, snapshot: &Arc<TableSnapshot>) -> Meaning {
-        let table = SnapshotTable::new(Arc::clone(snapshot));
-        Meaning::Table(Arc::new(PolicyTable::new(Arc::new(table), &self.about.user)))
+    /// A table for this role; `clean_to` is the version of the list of erased records up to which its files are clean.
+    fn as_seen(&self, snapshot: &Arc<TableSnapshot>, clean_to: u64) -> Meaning {
+        let table = Arc::new(SnapshotTable::new(Arc::clone(snapshot)));
+        let table = PolicyTable::new(table, &self.about.user);
+        let is_clean = clean_to >= self.erased.version();
+        Meaning::Table(Arc::new(if is_clean { table } else { table.without(&self.erased) }))
     }
 
     /// Every relation of the warehouse with its columns, for the catalogues; views are planned by the caller.

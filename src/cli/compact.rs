@@ -5,10 +5,11 @@ use std::path::Path;
 use super::{block_on, open_engine, table_name};
 use crate::config::Config;
 use crate::error::Result;
-use crate::sql::compact;
+use crate::sql::{compact, describe_vacuum};
 use crate::store::{Name, Relation};
 
-/// Puts the fresh rows of clustered tables among their clustered ones.
+/// Puts the fresh rows of clustered tables among their clustered ones, and deletes what has been out of use for
+/// storage.keep_days.
 ///
 /// A server may run meanwhile: its readers keep the files they began with, and its loads stay. The rows are the same before
 /// and after, or nothing is changed.
@@ -42,6 +43,12 @@ pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
                 None => eprintln!("{name}: nothing to do"),
             }
         }
+        let purged = engine.warehouse().purge().await?;
+        if purged.rows > 0 {
+            eprintln!("{} rows of erased records taken out", purged.rows);
+        }
+        let done = engine.warehouse().vacuum(engine.config().storage.keep()).await?;
+        eprintln!("{}", describe_vacuum(&done));
         Ok(())
     })
 }

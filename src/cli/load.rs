@@ -1,14 +1,15 @@
 //! `clientele load TABLE FILE...`
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::block_on;
 use super::progress::Bar;
+use super::{announce, block_on};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::{Config, MaxBad};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, CsvOptions, Format, Key, LoadRequest, Loaded};
-use crate::store::{Name, Warehouse};
+use crate::store::{Name, Pin, Warehouse};
 
 /// Loads files into a table: all that are new, or none of them.
 ///
@@ -50,8 +51,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, dir: &Path, config: &Config) -> Result<()> {
     let request = request(args, config)?;
     block_on(async {
-        let warehouse = Warehouse::open_or_create(dir).await?;
+        let warehouse = Arc::new(Warehouse::open_or_create(dir).await?);
         warehouse.configure(&config.storage);
+        // A load with a key reads files of the table.
+        let _pin = Pin::new(&warehouse, false);
+        announce(&warehouse).await?;
         let loaded = ingest::load(&warehouse, &request, &Bar::new()).await?;
         for file in &loaded {
             eprintln!("{}", describe(file, &request.table));
@@ -107,6 +111,9 @@ pub(super) fn describe(file: &Loaded, table: &Name) -> String {
     let mut line = format!("{}: {} rows loaded into {table}", file.source, file.rows);
     if file.quarantined > 0 {
         line.push_str(&format!(", {} put into system.quarantine", file.quarantined));
+    }
+    if file.left_out > 0 {
+        line.push_str(&format!(", {} of erased records left out", file.left_out));
     }
     line
 }

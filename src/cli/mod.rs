@@ -3,6 +3,7 @@
 mod check;
 mod compact;
 mod demo;
+mod erase;
 mod load;
 mod output;
 mod progress;
@@ -63,6 +64,8 @@ enum Command {
     Compact(compact::Args),
     /// Compare files with what was written to them
     Check(check::Args),
+    /// Erase people, and show that nothing of them is left
+    Erase(erase::Args),
     /// Add, list and remove users
     User(user::Args),
 }
@@ -78,6 +81,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Sql(args) => sql::run(&args, &cli.common.dir, config),
             Command::User(args) => user::run(&args, &cli.common.dir),
             Command::Compact(args) => compact::run(&args, &cli.common.dir, config),
+            Command::Erase(args) => return erase::run(&args, &cli.common.dir, config),
             Command::Check(args) => return check::run(&args, &cli.common.dir),
         }
         .map(|()| true)
@@ -125,7 +129,16 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 async fn open_engine(dir: &std::path::Path, config: Config, create: bool) -> Result<Arc<Engine>> {
     let warehouse =
         if create { Warehouse::open_or_create(dir).await? } else { Warehouse::open(dir).await? };
-    Engine::new(Arc::new(warehouse), config)
+    let warehouse = Arc::new(warehouse);
+    announce(&warehouse).await?;
+    Engine::new(warehouse, config)
+}
+
+/// Says to other processes that this one reads, for as long as it holds the warehouse.
+async fn announce(warehouse: &Arc<Warehouse>) -> Result<()> {
+    warehouse.announce().await?;
+    tokio::spawn(Warehouse::keep_announced(Arc::downgrade(warehouse)));
+    Ok(())
 }
 
 /// A table as it is named on the command line: `table` or `schema.table`.

@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
     let every = engine.config().storage.compact_every_s;
     if every > 0 {
         let every = std::time::Duration::from_secs(every);
-        computing.spawn(crate::sql::keep_compact(Arc::clone(&engine), every));
+        computing.spawn(crate::sql::keep_tidy(Arc::clone(&engine), every));
     }
     let served = network.block_on(serve(engine, executor, |server| {
         eprintln!("clientele serves {} at {}", dir.display(), server.address()?);

@@ -93,15 +93,7 @@ async fn create(
             ));
         }
         let path = warehouse.prepare_table(&relation, &schema, &[], None).await?;
-        group.tables.push(TableChange {
-            name: relation,
-            path,
-            files: vec![],
-            replace: false,
-            is_new: true,
-            load_ids: vec![],
-            replaced: None,
-        });
+        group.tables.push(TableChange::create(relation, path, vec![]));
     }
     let stored = GraphDef { definition: serde_json::to_value(definition)? };
     group.names.insert(Name::new(name, DEFINITION), Change::Set(Relation::Graph(stored)));
@@ -182,19 +174,11 @@ async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
         let Some(def) = newest.table(&relation) else {
             return Err(unknown(name));
         };
-        let mut writer = warehouse.writer(&def.path, schema, &[], None)?;
+        let mut writer = warehouse.writer(&def.path, schema, &[], None).await?;
         writer.write(&batch).await?;
         let files = writer.finish().await?;
         let path = def.path.clone();
-        group.tables.push(TableChange {
-            name: relation,
-            path,
-            files,
-            replace: true,
-            is_new: false,
-            load_ids: vec![],
-            replaced: None,
-        });
+        group.tables.push(TableChange::replace(relation, path, files));
     }
     warehouse.publish(group).await?;
     Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) })
@@ -248,11 +232,9 @@ fn batches_of(resolved: &Resolved) -> Result<[RecordBatch; 3]> {
 
 async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Result<Answer> {
     let tag = "DROP IDENTITY GRAPH".to_owned();
-    let mut paths = Vec::new();
     let mut was_there = false;
     warehouse
         .publish_names(|state| {
-            paths.clear();
             let definition = Name::new(name, DEFINITION);
             was_there = state.relations.contains_key(&definition);
             if !was_there {
@@ -261,15 +243,13 @@ async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Resul
             let mut changes = BTreeMap::from([(definition, Change::Dropped)]);
             for (table, _) in tables() {
                 let relation = Name::new(name, table);
-                if let Some(def) = state.table(&relation) {
-                    paths.push(def.path.clone());
+                if state.table(&relation).is_some() {
                     changes.insert(relation, Change::Dropped);
                 }
             }
             Ok(changes)
         })
         .await?;
-    warehouse.delete_dropped(&paths).await?;
     let notice =
         (!was_there).then(|| format!("identity graph \"{name}\" does not exist, skipping"));
     Ok(Answer { tag, notice })

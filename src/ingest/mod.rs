@@ -106,6 +106,8 @@ pub struct Loaded {
     pub rows: u64,
     /// Rows now in quarantine.
     pub quarantined: u64,
+    /// Rows of erased records, which are nowhere now.
+    pub left_out: u64,
     /// Whether the content was in the table before; then nothing was done.
     pub was_loaded: bool,
     started_at: DateTime<Utc>,
@@ -236,6 +238,7 @@ pub async fn copy_in(
         bytes: 0,
         rows: 0,
         quarantined: 0,
+        left_out: 0,
         was_loaded: false,
         started_at: Utc::now(),
     };
@@ -336,9 +339,9 @@ impl Target {
         Ok(Self { name, path, schema, personal: marked, clustering, is_new: true })
     }
 
-    fn writer(&self, warehouse: &Warehouse) -> Result<TableWriter> {
+    async fn writer(&self, warehouse: &Warehouse) -> Result<TableWriter> {
         let schema = Arc::clone(&self.schema);
-        warehouse.writer(&self.path, schema, &self.personal, self.clustering.as_ref())
+        warehouse.writer(&self.path, schema, &self.personal, self.clustering.as_ref()).await
     }
 
     /// The table as if `files` were all it had.
@@ -355,15 +358,8 @@ impl Target {
     }
 
     fn change(&self, files: Vec<crate::store::WrittenFile>, load_ids: Vec<String>) -> TableChange {
-        TableChange {
-            name: self.name.clone(),
-            path: self.path.clone(),
-            files,
-            replace: false,
-            is_new: self.is_new,
-            load_ids,
-            replaced: None,
-        }
+        let change = TableChange::append(self.name.clone(), self.path.clone(), files);
+        TableChange { is_new: self.is_new, load_ids, ..change }
     }
 }
 
@@ -382,8 +378,8 @@ impl Load {
         let nothing = || Err(Error::internal("system tables have columns"));
         let quarantine =
             Target::prepare(warehouse, &crate::store::system::quarantine().0, &[], nothing).await?;
-        let writer = target.writer(warehouse)?;
-        let quarantine_writer = quarantine.writer(warehouse)?;
+        let writer = target.writer(warehouse).await?;
+        let quarantine_writer = quarantine.writer(warehouse).await?;
         Ok(Self { target, writer, quarantine, quarantine_writer, first_reasons: Vec::new(), user })
     }
 
@@ -400,8 +396,11 @@ impl Load {
             .spawn(move || source(schema, sender))?;
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk?;
+            let before = self.writer.left_out();
             self.writer.write(&chunk.rows).await?;
-            input.rows += chunk.rows.num_rows() as u64;
+            let left_out = self.writer.left_out() - before;
+            input.rows += chunk.rows.num_rows() as u64 - left_out;
+            input.left_out += left_out;
             input.quarantined += chunk.bad.len() as u64;
             input.bytes = input.bytes.max(chunk.bytes_read);
             self.set_aside(&chunk.bad, input).await?;
@@ -439,7 +438,7 @@ impl Load {
         let nothing = || Err(Error::internal("system tables have columns"));
         let loads =
             Target::prepare(warehouse, &crate::store::system::loads().0, &[], nothing).await?;
-        let mut loads_writer = loads.writer(warehouse)?;
+        let mut loads_writer = loads.writer(warehouse).await?;
         loads_writer.write(&records::loads_batch(&self.target.name, &new, &self.user)?).await?;
         let ids = new.iter().map(|i| i.load_id.clone()).collect();
         let mut files = self.writer.finish().await?;
@@ -477,7 +476,7 @@ impl Load {
             }
             // Somebody else's table has the name; the folder that we made belongs to nobody.
             Err(error) if error.kind() == Kind::DuplicateTable && self.target.is_new => {
-                warehouse.delete_dropped(std::slice::from_ref(&path)).await?;
+                warehouse.delete_folders(std::slice::from_ref(&path)).await?;
             }
             _ => {}
         }
@@ -497,7 +496,7 @@ impl Load {
         }
         if self.target.is_new
             && let Err(error) =
-                warehouse.delete_dropped(std::slice::from_ref(&self.target.path)).await
+                warehouse.delete_folders(std::slice::from_ref(&self.target.path)).await
         {
             tracing::warn!(%error, "the folder of a table that was not made could not be removed");
         }
@@ -531,6 +530,7 @@ async fn fingerprint(file: &Path, table: &Name) -> Result<Loaded> {
         bytes,
         rows: 0,
         quarantined: 0,
+        left_out: 0,
         was_loaded: false,
         started_at: Utc::now(),
     })

@@ -175,7 +175,7 @@ pub(super) async fn merge(
             at += batch.num_rows();
         }
     }
-    let mut writer = target.writer(warehouse)?;
+    let mut writer = target.writer(warehouse).await?;
     let mut merged = Merged::default();
     let mut replaced = Vec::new();
     if let Some(table) = table {

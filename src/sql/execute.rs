@@ -19,7 +19,9 @@ use super::copy::{CopySource, CopyStatement, CopyTarget};
 use super::ddl::{AddColumn, CreateTable};
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
-use super::{Outcome, OutputColumn, check, compact, output_columns, past, rewrite, volatile};
+use super::{
+    Outcome, OutputColumn, check, compact, erase, output_columns, past, rewrite, volatile,
+};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
@@ -65,6 +67,13 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
             tables.iter().try_for_each(refuse_reserved)?;
             Box::pin(compact::run(session, tables)).await
         }
+        Statement::Erase(erase) => Box::pin(erase::run(session, erase)).await,
+        Statement::CheckErased => Box::pin(erase::check(session)).await,
+        Statement::Vacuum => {
+            let keep = session.engine().config().storage.keep();
+            let done = Box::pin(session.engine().warehouse().vacuum(keep)).await?;
+            Ok(Outcome::Noticed { tag: "VACUUM".to_owned(), notice: erase::described(&done) })
+        }
         Statement::Session(command) => Ok(Outcome::Session(command.clone())),
     }
 }
@@ -84,6 +93,9 @@ pub async fn describe(
         }
         Statement::Check(_) => {
             return Ok(Described { parameters: vec![], columns: Some(check::columns()) });
+        }
+        Statement::CheckErased => {
+            return Ok(Described { parameters: vec![], columns: Some(erase::columns()) });
         }
         _ => return Ok(Described { parameters: vec![], columns: None }),
     };
@@ -302,28 +314,17 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     let plan = planning.inserted(plan, &types)?;
     let mut stream = planning.run(&plan).await?;
     let warehouse = session.engine().warehouse();
-    let mut writer = warehouse.writer(
-        &target.path,
-        Arc::clone(&target.schema),
-        &target.personal,
-        target.clustering.as_ref(),
-    )?;
+    let (schema, clustering) = (Arc::clone(&target.schema), target.clustering.as_ref());
+    let mut writer = warehouse.writer(&target.path, schema, &target.personal, clustering).await?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = fill(&batch?, &target)?;
         rows += batch.num_rows();
         writer.write(&batch).await?;
     }
+    rows -= writer.left_out() as usize;
     let files = writer.finish().await?;
-    let change = TableChange {
-        name: target.name,
-        path: target.path,
-        files,
-        replace: false,
-        is_new: false,
-        load_ids: vec![],
-        replaced: None,
-    };
+    let change = TableChange::append(target.name, target.path, files);
     if rows > 0 {
         warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     }
@@ -371,15 +372,7 @@ async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Re
     personal.extend(create.personal.iter().filter(|c| !model::is_personal(c)).cloned());
     let clustering = clustering_of(create, &name, &schema)?;
     let path = warehouse.prepare_table(&name, &schema, &personal, clustering.as_ref()).await?;
-    let change = TableChange {
-        name,
-        path,
-        files: vec![],
-        replace: false,
-        is_new: true,
-        load_ids: vec![],
-        replaced: None,
-    };
+    let change = TableChange::create(name, path, vec![]);
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     Ok(Outcome::Done("CREATE TABLE".to_owned()))
 }
@@ -463,7 +456,7 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     let clustering = clustering_of(create, &name, &schema)?;
     let clustering = clustering.as_ref();
     let path = warehouse.prepare_table(&name, &schema, &personal, clustering).await?;
-    let mut writer = warehouse.writer(&path, Arc::clone(&schema), &personal, clustering)?;
+    let mut writer = warehouse.writer(&path, Arc::clone(&schema), &personal, clustering).await?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
@@ -477,16 +470,9 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
             .write(&RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?)?)
             .await?;
     }
+    rows -= writer.left_out() as usize;
     let files = writer.finish().await?;
-    let change = TableChange {
-        name,
-        path,
-        files,
-        replace: false,
-        is_new: true,
-        load_ids: vec![],
-        replaced: None,
-    };
+    let change = TableChange::create(name, path, files);
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     Ok(Outcome::Done(format!("SELECT {rows}")))
 }
@@ -622,11 +608,9 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
     names.iter().try_for_each(refuse_reserved)?;
     let warehouse = session.engine().warehouse();
     let mut missing = Vec::new();
-    let mut paths = Vec::new();
     warehouse
         .publish_names(|state| {
             missing.clear();
-            paths.clear();
             let mut changes = BTreeMap::new();
             for name in &names {
                 refuse_graphs(state, name)?;
@@ -638,8 +622,7 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
                             format!("{} \"{name}\" does not exist", word.to_lowercase()),
                         ));
                     }
-                    Some(Relation::Table(def)) if !is_view => {
-                        paths.push(def.path.clone());
+                    Some(Relation::Table(_)) if !is_view => {
                         changes.insert(name.clone(), Change::Dropped);
                     }
                     Some(Relation::View(_)) if is_view => {
@@ -659,7 +642,6 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
             Ok(changes)
         })
         .await?;
-    warehouse.delete_dropped(&paths).await?;
     let tag = format!("DROP {word}");
     if missing.is_empty() {
         return Ok(Outcome::Done(tag));

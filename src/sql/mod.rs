@@ -9,6 +9,7 @@ mod check;
 mod compact;
 mod copy;
 mod ddl;
+mod erase;
 mod execute;
 mod names;
 mod parameters;
@@ -25,9 +26,10 @@ use datafusion::execution::SendableRecordBatchStream;
 
 pub use compact::{Compacted, compact};
 pub use copy::{CopySource, CopyStatement, CopyTarget};
+pub use erase::{Erase, check_erased, described as describe_vacuum, erase_records};
 pub use execute::{describe, execute};
 pub use parameters::{Described, declared_type, literal_of, typed};
-pub use upkeep::keep_compact;
+pub use upkeep::keep_tidy;
 
 pub use statement::{SessionCommand, Statement, parse};
 

@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
 use super::ddl::{self, AddColumn, CreateTable};
+use super::erase::{self, Erase};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{parse_statement, tokenize};
 use crate::error::{Error, Kind, Place, Result};
@@ -44,6 +45,12 @@ pub enum Statement {
     Check(Vec<Name>),
     /// COMPACT TABLE.
     Compact(Vec<Name>),
+    /// ERASE RECORD.
+    Erase(Erase),
+    /// CHECK ERASED.
+    CheckErased,
+    /// VACUUM.
+    Vacuum,
     /// About the session.
     Session(SessionCommand),
 }
@@ -163,6 +170,18 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         "CHECK" if words.peek_upper(1) == "TABLE" => {
             return tables_after(&words).map(Statement::Check);
+        }
+        "CHECK" if words.peek_upper(1) == "ERASED" && words.len() == 2 => {
+            return Ok(Statement::CheckErased);
+        }
+        "ERASE" => return erase::parse(&words).map(Statement::Erase),
+        "VACUUM" if words.len() == 1 => return Ok(Statement::Vacuum),
+        "VACUUM" => {
+            return Err(syntax(
+                &words,
+                1,
+                "VACUUM takes away what no version needs, of every table: it has no words",
+            ));
         }
         "COMPACT" if words.peek_upper(1) == "TABLE" => {
             return tables_after(&words).map(Statement::Compact);
@@ -353,7 +372,7 @@ fn only_forward() -> Error {
         .hint("FETCH FORWARD n FROM name, with n above 0")
 }
 
-fn syntax(words: &Words, at: usize, form: &str) -> Error {
+pub(super) fn syntax(words: &Words, at: usize, form: &str) -> Error {
     Error::new(Kind::Syntax, format!("syntax error: {form}")).at(words.place(at))
 }
 

@@ -1,4 +1,5 @@
-//! Housekeeping of a server: clustered tables with many fresh rows are compacted while it runs.
+//! Housekeeping of a server: clustered tables with many fresh rows are compacted while it runs, rows of erased people are
+//! taken out of files, and what no version needs any more is deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +16,62 @@ const FRESH_SHARE: u64 = 10;
 /// or when it has more fresh files than this.
 const FRESH_FILES_MAX: usize = 8;
 
+/// What is out of use is looked for this often: everything is listed for it.
+const VACUUM_EVERY: Duration = Duration::from_secs(3600);
+
 /// Looks every so often until the future is dropped. What fails is logged and tried again the next time.
-pub async fn keep_compact(engine: Arc<Engine>, every: Duration) {
+pub async fn keep_tidy(engine: Arc<Engine>, every: Duration) {
     let holder = uuid::Uuid::new_v4().to_string();
+    let mut vacuumed = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(every).await;
-        if let Err(error) = Box::pin(compact_all(&engine, &holder, every)).await {
+        let wants_vacuum = vacuumed.elapsed() >= VACUUM_EVERY;
+        if let Err(error) = Box::pin(tidy(&engine, &holder, every, wants_vacuum)).await {
             tracing::warn!(code = error.sqlstate(), %error, "housekeeping failed");
+        }
+        if wants_vacuum {
+            vacuumed = tokio::time::Instant::now();
         }
     }
 }
 
-async fn compact_all(engine: &Arc<Engine>, holder: &str, every: Duration) -> Result<()> {
+async fn tidy(
+    engine: &Arc<Engine>,
+    holder: &str,
+    every: Duration,
+    wants_vacuum: bool,
+) -> Result<()> {
     let warehouse = engine.warehouse();
     // Longer than the pause, so that a server that lives keeps it.
     let us = i64::try_from(every.as_micros()).unwrap_or(i64::MAX / 4).saturating_mul(3);
     if warehouse.take_lease(holder, us).await?.is_none() {
         return Ok(());
     }
+    let purged = warehouse.purge().await?;
+    if purged.rows > 0 {
+        tracing::info!(
+            rows = purged.rows,
+            tables = purged.tables,
+            "rows of erased records taken out"
+        );
+    }
+    compact_all(engine).await?;
+    if wants_vacuum {
+        let done = warehouse.vacuum(engine.config().storage.keep()).await?;
+        tracing::info!(
+            files = done.files,
+            bytes = done.bytes,
+            log_entries = done.log_entries,
+            folders = done.folders,
+            held_back = done.is_held_back,
+            "vacuumed"
+        );
+    }
+    Ok(())
+}
+
+async fn compact_all(engine: &Arc<Engine>) -> Result<()> {
+    let warehouse = engine.warehouse();
     let newest = warehouse.newest().await?;
     let session = engine.session(super::UPKEEP_USER);
     for (name, relation) in &newest.relations {

@@ -84,6 +84,9 @@ pub struct TableDef {
     pub path: String,
     /// Published Delta version.
     pub version: u64,
+    /// Version of `system.erased` up to which it has no rows of erased records.
+    #[serde(default)]
+    pub erased: u64,
 }
 
 /// A view: its query, and the settings that were folded into it.
@@ -166,6 +169,11 @@ impl Generation {
             Relation::Table(table) => Some(table),
             Relation::View(_) | Relation::Graph(_) => None,
         }
+    }
+
+    /// Version of `system.erased`; 0 when nobody was erased.
+    pub fn erasures(&self) -> u64 {
+        self.table(&super::system::erased().0).map_or(0, |def| def.version)
     }
 
     fn after(&self, changes: &BTreeMap<Name, Change>, at_us: i64) -> Self {
@@ -280,7 +288,8 @@ impl Chain {
         Ok(history)
     }
 
-    fn known(&self) -> Arc<Generation> {
+    /// The newest state that this process has seen.
+    pub(super) fn known(&self) -> Arc<Generation> {
         Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -352,7 +361,7 @@ mod tests {
     use super::*;
 
     fn table(version: u64) -> Relation {
-        Relation::Table(TableDef { path: "public/t".into(), version })
+        Relation::Table(TableDef { path: "public/t".into(), version, erased: 0 })
     }
 
     fn set(table_name: &str, version: u64) -> BTreeMap<Name, Change> {

@@ -36,6 +36,33 @@ pub struct TableChange {
     pub replaced: Option<Replaced>,
 }
 
+impl TableChange {
+    /// Rows that come to those of an existing table.
+    pub fn append(name: Name, path: String, files: Vec<WrittenFile>) -> Self {
+        let (replace, is_new, load_ids, replaced) = (false, false, vec![], None);
+        Self { name, path, files, replace, is_new, load_ids, replaced }
+    }
+
+    /// The table's first rows.
+    pub fn create(name: Name, path: String, files: Vec<WrittenFile>) -> Self {
+        Self { is_new: true, ..Self::append(name, path, files) }
+    }
+
+    /// Rows that take the place of all others.
+    pub fn replace(name: Name, path: String, files: Vec<WrittenFile>) -> Self {
+        Self { replace: true, ..Self::append(name, path, files) }
+    }
+
+    /// Up to which version of `system.erased` the table is clean, once this is in it.
+    fn clean_to(&self, state: &Generation) -> u64 {
+        let added = self.files.iter().map(|file| file.erased).min().unwrap_or(state.erasures());
+        match state.table(&self.name) {
+            Some(def) if !self.replace => def.erased.min(added),
+            _ => added,
+        }
+    }
+}
+
 /// Files of one version of a table whose place others take; the table must still be at that version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
@@ -142,7 +169,8 @@ impl Warehouse {
                 for table in &group.tables {
                     let seen = state.table(&table.name).map_or(0, |t| t.version);
                     let version = seen.max(versions[&table.name]);
-                    let def = TableDef { path: table.path.clone(), version };
+                    let erased = table.clean_to(state);
+                    let def = TableDef { path: table.path.clone(), version, erased };
                     changes.insert(table.name.clone(), Change::Set(Relation::Table(def)));
                 }
                 Ok(changes)

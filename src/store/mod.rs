@@ -5,6 +5,8 @@
 //! <dir>/_clientele/secret.key              key of the identifier hashes, 0600
 //! <dir>/_clientele/users.json              SCRAM verifiers, 0600
 //! <dir>/_clientele/generations/<n>.json    the publish log: what changed with generation n
+//! <dir>/_clientele/leases/<epoch>.json     who does the housekeeping
+//! <dir>/_clientele/readers/<id>.json       which generations running statements still read
 //! <dir>/_clientele/pending/<id>.json       a group of commits that must be finished or was never begun
 //! <dir>/<schema>/<table>/                  one Delta table: _delta_log/*.json and Parquet files
 //! ```
@@ -15,26 +17,34 @@
 
 mod check;
 mod cluster;
+mod erased;
 mod generation;
 mod group;
 mod lease;
 mod local;
 mod reader;
+mod readers;
+mod residue;
 mod sums;
 pub mod system;
 mod table;
 mod types;
 mod users;
+mod vacuum;
 mod warehouse;
 mod writer;
 
 pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
+pub use erased::{Erased, Erasure, Purged};
 pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, Replaced, TableChange};
 pub use object_store::ObjectStore;
+pub use readers::Pin;
+pub use residue::{ErasedCheck, Residue};
 pub use table::{FileEntry, TableSnapshot};
 pub use types::stored_schema;
 pub use users::{User, Users, Verifier};
+pub use vacuum::Vacuumed;
 pub use warehouse::{DATA_URL, Publish, Warehouse, checked};
 pub use writer::{Codec, TableWriter, WrittenFile};

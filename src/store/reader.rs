@@ -1,28 +1,52 @@
-//! Some columns of one version of a table, for work inside the warehouse that is not a query.
+//! Rows of one version of a table, for work inside the warehouse that is not a query.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, new_null_array};
-use arrow::datatypes::FieldRef;
-use object_store::ObjectStoreExt;
+use arrow::datatypes::{FieldRef, SchemaRef};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::table::TableSnapshot;
+use super::table::{FileEntry, TableSnapshot};
 use super::warehouse::Warehouse;
 use crate::error::{Error, Kind, Result};
 
 impl Warehouse {
     /// Reads `columns` of `snapshot` file by file, in the order they are named, and gives each batch to `take`.
     ///
-    /// One file is in memory at a time.
+    /// One row group of those columns is in memory at a time.
     pub async fn read_columns(
         &self,
         snapshot: &TableSnapshot,
         columns: &[String],
         mut take: impl FnMut(RecordBatch),
     ) -> Result<()> {
+        for file in &snapshot.files {
+            let mut batches = self.open_file(snapshot, file, columns).await?;
+            while let Some(batch) = batches.next().await {
+                take(batch?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of one file of `snapshot`, in order; `columns` in the order they are named, in stored types.
+    pub async fn open_file(
+        &self,
+        snapshot: &TableSnapshot,
+        file: &FileEntry,
+        columns: &[String],
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let mut places = Vec::with_capacity(columns.len());
         for column in columns {
             let place = snapshot.schema.index_of(column).map_err(|_| {
@@ -31,25 +55,58 @@ impl Warehouse {
             places.push(place);
         }
         let wanted = Arc::new(snapshot.schema.project(&places)?);
-        for file in &snapshot.files {
-            let bytes =
-                self.file_store(file).get(&Path::from(file.path.as_str())).await?.bytes().await?;
-            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-            let mask = ProjectionMask::columns(
-                builder.parquet_schema(),
-                columns.iter().map(String::as_str),
-            );
-            for batch in builder.with_projection(mask).build()? {
-                let batch = batch?;
-                // A file from before a column was added has it not.
-                let column = |field: &FieldRef| match batch.column_by_name(field.name()) {
-                    Some(column) => Arc::clone(column),
-                    None => new_null_array(field.data_type(), batch.num_rows()),
-                };
-                let given = wanted.fields().iter().map(column).collect();
-                take(RecordBatch::try_new(Arc::clone(&wanted), given)?);
-            }
+        let path = Path::from(file.path.as_str());
+        let reader = FileReader { store: self.file_store(file), path, size: file.size };
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+        let mask =
+            ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
+        let batches = builder.with_projection(mask).build()?;
+        Ok(batches.map(move |batch| arranged(&batch?, &wanted)).boxed())
+    }
+}
+
+/// The columns of `wanted`; a file from before a column was added has it not.
+fn arranged(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
+    let column = |field: &FieldRef| match batch.column_by_name(field.name()) {
+        Some(column) => Arc::clone(column),
+        None => new_null_array(field.data_type(), batch.num_rows()),
+    };
+    let given = wanted.fields().iter().map(column).collect();
+    Ok(RecordBatch::try_new(Arc::clone(wanted), given)?)
+}
+
+/// One data file, read range by range.
+pub(super) struct FileReader {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) path: Path,
+    pub(super) size: u64,
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move { self.store.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let metadata = ParquetMetaDataReader::new().load_and_finish(self, size).await?;
+            Ok(Arc::new(metadata))
         }
-        Ok(())
+        .boxed()
     }
 }

@@ -47,7 +47,49 @@ pub fn quarantine() -> (Name, SchemaRef) {
     (Name::new("system", "quarantine"), schema(&columns))
 }
 
+/// `system.erased`: one row a record that nobody may see any more.
+pub fn erased() -> (Name, SchemaRef) {
+    let columns = [
+        ("erasure_id", DataType::Utf8),
+        ("record", DataType::Utf8),
+        ("erased_at", instant()),
+        ("erased_by", DataType::Utf8),
+        ("reason", DataType::Utf8),
+    ];
+    (Name::new("system", "erased"), schema(&columns))
+}
+
+/// `system.erased_values`: keyed hashes of what erased people were known by.
+pub fn erased_values() -> (Name, SchemaRef) {
+    let columns = [
+        ("erasure_id", DataType::Utf8),
+        ("column_name", DataType::Utf8),
+        ("value", DataType::Utf8),
+    ];
+    (Name::new("system", "erased_values"), schema(&columns))
+}
+
+/// `system.erasure_checks`: one row a look for what is left of erased people.
+pub fn erasure_checks() -> (Name, SchemaRef) {
+    let columns = [
+        ("check_id", DataType::Utf8),
+        ("checked_at", instant()),
+        ("checked_by", DataType::Utf8),
+        ("records", DataType::Int64),
+        ("values_looked_for", DataType::Int64),
+        ("files", DataType::Int64),
+        ("bytes", DataType::Int64),
+        ("found", DataType::Int64),
+        ("waiting", DataType::Int64),
+        ("verdict", DataType::Utf8),
+    ];
+    (Name::new("system", "erasure_checks"), schema(&columns))
+}
+
 /// Columns of a system table that exists before anything is in it.
 pub fn schema_of(name: &Name) -> Option<SchemaRef> {
-    [loads(), quarantine()].into_iter().find(|(known, _)| known == name).map(|(_, schema)| schema)
+    [loads(), quarantine(), erased(), erased_values(), erasure_checks()]
+        .into_iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, schema)| schema)
 }

@@ -1,6 +1,6 @@
 //! Delta tables: create, look at a version, commit files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,9 +11,10 @@ use deltalake::kernel::{Action, Add, StructField, StructType, Transaction};
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableError};
-use object_store::ObjectStore;
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use super::cluster::{Clustering, Mark};
@@ -234,10 +235,18 @@ impl Tables {
             Some(table) => table,
             None => DeltaTable::new(self.log_store(path)?),
         };
-        match version {
-            Some(version) if table.version() == Some(version) => {}
-            Some(version) => table.load_version(version).await?,
-            None => table.load().await?,
+        let loaded = match version {
+            Some(version) if table.version() == Some(version) => Ok(()),
+            Some(version) => table.load_version(version).await,
+            None => table.load().await,
+        };
+        if loaded.is_err() {
+            // The log may begin later now than it did when the handle was made: a vacuum shortens it.
+            table = DeltaTable::new(self.log_store(path)?);
+            match version {
+                Some(version) => table.load_version(version).await?,
+                None => table.load().await?,
+            }
         }
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         let is_newer = handles.get(path).is_none_or(|kept| kept.version() <= table.version());
@@ -293,7 +302,7 @@ impl Tables {
             .hint("run the statement again"))
     }
 
-    /// Puts `outputs` in the place of `inputs`, whose rows they hold, while others may append.
+    /// Puts `outputs` in the place of `inputs`, whose rows they hold, all (`is_same`) or some, while others may append.
     ///
     /// `None` when one of the inputs is gone: somebody else has rewritten it. Delta's own conflict rules would let that pass
     /// and double the rows, so no retry is left to them.
@@ -302,6 +311,7 @@ impl Tables {
         path: &str,
         inputs: &[String],
         outputs: &[WrittenFile],
+        is_same: bool,
     ) -> Result<Option<u64>> {
         const TRIES_MAX: u32 = 100;
         for _ in 0..TRIES_MAX {
@@ -310,19 +320,23 @@ impl Tables {
             let mut actions: Vec<Action> = Vec::new();
             for file in state.log_data() {
                 if inputs.iter().any(|input| *input == format!("{path}/{}", file.path())) {
-                    actions.push(file.remove_action(false).into());
+                    actions.push(file.remove_action(!is_same).into());
                 }
             }
             if actions.len() != inputs.len() {
                 return Ok(None);
             }
-            let added = outputs.iter().map(|file| Add { data_change: false, ..add_of(file) });
+            let added = outputs.iter().map(|file| Add { data_change: !is_same, ..add_of(file) });
             actions.extend(added.map(Action::Add));
             let properties = CommitProperties::default()
                 .with_max_retries(0)
                 .with_cleanup_expired_logs(Some(false))
                 .with_create_checkpoint(true);
-            let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+            // A predicate would put what was looked for into the log.
+            let operation = match is_same {
+                true => DeltaOperation::Optimize { predicate: None, target_size: 0 },
+                false => DeltaOperation::Delete { predicate: None },
+            };
             match commit_actions(&table, actions, properties, operation).await {
                 Ok(version) => return Ok(Some(version)),
                 Err(error) if is_lost_race(&error) => {
@@ -358,10 +372,84 @@ impl Tables {
         Ok(version)
     }
 
+    /// Deletes what only versions before `oldest` have, and makes the log begin with it. Gives the number of data files,
+    /// their bytes, and the number of log entries.
+    ///
+    /// Files that no version ever had are a writer's that is still at work, or was killed: they stay for a day.
+    pub(crate) async fn vacuum(&self, path: &str, oldest: u64) -> Result<(usize, u64, usize)> {
+        const ORPHAN_AGE: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+        let mut table = DeltaTable::new(self.log_store(path)?);
+        table.load_version(oldest).await?;
+        let log_store = table.log_store();
+        let store = log_store.object_store(None);
+        let listed: Vec<_> = store.list(None).try_collect().await?;
+        let log_version = |file: &object_store::ObjectMeta| -> Option<u64> {
+            let name = file.location.as_ref().strip_prefix("_delta_log/")?;
+            name.split('.').next()?.parse().ok()
+        };
+        let mut kept: HashSet<String> =
+            table.snapshot()?.log_data().into_iter().map(|f| f.path().to_string()).collect();
+        let mut known = HashSet::new();
+        for file in &listed {
+            let (Some(version), true) =
+                (log_version(file), file.location.as_ref().ends_with(".json"))
+            else {
+                continue;
+            };
+            let entry = store.get(&file.location).await?.bytes().await?;
+            for line in entry.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let action: serde_json::Value = serde_json::from_slice(line)?;
+                if let Some(added) = action["add"]["path"].as_str() {
+                    known.insert(added.to_owned());
+                    if version > oldest {
+                        kept.insert(added.to_owned());
+                    }
+                }
+                if let Some(removed) = action["remove"]["path"].as_str() {
+                    known.insert(removed.to_owned());
+                }
+            }
+        }
+        let young = chrono::Utc::now() - ORPHAN_AGE;
+        let is_gone = |file: &&object_store::ObjectMeta| {
+            let name = file.location.as_ref();
+            name.ends_with(".parquet")
+                && !name.starts_with("_delta_log/")
+                && !kept.contains(name)
+                && (known.contains(name) || file.last_modified < young)
+        };
+        let gone: Vec<_> = listed.iter().filter(is_gone).collect();
+        for file in &gone {
+            delete(store.as_ref(), &file.location).await?;
+        }
+        let is_old =
+            |file: &&object_store::ObjectMeta| log_version(file).is_some_and(|v| v < oldest);
+        let old: Vec<_> = listed.iter().filter(is_old).collect();
+        if !old.is_empty() {
+            let checkpoint = format!("_delta_log/{oldest:020}.checkpoint.parquet");
+            if !listed.iter().any(|file| file.location.as_ref() == checkpoint) {
+                deltalake::protocol::checkpoints::create_checkpoint(&table, None).await?;
+            }
+            for file in &old {
+                delete(store.as_ref(), &file.location).await?;
+            }
+        }
+        let bytes = gone.iter().map(|file| file.size).sum();
+        Ok((gone.len(), bytes, old.len()))
+    }
+
     /// Forgets what is in memory of a dropped table.
     pub(crate) fn forget(&self, path: &str) {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).retain(|(p, _), _| p != path);
+    }
+}
+
+/// Deletes a file, unless somebody else has.
+async fn delete(store: &dyn ObjectStore, location: &Path) -> Result<()> {
+    match store.delete(location).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

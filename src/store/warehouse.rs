@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::cluster::Clustering;
+use super::erased::Erased;
 use super::generation::{Chain, Change, Generation, Name, Relation, TableDef};
 use super::local::SyncedStore;
+use super::readers::Readers;
 use super::sums::CheckedFile;
 use super::table::{FileEntry, TableSnapshot, Tables};
 use super::users::write_private;
@@ -49,6 +51,9 @@ pub struct Warehouse {
     chain: Chain,
     key: [u8; 32],
     codec: RwLock<Codec>,
+    /// The newest list of erased records that was read.
+    erased: RwLock<Arc<Erased>>,
+    readers: Readers,
 }
 
 impl Warehouse {
@@ -102,7 +107,8 @@ impl Warehouse {
             .map_err(|()| Error::new(Kind::Io, format!("{shown} is no absolute path")))?;
         let tables = Tables::new(root_store, url);
         let chain = Chain::open(Arc::clone(&store)).await?;
-        let warehouse = Self { dir, store, tables, chain, key, codec: RwLock::default() };
+        let (codec, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
+        let warehouse = Self { dir, store, tables, chain, key, codec, erased, readers };
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
     }
@@ -131,6 +137,21 @@ impl Warehouse {
     /// Key of the identifier hashes; it never leaves the process.
     pub fn key(&self) -> &[u8; 32] {
         &self.key
+    }
+
+    pub(super) fn known_erased(&self) -> Arc<Erased> {
+        Arc::clone(&self.erased.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn note_erased(&self, erased: &Arc<Erased>) {
+        let mut known = self.erased.write().unwrap_or_else(PoisonError::into_inner);
+        if known.version() < erased.version() {
+            *known = Arc::clone(erased);
+        }
+    }
+
+    pub(super) fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     pub(crate) fn tables(&self) -> &Tables {
@@ -202,17 +223,30 @@ impl Warehouse {
         Ok(path)
     }
 
-    /// A writer of Parquet files into a table's folder.
-    pub fn writer(
+    /// A writer of Parquet files into a table's folder. Rows of erased records do not get through it.
+    pub async fn writer(
         &self,
         path: &str,
         schema: SchemaRef,
         personal: &[String],
         clustering: Option<&Clustering>,
     ) -> Result<TableWriter> {
+        let erased = self.erased().await?;
         let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
         let store = Arc::clone(&self.store);
-        TableWriter::new(store, path, schema, personal, codec, clustering)
+        let writer = TableWriter::new(store, path, schema, personal, codec, clustering)?;
+        Ok(writer.without(erased))
+    }
+
+    /// A writer of rows that the table has already, whoever's they are.
+    pub(super) fn raw_writer(
+        &self,
+        snapshot: &TableSnapshot,
+        clustering: Option<&Clustering>,
+    ) -> Result<TableWriter> {
+        let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
+        let (store, schema) = (Arc::clone(&self.store), Arc::clone(&snapshot.schema));
+        TableWriter::new(store, &snapshot.path, schema, &snapshot.personal, codec, clustering)
     }
 
     /// A writer of one bucket of a clustered table, whose rows come in order.
@@ -220,9 +254,7 @@ impl Warehouse {
         let Some(clustering) = &snapshot.clustering else {
             return Err(Error::internal("only clustered tables have buckets"));
         };
-        let schema = Arc::clone(&snapshot.schema);
-        let writer = self.writer(&snapshot.path, schema, &snapshot.personal, None)?;
-        Ok(writer.of_bucket(bucket, clustering))
+        Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering))
     }
 
     /// Adds a column to a published table; rows from before have NULL in it.
@@ -248,7 +280,8 @@ impl Warehouse {
     ) -> Result<bool> {
         // A commit of an unfinished group in the same log would become visible with ours.
         self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
-        let Some(version) = self.tables.rewrite(&snapshot.path, inputs, outputs).await? else {
+        let Some(version) = self.tables.rewrite(&snapshot.path, inputs, outputs, true).await?
+        else {
             self.discard(&snapshot.path, outputs).await;
             return Ok(false);
         };
@@ -262,7 +295,7 @@ impl Warehouse {
             let mut changes = std::collections::BTreeMap::new();
             // A table that was dropped meanwhile stays dropped.
             if let Some(def) = state.table(name).filter(|def| def.path == path) {
-                let def = TableDef { path: def.path.clone(), version: def.version.max(version) };
+                let def = TableDef { version: def.version.max(version), ..def.clone() };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
             }
             Ok(changes)
@@ -279,18 +312,18 @@ impl Warehouse {
         self.chain.publish(changes).await
     }
 
-    /// Deletes the files of dropped tables that no name refers to.
-    pub async fn delete_dropped(&self, dropped: &[String]) -> Result<()> {
+    /// Deletes folders of tables that no name refers to.
+    pub async fn delete_folders(&self, folders: &[String]) -> Result<()> {
         let newest = self.newest().await?;
         let in_use = |path: &str| {
             newest.relations.values().any(|r| matches!(r, Relation::Table(t) if t.path == path))
         };
-        for path in dropped.iter().filter(|path| !in_use(path)) {
+        for path in folders.iter().filter(|path| !in_use(path)) {
             self.tables.forget(path);
             let files = self.store.list(Some(&Path::from(path.as_str())));
             let locations = Box::pin(futures::StreamExt::map(files, |f| f.map(|f| f.location)));
             let deleted: Vec<_> = self.store.delete_stream(locations).try_collect().await?;
-            tracing::debug!(files = deleted.len(), "files of a dropped table deleted");
+            tracing::debug!(files = deleted.len(), "a folder that no table has was deleted");
             // Empty folders are only untidy.
             let _ = std::fs::remove_dir_all(self.dir.join(path));
         }

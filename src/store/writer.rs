@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::cluster::{Clustering, Mark, Place};
+use super::erased::Erased;
 use super::sums::Summing;
 pub use crate::config::Compression as Codec;
 use crate::error::Result;
@@ -52,6 +53,9 @@ pub struct WrittenFile {
     /// Its place in a clustered table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// Version of `system.erased` up to which it has no rows of erased records.
+    #[serde(default)]
+    pub erased: u64,
 }
 
 /// Writes batches of one schema into one or more Parquet files.
@@ -62,6 +66,10 @@ pub struct TableWriter {
     properties: WriterProperties,
     has_bounds: Vec<bool>,
     shape: Shape,
+    /// Rows of these records are not written.
+    erased: Arc<Erased>,
+    left_out: u64,
+    clean_to: u64,
     open: Option<OpenFile>,
     done: Vec<WrittenFile>,
 }
@@ -137,9 +145,30 @@ impl TableWriter {
                     Shape::Tail { clustering: clustering.clone(), gathered: Vec::new(), bytes: 0 }
                 }
             },
+            erased: Arc::default(),
+            left_out: 0,
+            clean_to: 0,
             open: None,
             done: Vec::new(),
         })
+    }
+
+    /// From now on rows of these records are left out.
+    pub(crate) fn without(mut self, erased: Arc<Erased>) -> Self {
+        self.clean_to = erased.version();
+        self.erased = erased;
+        self
+    }
+
+    /// Its rows are known to have none of the records that were erased up to this version.
+    pub(crate) fn clean_to(mut self, version: u64) -> Self {
+        self.clean_to = version;
+        self
+    }
+
+    /// Rows that were left out because their records are erased.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// From now on the rows are those of one bucket, in order.
@@ -150,6 +179,9 @@ impl TableWriter {
 
     /// Adds the rows of `batch`, whose columns are those of the table.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let (batch, gone) = self.erased.sieve(batch)?;
+        self.left_out += gone;
+        let batch = &batch;
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -257,7 +289,8 @@ impl TableWriter {
         let stats = stats_document(&self.schema, rows, &bounds);
         let written_at_ms = chrono::Utc::now().timestamp_millis();
         let sums = Some(writer.into_inner().finish().encode());
-        self.done.push(WrittenFile { name, size, rows, written_at_ms, stats, sums, mark });
+        let erased = self.clean_to;
+        self.done.push(WrittenFile { name, size, rows, written_at_ms, stats, sums, mark, erased });
         Ok(())
     }
 }
