@@ -13,6 +13,15 @@ use crate::error::{Error, Kind, Result};
 /// Deepest nesting of a statement; one more is 54001.
 pub const DEPTH_MAX: usize = 200;
 
+/// Most operators in a row.
+const OPERATORS_MAX: usize = 5_000;
+
+/// Most additions and their kin in a row: each asks for the types of all before it.
+const ARITHMETIC_MAX: usize = 1_000;
+
+/// Most queries set together by UNION and its kin.
+const QUERIES_MAX: usize = 500;
+
 /// PostgreSQL's dialect, except that an argument's name is a plain word.
 ///
 /// sqlparser 0.62 parses each positional argument twice where names may be expressions, so a call nested n deep costs 2^n
@@ -118,6 +127,7 @@ pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
 
 /// Parses one statement from its tokens.
 pub fn parse_statement(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    refuse_long_chains(&tokens)?;
     let dialect = PgDialect::default();
     let mut parser =
         Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
@@ -143,15 +153,112 @@ pub fn parse_query(sql: &str) -> Result<Query> {
 /// Parses an expression that stands alone, as a step's predicate does.
 pub fn parse_expression(sql: &str) -> Result<Expr> {
     let dialect = PgDialect::default();
-    let mut parser = Parser::new(&dialect)
-        .with_recursion_limit(DEPTH_MAX)
-        .with_tokens_with_locations(tokenize(sql)?);
+    let tokens = tokenize(sql)?;
+    refuse_long_chains(&tokens)?;
+    let mut parser =
+        Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let expression = parser.parse_expr()?;
     let rest = parser.peek_token();
     if rest.token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
         return parser.expected("end of the expression", rest).map_err(Error::from);
     }
     Ok(expression)
+}
+
+/// Refuses `a + b + c ...` and `SELECT ... UNION SELECT ...` of too many members: each is one level deeper to whoever plans it,
+/// although the text nests nothing.
+fn refuse_long_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    use datafusion::sql::sqlparser::tokenizer::Token;
+    /// Operators within one pair of brackets and between two commas, and queries set together.
+    #[derive(Default, Clone, Copy)]
+    struct Chain {
+        operators: usize,
+        arithmetic: usize,
+        queries: usize,
+    }
+    let mut open = vec![Chain::default()];
+    for token in tokens {
+        let is_operator = match &token.token {
+            Token::LParen | Token::LBracket => {
+                open.push(Chain::default());
+                continue;
+            }
+            Token::RParen | Token::RBracket => {
+                if open.len() > 1 {
+                    open.pop();
+                }
+                continue;
+            }
+            Token::Comma => {
+                if let Some(chain) = open.last_mut() {
+                    (chain.operators, chain.arithmetic) = (0, 0);
+                }
+                continue;
+            }
+            Token::Word(word) if word.keyword == Keyword::CASE => {
+                open.push(Chain::default());
+                continue;
+            }
+            Token::Word(word) if word.keyword == Keyword::END && open.len() > 1 => {
+                open.pop();
+                continue;
+            }
+            Token::Word(word)
+                if matches!(word.keyword, Keyword::WHEN | Keyword::THEN | Keyword::ELSE) =>
+            {
+                if let Some(chain) = open.last_mut() {
+                    (chain.operators, chain.arithmetic) = (0, 0);
+                }
+                continue;
+            }
+            Token::Word(word) => {
+                if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT)
+                    && let Some(chain) = open.last_mut()
+                {
+                    *chain = Chain { queries: chain.queries + 1, ..Chain::default() };
+                }
+                matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::JOIN | Keyword::NOT)
+            }
+            Token::Whitespace(_)
+            | Token::EOF
+            | Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::DollarQuotedString(_)
+            | Token::HexStringLiteral(_)
+            | Token::NationalStringLiteral(_)
+            | Token::Placeholder(_)
+            | Token::Period
+            | Token::SemiColon => false,
+            // Every other symbol between two values joins them.
+            _ => true,
+        };
+        let Some(chain) = open.last_mut() else { continue };
+        chain.operators += usize::from(is_operator);
+        let is_arithmetic = matches!(
+            token.token,
+            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod
+        );
+        chain.arithmetic += usize::from(is_arithmetic);
+        let what = match chain {
+            c if c.queries > QUERIES_MAX => Some(format!("{QUERIES_MAX} queries set together")),
+            c if c.operators > OPERATORS_MAX => Some(format!("{OPERATORS_MAX} operators in a row")),
+            c if c.arithmetic > ARITHMETIC_MAX => {
+                Some(format!("{ARITHMETIC_MAX} sums and products in a row"))
+            }
+            _ => None,
+        };
+        if let Some(what) = what {
+            let what = format!("more than {what}");
+            return Err(Error::new(
+                Kind::TooComplex,
+                format!("the statement is too complex: {what}"),
+            )
+            .hint("a list, col IN (...) or VALUES (...), may have any length"));
+        }
+    }
+    Ok(())
 }
 
 fn first_word(sql: &str) -> &str {

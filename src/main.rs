@@ -9,5 +9,12 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    clientele::cli::run(clientele::cli::Cli::parse())
+    // Statements of the command line are read and planned here: as deep as those of a connection.
+    let main = std::thread::Builder::new()
+        .name("main".to_owned())
+        .stack_size(clientele::wire::STACK_BYTES);
+    match main.spawn(|| clientele::cli::run(clientele::cli::Cli::parse())).map(|main| main.join()) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) | Err(_) => ExitCode::from(2),
+    }
 }

@@ -3,6 +3,7 @@
 //! An [`Engine`] is shared by every connection; a [`Session`] belongs to one. A [`Planning`] belongs to one statement: it
 //! holds the pinned catalog and answers the SQL planner from memory.
 
+mod bounded;
 mod functions;
 mod kinds;
 mod meaning;
@@ -148,6 +149,9 @@ fn register_functions(state: &mut SessionState) -> Result<()> {
     // Ours take the place of the engine's where both have a name: to_char and its kin take PostgreSQL's templates.
     for udf in clientele_udfs::all_udfs() {
         state.register_udf(udf)?;
+    }
+    for udf in bounded::bounded_functions() {
+        state.register_udf(Arc::new(udf))?;
     }
     for udf in functions::fixed_functions() {
         state.register_udf(Arc::new(udf))?;
@@ -430,6 +434,42 @@ impl Drop for OpenView<'_> {
     }
 }
 
+/// Times as the engine's series take them, and a step that is a bare text as an interval.
+fn series_arguments(args: Vec<Expr>) -> EngineResult<Vec<Expr>> {
+    use arrow::datatypes::{IntervalUnit, TimeUnit};
+    use datafusion::common::ScalarValue;
+    let is_time = |arg: &Expr| {
+        matches!(
+            arg,
+            Expr::Literal(
+                ScalarValue::TimestampMicrosecond(..)
+                    | ScalarValue::TimestampNanosecond(..)
+                    | ScalarValue::Date32(_),
+                _
+            )
+        )
+    };
+    if !args.first().is_some_and(is_time) {
+        return Ok(args);
+    }
+    let as_taken = |arg: Expr| match arg {
+        Expr::Literal(value @ ScalarValue::TimestampMicrosecond(..), metadata) => {
+            let zone = match value.data_type() {
+                DataType::Timestamp(_, zone) => zone,
+                _ => None,
+            };
+            let nanos = DataType::Timestamp(TimeUnit::Nanosecond, zone);
+            Ok(Expr::Literal(value.cast_to(&nanos)?, metadata))
+        }
+        Expr::Literal(value, metadata) if value.try_as_str().is_some() => {
+            let span = DataType::Interval(IntervalUnit::MonthDayNano);
+            Ok(Expr::Literal(value.cast_to(&span)?, metadata))
+        }
+        other => Ok(other),
+    };
+    args.into_iter().map(as_taken).collect()
+}
+
 fn renamed(plan: LogicalPlan, names: &[String]) -> EngineResult<LogicalPlan> {
     use datafusion::logical_expr::LogicalPlanBuilder;
     let columns = plan.schema().columns();
@@ -479,6 +519,7 @@ impl ContextProvider for Planning {
         let simplifier = ExprSimplifier::new(context);
         let simplify = |arg: Expr| simplifier.simplify(simplifier.coerce(arg, &schema)?);
         let args = args.into_iter().map(simplify).collect::<EngineResult<Vec<_>>>()?;
+        let args = series_arguments(args)?;
         let provider =
             function.create_table_provider_with_args(TableFunctionArgs::new(&args, &self.state))?;
         Ok(provider_as_source(provider))

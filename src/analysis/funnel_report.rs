@@ -120,7 +120,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
            CASE step WHEN 1 THEN 0 ELSE __before - users END AS dropped, \
            CAST(seconds_avg AS DOUBLE) AS seconds_avg, CAST(seconds_median AS DOUBLE) AS seconds_median, \
            CAST(seconds_p90 AS DOUBLE) AS seconds_p90, \
-           CAST({centre} - {spread} AS DOUBLE) AS ci_low, CAST({centre} + {spread} AS DOUBLE) AS ci_high \
+           greatest(CAST({centre} - {spread} AS DOUBLE), CAST(0 AS DOUBLE)) AS ci_low, least(CAST({centre} + {spread} AS DOUBLE), CAST(1 AS DOUBLE)) AS ci_high \
          FROM ({by_step}) AS __by_step"
     ))
 }

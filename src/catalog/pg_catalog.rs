@@ -291,7 +291,7 @@ fn empty_table(name: &str) -> RecordBatch {
         "pg_constraint" => &["oid", "conrelid", "conindid", "connamespace", "confrelid"],
         "pg_attrdef" => &["oid", "adrelid", "adnum"],
         "pg_inherits" => &["inhrelid", "inhparent", "inhseqno"],
-        "pg_range" => &["rngtypid", "rngsubtype"],
+        "pg_range" => &["rngtypid", "rngsubtype", "rngmultitypid"],
         "pg_enum" => &["oid", "enumtypid"],
         "pg_collation" => &["oid", "collnamespace"],
         "pg_depend" => &["classid", "objid", "refclassid", "refobjid"],

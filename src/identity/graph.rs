@@ -56,6 +56,12 @@ pub async fn execute(warehouse: &Warehouse, statement: &GraphStatement) -> Resul
     }
 }
 
+/// The table that a graph reads.
+pub fn relation_of(graph: &GraphDef) -> Option<Name> {
+    let definition: Definition = serde_json::from_value(graph.definition.clone()).ok()?;
+    Some(definition.relation())
+}
+
 async fn create(
     warehouse: &Warehouse,
     name: &str,
@@ -162,11 +168,12 @@ async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
     let resolved =
         resolved.await.map_err(|_| Error::internal("identity resolution stopped unexpectedly"))?;
     let notice = format!(
-        "{} records are {} customers; {} identifiers rejected, {} hubs",
+        "{} records are {} customers; {} identifiers rejected, {} {}",
         resolved.map.len(),
         resolved.clusters,
         resolved.rejected.len(),
-        resolved.hubs.len()
+        resolved.hubs.len(),
+        if resolved.hubs.len() == 1 { "hub" } else { "hubs" }
     );
     let mut group = Group::default();
     for ((table, schema), batch) in tables().into_iter().zip(batches_of(&resolved)?) {

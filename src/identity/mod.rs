@@ -8,7 +8,7 @@ mod graph;
 mod resolve;
 mod statement;
 
-pub use graph::execute;
+pub use graph::{execute, relation_of};
 pub use statement::{GraphStatement, parse_statement};
 
 /// What a graph statement answers.

@@ -25,11 +25,20 @@ pub struct CsvOptions {
     pub null: String,
     /// Whether the first line names the columns.
     pub has_header: bool,
+    /// Whether a line `\\.` ends it, as in what psql sends.
+    pub has_end_mark: bool,
 }
 
 impl Default for CsvOptions {
     fn default() -> Self {
-        Self { delimiter: None, quote: b'"', escape: None, null: String::new(), has_header: true }
+        Self {
+            delimiter: None,
+            quote: b'"',
+            escape: None,
+            null: String::new(),
+            has_header: true,
+            has_end_mark: false,
+        }
     }
 }
 
@@ -154,6 +163,10 @@ fn read_csv(
     rows.empty_is_null = schema.fields().iter().map(|f| f.data_type() != &DataType::Utf8).collect();
     while reader.read_byte_record(&mut record).map_err(unreadable)? {
         let line = record.position().map_or(0, ::csv::Position::line);
+        // Before version 18 psql sends the mark that ends inline data as a line of its own.
+        if options.has_end_mark && record.len() == 1 && record.get(0) == Some(b"\\.") {
+            break;
+        }
         rows.add(line, &layout, record.len(), |i| {
             let value = record.get(i)?;
             match value {
@@ -167,6 +180,10 @@ fn read_csv(
 
 fn unreadable(error: ::csv::Error) -> Error {
     match error.into_kind() {
+        ::csv::ErrorKind::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Error::new(Kind::BadCopyFormat, format!("the CSV cannot be read: {io}"))
+                .hint("look for a quote that opens a value and is not doubled or closed")
+        }
         ::csv::ErrorKind::Io(io) => io.into(),
         other => Error::new(Kind::BadCopyFormat, format!("the CSV cannot be read: {other:?}")),
     }

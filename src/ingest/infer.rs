@@ -135,7 +135,8 @@ struct Guess {
 impl Guess {
     fn see(&mut self, text: &str, line: u64) {
         let text = text.trim();
-        let is_boolean = read_boolean(text).is_some() && !text.bytes().all(|b| b.is_ascii_digit());
+        // A letter alone is a code more often: F and M, Y and N and U.
+        let is_boolean = text.len() > 1 && read_boolean(text).is_some();
         self.note([is_whole(text), is_number(text), is_boolean], text, line);
     }
 
@@ -225,7 +226,8 @@ mod tests {
     fn types_are_those_that_every_value_has() {
         assert_eq!(guess(&["1", "-20"]), DataType::Int64);
         assert_eq!(guess(&["1", "2.5"]), DataType::Float64);
-        assert_eq!(guess(&["true", "f"]), DataType::Boolean);
+        assert_eq!(guess(&["true", "no"]), DataType::Boolean);
+        assert_eq!(guess(&["F", "F"]), DataType::Utf8);
         assert_eq!(guess(&["2011-12-09", "2011-12-10"]), DataType::Date32);
         assert_eq!(
             guess(&["2011-12-09 10:00:00", "2011-12-10"]),

@@ -73,7 +73,8 @@ fn expand_one(path: &str) -> Result<Vec<PathBuf>> {
             .map(|entry| entry.map(|e| e.path()))
             .collect::<std::io::Result<Vec<_>>>()?
             .into_iter()
-            .filter(|file| file.is_file() && Format::of(file).is_ok())
+            // In a folder a .txt is a note more often than a table.
+            .filter(|file| file.is_file() && Format::of(file).is_ok() && !is_text_file(file))
             .collect();
         files.sort();
         return Ok(files);
@@ -90,6 +91,10 @@ fn expand_one(path: &str) -> Result<Vec<PathBuf>> {
         .map_err(|e| bad(&e))?;
     files.retain(|file| file.is_file());
     Ok(files)
+}
+
+fn is_text_file(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
 }
 
 /// A reader of rows from a file.

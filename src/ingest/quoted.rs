@@ -3,10 +3,13 @@
 //! The CSV reader gives both as an empty value. A filter before it puts a mark, which no UTF-8 text can hold, between the
 //! quotes of an empty quoted value.
 
-use std::io::{BufRead, BufReader, Read, Result};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
 
 /// What an empty quoted value holds behind the filter.
 pub(super) const MARK: &[u8] = &[0xff, 0x00, 0xff];
+
+/// What is said of a quoted value that does not end.
+const UNCLOSED: &str = "a quoted value is not closed before the end of the input";
 
 /// Marks empty quoted values in the CSV that passes through.
 pub(super) struct MarkEmpty<R> {
@@ -57,6 +60,10 @@ impl<R: Read> MarkEmpty<R> {
                 self.state = State::FieldStart;
                 self.ready.extend_from_slice(MARK);
                 self.ready.push(self.quote);
+            }
+            if matches!(self.state, State::Opened | State::Quoted | State::Escaped) {
+                // The reader would take all that follows the quote for one value.
+                return Err(std::io::Error::new(ErrorKind::UnexpectedEof, UNCLOSED));
             }
             return Ok(!self.ready.is_empty());
         }
@@ -150,6 +157,15 @@ mod tests {
             assert_eq!(marked("\"\"", chunk), "\"##\"");
             assert_eq!(marked("\"x\"\"\",\"\"\"\"\n", chunk), "\"x\"\"\",\"\"\"\"\n");
             assert_eq!(marked("\"a,\"\",b\",c\"\",d\r\n", chunk), "\"a,\"\",b\",c\"\",d\r\n");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_is_an_error() {
+        for csv in ["a,\"b\nc,d\n", "\"", "x,\"y\"\""] {
+            let mut reader = MarkEmpty::new(csv.as_bytes(), b',', b'"', None);
+            let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{csv}");
         }
     }
 }

@@ -75,8 +75,8 @@ impl Semantics<'_> {
             Expr::InList(list) => self.in_list(list, schema)?,
             Expr::Negative(inner) if !matches!(inner.as_ref(), Expr::Literal(..)) => {
                 let is_int = kind_of(inner, schema) == Some(ValueKind::Int);
-                let negated = vec![lit(ScalarValue::Int16(Some(0))), inner.as_ref().clone()];
-                is_int.then(|| call(Checked::new(Operation::Subtract), negated))
+                let zero = lit(ScalarValue::Int16(Some(0)));
+                is_int.then(|| Checked::of(Operation::Subtract, zero, inner.as_ref().clone()))
             }
             _ => None,
         };

@@ -101,7 +101,7 @@ impl Operators {
             (Date, Int) => Some(day_plus(Operation::Subtract, left, right)),
             (Date, Date) => {
                 let day = |side: Operand| cast(side.expr, DataType::Int32);
-                Some(call(Checked::new(Operation::Subtract), vec![day(left), day(right)]))
+                Some(Checked::of(Operation::Subtract, day(left), day(right)))
             }
             (Instant, Span) if zone != "UTC" => {
                 let back = call(IntervalTimes::new(), vec![cast(right.expr, span()), lit(-1.0)]);
@@ -159,7 +159,7 @@ pub(super) fn text_of(value: Expr, zone: &str) -> Expr {
 /// A day and a number of days.
 fn day_plus(operation: Operation, day: Operand, days: Operand) -> Expr {
     let number = cast(day.expr, DataType::Int32);
-    let sum = call(Checked::new(operation), vec![number, days.expr]);
+    let sum = Checked::of(operation, number, days.expr);
     cast(cast(sum, DataType::Int32), DataType::Date32)
 }
 
@@ -167,7 +167,7 @@ fn day_plus(operation: Operation, day: Operand, days: Operand) -> Expr {
 fn whole(checked: Operation, operator: Operator, left: Operand, right: Operand) -> Option<Expr> {
     use ValueKind::{Decimal, Float, Int};
     match (left.kind(), right.kind()) {
-        (Int, Int) => Some(call(Checked::new(checked), vec![left.expr, right.expr])),
+        (Int, Int) => Some(Checked::of(checked, left.expr, right.expr)),
         (Decimal, Float) => {
             Some(binary_expr(cast(left.expr, DataType::Float64), operator, right.expr))
         }
@@ -202,7 +202,7 @@ fn divide(left: Operand, right: Operand) -> Option<Expr> {
         }
         (Span, n) if n.is_number() => {
             let n = cast(right.expr, DataType::Float64);
-            let part = call(Checked::new(Operation::Divide), vec![lit(1.0), n]);
+            let part = Checked::of(Operation::Divide, lit(1.0), n);
             Some(call(IntervalTimes::new(), vec![cast(left.expr, span()), part]))
         }
         _ => None,
@@ -228,5 +228,5 @@ fn float_division(checked: Operation, operator: Operator, left: Operand, right: 
         let float = |side: Operand| cast(side.expr, DataType::Float64);
         return binary_expr(float(left), operator, float(right));
     }
-    call(Checked::new(checked), vec![left.expr, right.expr])
+    Checked::of(checked, left.expr, right.expr)
 }

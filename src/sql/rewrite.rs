@@ -1,17 +1,20 @@
 //! PostgreSQL's spellings that the engine reads otherwise or not at all.
 
-use clientele_tree::{NodeMut, Tree};
+use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::sql::sqlparser::ast::{
-    Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Statement,
+    AccessExpr, Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName,
+    ObjectNamePart, Query, Statement, Subscript, TableAliasColumnDef, TableFactor, TimezoneInfo,
     Value,
 };
 
 use super::{catalogue, names};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Rewrites a statement before it is planned.
 pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
+    refuse_unknown(statement)?;
+    explain_options(statement)?;
     respell_all(statement);
     if let Statement::Query(query) = statement {
         names::name_query(query);
@@ -28,23 +31,87 @@ fn respell_all(statement: &mut Statement) {
     if catalogue::is_about_catalogue(statement) {
         catalogue::simplify(statement);
     }
-    statement.change_all(|node| {
-        if let NodeMut::Expr(expr) = node {
-            respell(expr);
-        }
+    statement.change_all(|node| match node {
+        NodeMut::Expr(expr) => respell(expr),
+        NodeMut::Query(query) => fetch_is_limit(query),
+        NodeMut::Factor(factor) => name_series(factor),
     });
+}
+
+/// `FETCH FIRST n ROWS ONLY` is LIMIT n.
+fn fetch_is_limit(query: &mut Query) {
+    let is_plain = query.fetch.as_ref().is_some_and(|fetch| !fetch.with_ties && !fetch.percent);
+    let offset = match &query.limit_clause {
+        None => None,
+        Some(LimitClause::LimitOffset { limit: None, offset, .. }) => offset.clone(),
+        Some(_) => return,
+    };
+    if is_plain && let Some(fetch) = query.fetch.take() {
+        let one = || Expr::Value(Value::Number("1".to_owned(), false).into());
+        let limit = Some(fetch.quantity.unwrap_or_else(one));
+        query.limit_clause = Some(LimitClause::LimitOffset { limit, offset, limit_by: vec![] });
+    }
+}
+
+/// The one column of `generate_series(...) AS g` has the alias for its name.
+fn name_series(factor: &mut TableFactor) {
+    let TableFactor::Table { name, args: Some(_), alias: Some(alias), .. } = factor else { return };
+    let called = name.0.last().and_then(|part| part.as_ident());
+    if called.is_some_and(|ident| ident.value.eq_ignore_ascii_case("generate_series"))
+        && alias.columns.is_empty()
+    {
+        let column = TableAliasColumnDef { name: alias.name.clone(), data_type: None };
+        alias.columns.push(column);
+    }
+}
+
+/// What the engine reads over in silence.
+fn refuse_unknown(statement: &Statement) -> Result<()> {
+    let is_sampled =
+        |node: Node<'_>| matches!(node, Node::Factor(TableFactor::Table { sample: Some(_), .. }));
+    if statement.any(is_sampled) {
+        return Err(Error::not_supported("TABLESAMPLE is not supported")
+            .hint("WHERE random() < 0.1 takes about a tenth of the rows"));
+    }
+    Ok(())
+}
+
+/// `EXPLAIN (ANALYZE, VERBOSE)`: options in brackets as words.
+fn explain_options(statement: &mut Statement) -> Result<()> {
+    let Statement::Explain { analyze, verbose, options, .. } = statement else { return Ok(()) };
+    for option in options.take().unwrap_or_default() {
+        let is_on = option.arg.as_ref().is_none_or(|arg| {
+            !["off", "false", "0"].contains(&arg.to_string().to_lowercase().as_str())
+        });
+        match option.name.value.to_lowercase().as_str() {
+            "analyze" => *analyze |= is_on,
+            "verbose" => *verbose |= is_on,
+            "format"
+                if option
+                    .arg
+                    .as_ref()
+                    .is_none_or(|arg| !arg.to_string().eq_ignore_ascii_case("text")) =>
+            {
+                return Err(Error::not_supported("EXPLAIN gives its plan as text only"));
+            }
+            // Costs, buffers and timing: the plan shows what it has.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Rewrites a view's query.
 pub(super) fn rewrite_query(query: Query) -> Result<Query> {
     let mut statement = Statement::Query(Box::new(query));
+    refuse_unknown(&statement)?;
     respell_all(&mut statement);
     match statement {
         Statement::Query(mut query) => {
             names::name_view(&mut query);
             Ok(*query)
         }
-        other => Err(crate::error::Error::internal(format!("a query became {other}"))),
+        other => Err(Error::internal(format!("a query became {other}"))),
     }
 }
 
@@ -92,6 +159,40 @@ fn respell(expr: &mut Expr) {
         Expr::AtTimeZone { timestamp, time_zone } => {
             let zone_and_time = vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()];
             *expr = call("timezone", zone_and_time);
+        }
+        // (path).level is a field of a record.
+        Expr::CompoundFieldAccess { access_chain, .. } => {
+            for access in access_chain {
+                if let AccessExpr::Dot(Expr::Identifier(field)) = access {
+                    let name = match field.quote_style {
+                        Some(_) => field.value.clone(),
+                        None => field.value.to_lowercase(),
+                    };
+                    let index = Expr::Value(Value::SingleQuotedString(name).into());
+                    *access = AccessExpr::Subscript(Subscript::Index { index });
+                }
+            }
+        }
+        Expr::Function(function) if is_called(function, "mod") => {
+            if let Some([left, right]) = arguments(function) {
+                let op = BinaryOperator::Modulo;
+                let nested = |side: Expr| Box::new(Expr::Nested(Box::new(side)));
+                *expr = Expr::Nested(Box::new(Expr::BinaryOp {
+                    left: nested(left),
+                    op,
+                    right: nested(right),
+                }));
+            }
+        }
+        Expr::Function(function) if is_called(function, "localtimestamp") => {
+            let now = call("now", vec![]);
+            *expr = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(now),
+                data_type: DataType::Timestamp(None, TimezoneInfo::None),
+                format: None,
+                array: false,
+            };
         }
         Expr::Function(function) => rewrite_function(function),
         // A list of values is what the engine prunes by; = ANY is how drivers send one.
@@ -220,6 +321,25 @@ fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     })
 }
 
+fn is_called(function: &Function, name: &str) -> bool {
+    let called = function.name.0.last().and_then(|part| part.as_ident());
+    called.is_some_and(|ident| ident.value.eq_ignore_ascii_case(name))
+}
+
+/// The arguments of a call that has as many.
+fn arguments<const N: usize>(function: &Function) -> Option<[Expr; N]> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let plain = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    list.args.iter().map(plain).collect::<Option<Vec<Expr>>>()?.try_into().ok()
+}
+
+/// PostgreSQL's names of functions that the engine has under another.
+const OTHER_NAMES: [(&str, &str); 3] =
+    [("every", "bool_and"), ("variance", "var_samp"), ("gen_random_uuid", "uuid")];
+
 fn rewrite_function(function: &mut Function) {
     // Functions live in pg_catalog; the prefix says nothing.
     if function.name.0.len() == 2
@@ -229,7 +349,15 @@ fn rewrite_function(function: &mut Function) {
     }
     let name =
         function.name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());
+    if let Some((_, ours)) = OTHER_NAMES.iter().find(|(theirs, _)| name.as_deref() == Some(*theirs))
+    {
+        function.name = ObjectName::from(vec![Ident::new(*ours)]);
+    }
     let FunctionArguments::List(list) = &mut function.args else { return };
+    // The digits of a second that are wanted; it has six.
+    if name.as_deref() == Some("current_timestamp") && list.args.len() == 1 {
+        list.args.clear();
+    }
     // retention(ARRAY[a, b]) and retention(a, b) are one function.
     if name.as_deref() == Some("retention")
         && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(Array { elem, .. })))] =

@@ -116,6 +116,14 @@ fn put_binary(out: &mut BytesMut, column: &TextColumn, field: &Field, row: usize
         TextColumn::Decimal(a, scale) => {
             put_numeric(out, a.value(row), u32::from(scale.unsigned_abs()))
         }
+        // A time of day is kept as its text.
+        TextColumn::Text(a) if oid == 1083 => {
+            let time = a.value(row).parse::<chrono::NaiveTime>();
+            let since = time
+                .map_err(|_| out_of_range("time"))?
+                .signed_duration_since(chrono::NaiveTime::MIN);
+            out.put_i64(since.num_microseconds().ok_or_else(|| out_of_range("time"))?);
+        }
         TextColumn::Text(a) => out.extend_from_slice(a.value(row).as_bytes()),
         TextColumn::Binary(a) => out.extend_from_slice(a.value(row)),
         TextColumn::Date(a) => {

@@ -19,8 +19,12 @@ use crate::session::Session;
 use crate::sql::statement::Parsed;
 use crate::sql::{CopyStatement, Outcome, OutputColumn, SessionCommand};
 
-/// Stack of a computing thread: planning recurses over the depth of a statement.
-const STACK_BYTES: usize = 64 << 20;
+/// Stack of every thread that handles a statement: reading, planning and freeing recurse over its depth.
+pub const STACK_BYTES: usize = 64 << 20;
+
+/// Computing threads for a processor. A task that computes for long without a pause, such as the sort of one large group,
+/// holds its thread; with threads to spare the others' statements get their share of the processors from the system.
+const THREADS_A_PROCESSOR: usize = 4;
 
 /// Chunks that may wait for a slow client; then the computation waits too.
 const CHUNKS_AHEAD: usize = 4;
@@ -39,7 +43,7 @@ impl Executor {
     /// Makes the computing runtime; the caller keeps it alive.
     pub fn runtime() -> Result<Runtime> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(processors())
+            .worker_threads(processors() * THREADS_A_PROCESSOR)
             .thread_name("compute")
             .thread_stack_size(STACK_BYTES)
             .enable_all()

@@ -28,7 +28,7 @@ use crate::catalog::DATABASE;
 use crate::error::{Error, Kind, Result};
 use crate::session::Engine;
 
-pub use executor::Executor;
+pub use executor::{Executor, STACK_BYTES};
 pub use registry::Registry;
 
 /// Who may come in without users: this one, from this machine.

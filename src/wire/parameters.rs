@@ -22,6 +22,7 @@ pub(super) fn type_of_oid(oid: u32) -> Option<DataType> {
         700 => Some(DataType::Float32),
         701 => Some(DataType::Float64),
         1082 => Some(DataType::Date32),
+        1083 => Some(DataType::Time64(TimeUnit::Nanosecond)),
         1114 => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
         1184 => Some(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         1186 => Some(DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano)),
@@ -124,6 +125,10 @@ fn binary(bytes: &[u8], data_type: &DataType) -> Option<ScalarValue> {
         DataType::Date32 => {
             ScalarValue::Date32(Some(i32::from_be_bytes(fixed(bytes)?).checked_add(EPOCH_DAYS)?))
         }
+        DataType::Time64(_) => {
+            let us = i64::from_be_bytes(fixed(bytes)?);
+            ScalarValue::Time64Nanosecond(Some(us.checked_mul(1000)?))
+        }
         DataType::Timestamp(_, zone) => {
             let at = i64::from_be_bytes(fixed(bytes)?).checked_add(EPOCH_US)?;
             ScalarValue::TimestampMicrosecond(Some(at), zone.clone())
@@ -216,7 +221,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            for oid in [16, 17, 20, 21, 23, 25, 700, 701, 1082, 1114, 1184, 1186, 1700, 1007, 1009, 1016] {
+            for oid in [16, 17, 20, 21, 23, 25, 700, 701, 1082, 1083, 1114, 1184, 1186, 1700, 1007, 1009, 1016] {
                 let data_type = type_of_oid(oid).unwrap();
                 let _ = read(1, Some(&bytes), true, &data_type);
                 let _ = read(1, Some(&bytes), false, &data_type);

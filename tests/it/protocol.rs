@@ -145,6 +145,27 @@ async fn copy_goes_both_ways() {
     sink.send(bytes::Bytes::from_static(b"5\tfive\nsix\t6\n")).await.unwrap();
     assert_eq!(code(&sink.finish().await.unwrap_err()), "22000");
     assert_eq!(one(&client, "SELECT count(*) FROM t").await, "4");
+    // The line that psql sends at the end of inline data.
+    let sink = client.copy_in("COPY t FROM STDIN WITH (FORMAT csv)").await.unwrap();
+    pin_mut!(sink);
+    sink.send(bytes::Bytes::from_static(b"7,seven\n\\.\n")).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap(), 1);
+    let sink = client.copy_in("COPY t FROM STDIN WITH (FORMAT csv)").await.unwrap();
+    pin_mut!(sink);
+    sink.send(bytes::Bytes::from_static(b"8,\"eight\n9,nine\n")).await.unwrap();
+    assert_eq!(code(&sink.finish().await.unwrap_err()), "22P04");
+    // Mistakes are told before any data is asked for.
+    for (sql, wanted) in
+        [("COPY t (a, c) FROM STDIN", "42703"), ("COPY t (a, a) FROM STDIN", "42701")]
+    {
+        // The driver ends a refused copy with one Sync too many.
+        let other = server.connect().await;
+        let refused = other.copy_in::<_, bytes::Bytes>(sql).await.map(|_| ()).unwrap_err();
+        assert_eq!(code(&refused), wanted);
+    }
+    assert_eq!(one(&client, "SELECT count(*) FROM t").await, "5");
+    let time = client.query_one("SELECT TIME '10:11:12.5' AS t", &[]).await.unwrap();
+    assert_eq!(time.get::<_, chrono::NaiveTime>(0).to_string(), "10:11:12.500");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +228,21 @@ async fn long_lists_and_deep_nesting_do_not_end_the_server() {
     let sql =
         format!("SELECT count(*) FROM (VALUES (1), (2)) AS v(x) WHERE {}", terms.join(" OR "));
     assert_eq!(one(&client, &sql).await, "2");
+    let sum = vec!["1"; 1_000].join(" + ");
+    assert_eq!(one(&client, &format!("SELECT {sum}")).await, "1000");
+    // Nothing is nested in these, and yet they are deep.
+    for (member, between, times) in
+        [("SELECT 1", " UNION ALL ", 3_000), ("1", " + ", 20_000), ("true", " AND ", 20_000)]
+    {
+        let chain = vec![member; times].join(between);
+        let sql = if member.starts_with("SELECT") { chain } else { format!("SELECT {chain}") };
+        assert_eq!(code(&client.simple_query(&sql).await.unwrap_err()), "54001", "{between}");
+    }
+    let arms = vec!["SELECT 1 AS x"; 400].join(" UNION ALL ");
+    assert_eq!(one(&client, &format!("SELECT count(*) FROM ({arms}) AS u")).await, "400");
+    let whens: String = (0..3_000).map(|i| format!(" WHEN x = {i} THEN {i} + 1")).collect();
+    let case = format!("SELECT sum(CASE{whens} ELSE 0 END) FROM (VALUES (1), (2)) AS v(x)");
+    assert_eq!(one(&client, &case).await, "5");
     let deep = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
     assert_eq!(code(&client.simple_query(&deep).await.unwrap_err()), "54001");
     let calls = format!("SELECT {}1{}", "abs(".repeat(60), ")".repeat(60));

@@ -1,5 +1,6 @@
 //! Cleaning of identifiers: what two spellings have in common, and why a value is no identifier.
 
+mod check_digit;
 pub mod id_reject_reason;
 pub mod norm_email;
 pub mod norm_id;

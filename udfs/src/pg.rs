@@ -1,5 +1,6 @@
 //! PostgreSQL's meaning of values where the engine's differs: texts, times of a zone, checked arithmetic, templates.
 
+mod call_name;
 pub mod checked;
 pub mod fraction_part;
 pub mod numeric_div;

@@ -9,6 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::check_digit::{clean_id_card, clean_imei};
 use super::norm_email::clean_email;
 use super::norm_phone::clean_phone;
 use super::text::{fold, is_null_word, one_or_many};
@@ -37,13 +38,15 @@ impl Reject {
 
 /// The one spelling of an identifier of `id_type`, or why it is none.
 ///
-/// `phone` and `email` as [`norm_phone`](super::norm_phone) and [`norm_email`](super::norm_email); `device` in lower case;
-/// any other type (open ids, union ids, numbers of a card) is opaque: only folded and trimmed, case kept.
+/// `phone` and `email` as [`norm_phone`](super::norm_phone) and [`norm_email`](super::norm_email); `id_card` and `imei`
+/// by their check digits; `device` in lower case; any other type (open ids, union ids, numbers of a card) is opaque: only folded and trimmed, case kept.
 pub fn clean(id_type: &str, raw: &str) -> Result<String, Reject> {
     match id_type {
         "phone" | "mobile" => clean_phone(raw),
         "email" => clean_email(raw),
-        "device" | "device_id" | "imei" | "idfa" | "oaid" => {
+        "id_card" | "idcard" => clean_id_card(raw),
+        "imei" => clean_imei(raw),
+        "device" | "device_id" | "idfa" | "oaid" => {
             clean_opaque(raw).map(|id| id.to_ascii_lowercase())
         }
         _ => clean_opaque(raw),

@@ -1,14 +1,17 @@
 //! Arithmetic that fails where PostgreSQL's fails: overflow of integers, division of floats by zero.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, Datum};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::call_name::Chain;
 use crate::BadArgument;
 
 /// The operators that are checked.
@@ -34,12 +37,25 @@ pub enum Operation {
 pub struct Checked {
     operation: Operation,
     signature: Signature,
+    /// The name of a call with many calls within it, made when it was planned.
+    chain: Chain,
 }
 
 impl Checked {
     /// The function, ready to be registered.
     pub fn new(operation: Operation) -> Self {
-        Self { operation, signature: Signature::user_defined(Volatility::Immutable) }
+        let signature = Signature::user_defined(Volatility::Immutable);
+        Self { operation, signature, chain: Chain::default() }
+    }
+
+    /// A call of it.
+    pub fn of(operation: Operation, left: Expr, right: Expr) -> Expr {
+        let args = vec![left, right];
+        let chain = Chain::over(operation as u64, &args, |expr| match expr {
+            Expr::ScalarFunction(call) => Some(&call.func.inner().downcast_ref::<Self>()?.chain),
+            _ => None,
+        });
+        Arc::new(ScalarUDF::from(Self { chain, ..Self::new(operation) })).call(args)
     }
 }
 
@@ -75,6 +91,10 @@ impl ScalarUDFImpl for Checked {
             Operation::Divide => "checked_divide",
             Operation::Modulo => "checked_modulo",
         }
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.chain.name(self.name(), args)
     }
 
     fn signature(&self) -> &Signature {
