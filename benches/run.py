@@ -1,0 +1,337 @@
+#!/usr/bin/env python3
+"""Ours and the peers, side by side, on the same rows of the same machine in the same run.
+
+usage: run.py [--scale 0.1] [--queries a,b] [--engines a,b] [--rounds 3] [--threads 2] [--json FILE] [--program PATH]
+
+One command: it makes an environment of its own for Python (--home, by default ~/.cache/clientele-bench), installs DuckDB and
+ClickHouse (chdb) there, generates the data, loads it into every engine and runs the queries.
+
+Engines take turns, a fresh process for each engine, query and round, bound to as many processors as there are threads; within a
+process a query runs three times. `-parquet` reads the generated files, `-native` the engine's own storage, sorted by customer and
+time; ours is the real server over its own storage, asked through the PostgreSQL protocol. Loading is not timed.
+
+Shown are medians: CPU seconds (user and system of the engine's process), wall seconds, and the peak of resident memory in MB.
+The ratio is the best peer's CPU seconds over ours: above 1 we are cheaper. Answers must be the same, cell by cell (floats to
+1e-9): if they are not, it is said, and the exit code is 1.
+"""
+
+import argparse
+import datetime
+import decimal
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+PACKAGES = ["numpy", "pyarrow", "pytz", "duckdb", "chdb", "psycopg[binary]"]
+ENGINES = ["clientele", "duckdb-parquet", "duckdb-native", "clickhouse-parquet", "clickhouse-native"]
+TABLES = {"customers": "customer_id", "orders": "customer_id, ordered_at", "events": "customer_id, occurred_at"}
+TIMES_EACH = 3
+
+# ------------------------------------------------------------------------------------------------------------- queries
+# Plain SQL that all of them take; an engine's own spelling where it has a better one. Every answer has few rows.
+FUNNEL_STEPS = ("product_view", "add_to_cart", "checkout", "pay")
+
+
+def funnel_duckdb():
+    """The cheapest formulation that we found: running maxima over the events of each customer."""
+    parts = ["e AS (SELECT customer_id, occurred_at AS t, event FROM {events} WHERE event IN ('%s'))" % "','".join(FUNNEL_STEPS)]
+    before = "e"
+    for i, step in enumerate(FUNNEL_STEPS[:-1], 1):
+        when = f"event = '{step}'" if i == 1 else f"event = '{step}' AND t <= s{i - 1} + INTERVAL 7 DAY"
+        value = "t" if i == 1 else f"s{i - 1}"
+        over = "OVER (PARTITION BY customer_id ORDER BY t ROWS UNBOUNDED PRECEDING)"
+        parts.append(f"f{i} AS (SELECT *, max(CASE WHEN {when} THEN {value} END) {over} AS s{i} FROM {before})")
+        before = f"f{i}"
+    level = "max(CASE WHEN event = 'pay' AND t <= s3 + INTERVAL 7 DAY THEN 4 WHEN s3 IS NOT NULL THEN 3 WHEN s2 IS NOT NULL THEN 2 WHEN s1 IS NOT NULL THEN 1 ELSE 0 END)"
+    parts.append(f"l AS (SELECT customer_id, {level} AS level FROM {before} GROUP BY customer_id)")
+    counts = ", ".join(f"count(*) FILTER (WHERE level >= {n})" for n in (1, 2, 3, 4))
+    return f"WITH {', '.join(parts)} SELECT {counts} FROM l"
+
+
+def steps(template):
+    return ", ".join(template.format(step) for step in FUNNEL_STEPS)
+
+
+QUERIES = {
+    "scan": {"sql": "SELECT count(*), count(amount), sum(amount), min(occurred_at), max(occurred_at) FROM {events}"},
+    "filter": {"sql": "SELECT count(*), sum(amount) FROM {events} WHERE event = 'pay' AND channel = 'app'"},
+    "week": {"sql": "SELECT event, count(*) FROM {events} WHERE occurred_at >= TIMESTAMP '2026-10-25 00:00:00' GROUP BY event"},
+    "lookup": {"sql": "SELECT customer_id, province, member_level, registered_at FROM {customers} WHERE customer_id = {lookup}"},
+    "timeline": {"sql": "SELECT event_id, occurred_at, event, channel FROM {events} WHERE customer_id = {lookup} ORDER BY occurred_at DESC, event_id LIMIT 50"},
+    "distinct": {"sql": "SELECT count(DISTINCT customer_id) FROM {events}"},
+    "distinct by": {"sql": "SELECT channel, event, count(DISTINCT customer_id) FROM {events} GROUP BY channel, event"},
+    "per customer": {"sql": "SELECT sum(n), max(n), sum(m) FROM (SELECT customer_id, count(*) AS n, sum(amount) AS m FROM {events} GROUP BY customer_id) AS c"},
+    "pv uv": {"sql": "SELECT CAST(occurred_at AS DATE), channel, count(*), count(DISTINCT customer_id) FROM {events} GROUP BY 1, 2"},
+    "rfm": {"sql": "SELECT r, f, count(*) FROM (SELECT ntile(5) OVER (ORDER BY last, customer_id) AS r, ntile(5) OVER (ORDER BY n, customer_id) AS f FROM (SELECT customer_id, max(ordered_at) AS last, count(*) AS n FROM {orders} WHERE status = 'paid' GROUP BY customer_id) AS o) AS s GROUP BY r, f"},
+    "join": {"sql": "SELECT c.province, count(*), sum(o.amount) FROM {orders} AS o JOIN {customers} AS c ON c.customer_id = o.customer_id WHERE o.status = 'paid' AND c.member_level >= 3 GROUP BY c.province"},
+    "funnel": {
+        "clientele": "SELECT " + ", ".join(f"count(*) FILTER (WHERE level >= {n})" for n in (1, 2, 3, 4))
+        + " FROM (SELECT window_funnel(INTERVAL '7 days', 'default', occurred_at, " + steps("event = '{}'") + ") AS level FROM {events} GROUP BY customer_id) AS f",
+        "duckdb": funnel_duckdb(),
+        "clickhouse": "SELECT " + ", ".join(f"countIf(level >= {n})" for n in (1, 2, 3, 4))
+        + " FROM (SELECT windowFunnel(604800000000)(toUInt64(toUnixTimestamp64Micro(occurred_at)), " + steps("event = '{}'") + ") AS level FROM {events} GROUP BY customer_id)",
+    },
+}
+
+
+def query_for(engine, name):
+    spellings = QUERIES[name]
+    return spellings.get(engine.split("-")[0], spellings.get("sql"))
+
+
+# ------------------------------------------------------------------------------------------- the engines, each in a process
+class Duckdb:
+    def __init__(self, data, threads, is_native):
+        import duckdb
+
+        path = f"{data}/native.duckdb"
+        if is_native and not os.path.exists(path):
+            made = duckdb.connect(path + ".new")
+            for table, order in TABLES.items():
+                made.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet('{data}/{table}/*.parquet') ORDER BY {order}")
+            made.close()
+            os.rename(path + ".new", path)
+        self.connection = duckdb.connect(path, read_only=True) if is_native else duckdb.connect()
+        self.connection.execute(f"SET threads = {threads}")
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.names = {t: t if is_native else f"read_parquet('{data}/{t}/*.parquet')" for t in TABLES}
+
+    def run(self, sql):
+        return self.connection.execute(sql).fetchall()
+
+
+class Clickhouse:
+    def __init__(self, data, threads, is_native):
+        from chdb import session
+
+        path = f"{data}/native.clickhouse"
+        is_new = is_native and not os.path.exists(f"{path}/complete")
+        if is_new:
+            shutil.rmtree(path, ignore_errors=True)
+        self.session = session.Session(path) if is_native else session.Session()
+        self.session.query(f"SET max_threads = {threads}")
+        self.session.query("SET session_timezone = 'UTC'")
+        kinds = {}
+        for table in TABLES:
+            described = self.session.query(f"DESCRIBE file('{data}/{table}/*.parquet', Parquet) FORMAT TSVRaw").bytes().decode()
+            columns = [line.split("\t")[:2] for line in described.strip().split("\n")]
+            # Keys that may be NULL are slow; only the amount of an event is.
+            plain = lambda name, kind: kind if name == "amount" else kind.removeprefix("Nullable(").removesuffix(")") if kind.startswith("Nullable(") else kind
+            kinds[table] = [(name, plain(name, kind)) for name, kind in columns]
+        files = {t: "file('%s/%s/*.parquet', Parquet, '%s')" % (data, t, ", ".join(f"{n} {k}" for n, k in kinds[t]).replace("'", "\\'")) for t in TABLES}
+        if is_new:
+            self.session.query("CREATE DATABASE IF NOT EXISTS n")
+            for table, order in TABLES.items():
+                words = lambda name, kind: f"{name} LowCardinality(String)" if kind == "String" else f"{name} {kind}"
+                columns = ", ".join(words(*column) for column in kinds[table])
+                self.session.query(f"CREATE TABLE n.{table} ({columns}) ENGINE = MergeTree ORDER BY ({order})")
+                self.session.query(f"INSERT INTO n.{table} SELECT * FROM {files[table]}")
+                self.session.query(f"OPTIMIZE TABLE n.{table} FINAL")
+            pathlib.Path(path, "complete").touch()
+        self.names = {t: f"n.{t}" for t in TABLES} if is_native else files
+
+    def run(self, sql):
+        import pyarrow
+
+        answer = self.session.query(sql, "ArrowStream").bytes()
+        if not answer:
+            return []
+        table = pyarrow.ipc.open_stream(answer).read_all()
+        return list(zip(*[column.to_pylist() for column in table.columns])) if table.num_rows else []
+
+
+class Clientele:
+    """The real server in a process of its own; its CPU time and memory are what counts."""
+
+    def __init__(self, data, threads, program):
+        import psycopg
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = open(f"{data}/server.log", "ab")
+        listen = ["serve", "--dir", f"{data}/warehouse", "--listen", f"127.0.0.1:{port}"]
+        environment = {**os.environ, "CLIENTELE_STORAGE__COMPACT_EVERY_S": "0"}
+        self.process = subprocess.Popen([program, *listen], stdout=subprocess.DEVNULL, stderr=log, env=environment)
+        for _ in range(200):
+            try:
+                self.connection = psycopg.connect(host="127.0.0.1", port=port, user="admin", dbname="clientele", autocommit=True)
+                break
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        self.names = {t: t for t in TABLES}
+
+    def run(self, sql):
+        return self.connection.execute(sql).fetchall()
+
+    def cpu(self):
+        # Nanoseconds of each thread; the process's own clock ticks a hundred times a second.
+        threads = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+    def peak_mb(self):
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+    def close(self):
+        self.connection.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+
+
+def own_cpu():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def plain(cell):
+    """A value as text that two engines agree on."""
+    if isinstance(cell, bool) or cell is None:
+        return cell
+    if isinstance(cell, (int, float)):
+        return cell
+    if isinstance(cell, decimal.Decimal):
+        return float(cell)
+    if isinstance(cell, datetime.datetime):
+        at = cell if cell.tzinfo is None else cell.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+        return at.isoformat()
+    return str(cell)
+
+
+def work(args):
+    """In a process of its own: one engine, one query, a few times."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: args.threads]))
+    lookup = str(json.loads(pathlib.Path(args.data, "manifest.json").read_text())["lookup"])
+    engine, _, storage = args.engine.partition("-")
+    if engine == "clientele":
+        runner = Clientele(args.data, args.threads, args.program)
+    else:
+        runner = {"duckdb": Duckdb, "clickhouse": Clickhouse}[engine](args.data, args.threads, storage == "native")
+    sql = query_for(args.engine, args.query).replace("{lookup}", lookup)
+    for table, name in runner.names.items():
+        sql = sql.replace("{%s}" % table, name)
+    cpu_of = runner.cpu if engine == "clientele" else own_cpu
+    walls, cpus, rows = [], [], []
+    for _ in range(TIMES_EACH):
+        cpu, started = cpu_of(), time.monotonic()
+        rows = runner.run(sql)
+        walls.append(time.monotonic() - started)
+        cpus.append(cpu_of() - cpu)
+    peak = runner.peak_mb() if engine == "clientele" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if engine == "clientele":
+        runner.close()
+    print(json.dumps({"wall": walls, "cpu": cpus, "peak_mb": peak, "rows": [[plain(cell) for cell in row] for row in rows]}))
+
+
+# ------------------------------------------------------------------------------------------------------------ the run
+def agree(one, other):
+    if len(one) != len(other):
+        return False
+    key = lambda row: [str(cell) if not isinstance(cell, float) else f"{cell:.6g}" for cell in row]
+    for a, b in zip(sorted(one, key=key), sorted(other, key=key)):
+        for x, y in zip(a, b):
+            if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+                if abs(x - y) > 1e-9 * max(abs(x), abs(y), 1):
+                    return False
+            elif x != y and str(x).rstrip("0").rstrip(".") != str(y).rstrip("0").rstrip("."):
+                return False
+    return True
+
+
+def prepare(args):
+    """Python's packages, the data, and our own warehouse."""
+    home = pathlib.Path(args.home).expanduser()
+    python = home / "venv" / "bin" / "python"
+    if not python.exists():
+        print(f"installing {', '.join(PACKAGES)} into {home / 'venv'}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+    data = home / f"scale-{args.scale:g}"
+    if not (data / "manifest.json").exists():
+        print(f"generating {data}", file=sys.stderr)
+        subprocess.run([python, HERE / "generate.py", "--scale", str(args.scale), "--out", data], check=True, stdout=sys.stderr)
+    warehouse = data / "warehouse"
+    if "clientele" in args.engines and not (data / "loaded").exists():
+        print(f"loading {warehouse}", file=sys.stderr)
+        shutil.rmtree(warehouse, ignore_errors=True)
+        run = lambda *words: subprocess.run([args.program, *words, "--dir", warehouse], check=True, stderr=subprocess.DEVNULL)
+        run("user", "list")
+        run("sql", "CREATE TABLE events (event_id BIGINT, customer_id BIGINT, occurred_at TIMESTAMPTZ, event TEXT, channel TEXT, amount NUMERIC(18,4)) CLUSTER BY (customer_id, occurred_at); "
+            "CREATE TABLE orders (order_id BIGINT, customer_id BIGINT, ordered_at TIMESTAMPTZ, status TEXT, amount NUMERIC(18,4)) CLUSTER BY (customer_id, ordered_at)")
+        for table in TABLES:
+            run("load", table, str(data / table))
+        run("compact")
+        (data / "loaded").touch()
+    return python, data
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=0.1)
+    parser.add_argument("--queries", type=lambda text: text.split(","), default=list(QUERIES))
+    parser.add_argument("--engines", type=lambda text: text.split(","), default=ENGINES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--home", default="~/.cache/clientele-bench")
+    parser.add_argument("--program", default=os.environ.get("CLIENTELE_PROGRAM", "target/release/clientele"))
+    parser.add_argument("--json")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--data", help=argparse.SUPPRESS)
+    parser.add_argument("--engine", help=argparse.SUPPRESS)
+    parser.add_argument("--query", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return work(args)
+    if "clientele" in args.engines and not pathlib.Path(args.program).exists():
+        sys.exit(f"{args.program} is missing: cargo build --release first, or name it with --program")
+    args.program = str(pathlib.Path(args.program).resolve())
+    python, data = prepare(args)
+    answers, measured, wrong = {}, {}, []
+    for number in range(args.rounds):
+        for query in args.queries:
+            for engine in args.engines:
+                words = ["--worker", "--data", data, "--engine", engine, "--query", query, "--threads", args.threads, "--program", args.program]
+                done = subprocess.run([python, __file__, *map(str, words)], capture_output=True, text=True)
+                if done.returncode != 0:
+                    sys.exit(f"{engine}, {query}: {done.stderr.strip().splitlines()[-1:]}")
+                result = json.loads(done.stdout.splitlines()[-1])
+                known = answers.setdefault(query, (engine, result["rows"]))
+                if not agree(known[1], result["rows"]):
+                    wrong.append(f"{query}: {engine} and {known[0]} give different answers")
+                into = measured.setdefault((query, engine), {"cpu": [], "wall": [], "peak_mb": []})
+                into["cpu"] += result["cpu"]
+                into["wall"] += result["wall"]
+                into["peak_mb"].append(result["peak_mb"])
+        print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+    median = {key: {name: statistics.median(values) for name, values in kinds.items()} for key, kinds in measured.items()}
+    cell = lambda m: f"{m['cpu']:.3f} / {m['wall']:.3f} / {m['peak_mb']:.0f}"
+    peers = [engine for engine in args.engines if engine != "clientele"]
+    print(f"scale {args.scale:g}, {args.threads} threads, medians of {args.rounds} rounds x {TIMES_EACH}: CPU s / wall s / peak MB\n")
+    print("| query | " + " | ".join(args.engines) + " | best parquet peer / ours | best native peer / ours |")
+    print("|---" * (len(args.engines) + 3) + "|")
+    for query in args.queries:
+        row = [cell(median[query, engine]) for engine in args.engines]
+        for kind in ("parquet", "native"):
+            costs = [median[query, engine]["cpu"] for engine in peers if engine.endswith(kind)]
+            ours = median.get((query, "clientele"), {}).get("cpu")
+            row.append(f"{min(costs) / ours:.2f}" if costs and ours else "-")
+        print(f"| {query} | " + " | ".join(row) + " |")
+    if args.json:
+        flat = [{"query": query, "engine": engine, **values} for (query, engine), values in median.items()]
+        pathlib.Path(args.json).write_text(json.dumps({"scale": args.scale, "threads": args.threads, "median": flat}, indent=1))
+    for line in sorted(set(wrong)):
+        print(line, file=sys.stderr)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
