@@ -243,6 +243,12 @@ impl Config {
                 "configuration: tls.required needs tls.cert and tls.key",
             ));
         }
+        if self.storage.keep_days.is_nan() || self.storage.keep_days < 0.0 {
+            return Err(Error::new(
+                Kind::Config,
+                "configuration: storage.keep_days is a number of days, 0 or more",
+            ));
+        }
         Ok(self)
     }
 

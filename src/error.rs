@@ -63,6 +63,8 @@ pub enum Kind {
     InvalidDatetime,
     /// A number outside its type.
     OutOfRange,
+    /// A subquery that stands for one value gave several.
+    TooManyRows,
     /// Division by zero.
     DivisionByZero,
     /// Input of COPY or a load that cannot be read.
@@ -141,6 +143,7 @@ impl Kind {
             Self::DatatypeMismatch => "42804",
             Self::Grouping => "42803",
             Self::InvalidParameter => "22023",
+            Self::TooManyRows => "21000",
             Self::InvalidText => "22P02",
             Self::InvalidDatetime => "22007",
             Self::OutOfRange => "22003",
@@ -229,6 +232,13 @@ impl Error {
     #[must_use]
     pub fn at(mut self, place: Option<Place>) -> Self {
         self.position = place;
+        self
+    }
+
+    /// Says what it is about, such as one file of many.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 
@@ -363,7 +373,9 @@ fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io);
+            // One that only wraps another's error says nothing itself; its source leaves the wrapped one out.
+            let wrapped = io.get_ref().and_then(|inner| find_io(inner));
+            return Some(wrapped.unwrap_or(io));
         }
         cause = error.source();
     }
@@ -617,7 +629,7 @@ fn engine_error(error: &DataFusionError) -> Error {
         DataFusionError::ObjectStore(store) => store_error(store),
         DataFusionError::IoError(io) => io_error(io),
         DataFusionError::ResourcesExhausted(text) => resources_error(text),
-        DataFusionError::NotImplemented(text) => Error::not_supported(text.clone()),
+        DataFusionError::NotImplemented(text) => not_implemented(text),
         DataFusionError::Plan(text) => plan_error(text),
         DataFusionError::Execution(text) => execution_error(text),
         DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, text.clone()),
@@ -736,6 +748,20 @@ fn plan_error(text: &str) -> Error {
         let ours = ours.lines().next().unwrap_or("").trim_end_matches('.');
         return Error::new(Kind::InvalidParameter, ours.to_owned());
     }
+    if let Some(call) = between(text, "argument types '", "'") {
+        return no_such_call(call);
+    }
+    if let Some((before, _)) = first_line.split_once(", currently only ")
+        && let Some(column) = between(before, "column \"", "\" must appear")
+    {
+        let column = column.rsplit('.').next().unwrap_or(column);
+        return Error::new(
+            Kind::Grouping,
+            format!(
+                "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"
+            ),
+        );
+    }
     let kind = if text.contains("table function") && text.contains("not found") {
         Kind::UndefinedFunction
     } else if text.contains("must appear in the GROUP BY clause")
@@ -769,6 +795,62 @@ fn plan_error(text: &str) -> Error {
     Error::new(kind, first_line.to_owned())
 }
 
+/// What the engine does not do, without its own data structures.
+fn not_implemented(text: &str) -> Error {
+    if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
+        return Error::new(Kind::UndefinedObject, format!("type {name:?} does not exist"));
+    }
+    if text.contains("OuterReferenceColumn") {
+        return Error::not_supported(
+            "a subquery in FROM cannot use columns of the tables beside it (LATERAL)",
+        )
+        .hint("a subquery in WHERE can, and so can a join with the condition in ON");
+    }
+    if text.contains("does not support logical expression Exists") {
+        return Error::not_supported("EXISTS is not supported in a select list")
+            .hint("(SELECT count(*) ...) > 0 says the same; EXISTS works in WHERE");
+    }
+    if text.contains("does not support logical expression InSubquery") {
+        return Error::not_supported("IN (SELECT ...) is not supported in a select list")
+            .hint("it works in WHERE; a LEFT JOIN says the same");
+    }
+    // Whatever follows a brace or bracket is a dump.
+    let words = text.split(['{', '(']).next().unwrap_or(text).trim_end();
+    Error::not_supported(words.to_owned())
+}
+
+/// A call that no function takes, in SQL's names of types.
+fn no_such_call(call: &str) -> Error {
+    const NAMES: [(&str, &str); 16] = [
+        ("LargeUtf8", "text"),
+        ("Utf8View", "text"),
+        ("Utf8", "text"),
+        ("Int64", "bigint"),
+        ("Int32", "integer"),
+        ("Int16", "smallint"),
+        ("Float64", "double precision"),
+        ("Float32", "real"),
+        ("Boolean", "boolean"),
+        ("Date32", "date"),
+        ("Null", "unknown"),
+        ("Timestamp(µs)", "timestamp"),
+        ("Timestamp(ns)", "timestamp"),
+        ("Timestamp(µs, \"UTC\")", "timestamptz"),
+        ("Interval(MonthDayNano)", "interval"),
+        ("Binary", "bytea"),
+    ];
+    let mut named = call.to_owned();
+    for (theirs, ours) in NAMES {
+        named = named.replace(theirs, ours);
+    }
+    while let Some(at) = named.find("Decimal128(") {
+        let end = named[at..].find(')').map_or(named.len(), |end| at + end + 1);
+        named.replace_range(at..end, "numeric");
+    }
+    Error::new(Kind::UndefinedFunction, format!("function {named} does not exist"))
+        .hint("say which type is meant with a cast, such as x::numeric")
+}
+
 fn execution_error(text: &str) -> Error {
     if text.contains("Divide by zero") || text.contains("division by zero") {
         return Error::new(Kind::DivisionByZero, "division by zero");
@@ -778,6 +860,12 @@ fn execution_error(text: &str) -> Error {
     }
     if text.contains("verflow") {
         return Error::new(Kind::OutOfRange, "a number is out of range");
+    }
+    if text.contains("ubquery") && text.contains("more than one row") {
+        return Error::new(
+            Kind::TooManyRows,
+            "more than one row returned by a subquery used as an expression",
+        );
     }
     Error::new(Kind::InvalidParameter, redacted(text))
 }

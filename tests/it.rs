@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
 
 mod it {
+    mod backup;
     mod clustered;
     mod command_line;
     mod demo;
@@ -15,6 +16,7 @@ mod it {
     mod integrity;
     mod protocol;
     mod psql;
+    mod quality;
     mod security;
     mod server;
     mod slt;

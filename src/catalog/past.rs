@@ -23,6 +23,36 @@ pub enum Moment {
     At(i64),
 }
 
+impl Moment {
+    /// What was published then.
+    ///
+    /// # Errors
+    /// 22023 when the warehouse has no such version, or is younger than that time.
+    pub async fn generation(
+        &self,
+        warehouse: &Warehouse,
+        newest: &Generation,
+    ) -> Result<Generation> {
+        let found = match self {
+            Self::Version(number) => warehouse.generation(*number).await?,
+            Self::At(at_us) => warehouse.generation_at(*at_us).await?,
+        };
+        found.ok_or_else(|| {
+            Error::new(
+                Kind::InvalidParameter,
+                match self {
+                    Self::Version(number) => format!(
+                        "the warehouse has no version {number}; its newest is version {}",
+                        newest.number
+                    ),
+                    Self::At(_) => "the warehouse is younger than that time".to_owned(),
+                },
+            )
+            .hint("SELECT * FROM system.versions shows versions and their times")
+        })
+    }
+}
+
 /// A table at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Past {
@@ -48,24 +78,10 @@ impl Past {
         warehouse: &Warehouse,
         newest: &Generation,
     ) -> Result<Arc<TableSnapshot>> {
-        let (found, when) = match self.moment {
-            Moment::Version(number) => {
-                (warehouse.generation(number).await?, format!("version {number}"))
-            }
-            Moment::At(at_us) => (warehouse.generation_at(at_us).await?, "that time".to_owned()),
-        };
-        let Some(then) = found else {
-            return Err(Error::new(
-                Kind::InvalidParameter,
-                match self.moment {
-                    Moment::Version(_) => format!(
-                        "the warehouse has no {when}; its newest is version {}",
-                        newest.number
-                    ),
-                    Moment::At(_) => "the warehouse is younger than that time".to_owned(),
-                },
-            )
-            .hint("SELECT * FROM system.versions shows versions and their times"));
+        let then = self.moment.generation(warehouse, newest).await?;
+        let when = match self.moment {
+            Moment::Version(number) => format!("version {number}"),
+            Moment::At(_) => "that time".to_owned(),
         };
         let Some(def) = then.table(&self.name) else {
             if then.relations.contains_key(&self.name) {

@@ -62,7 +62,7 @@ enum Command {
     Sql(sql::Args),
     /// Put fresh rows of clustered tables among their clustered ones
     Compact(compact::Args),
-    /// Compare files with what was written to them
+    /// Compare files with what was written to them, and look at the quality of the data
     Check(check::Args),
     /// Erase people, and show that nothing of them is left
     Erase(erase::Args),
@@ -82,7 +82,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::User(args) => user::run(&args, &cli.common.dir),
             Command::Compact(args) => compact::run(&args, &cli.common.dir, config),
             Command::Erase(args) => return erase::run(&args, &cli.common.dir, config),
-            Command::Check(args) => return check::run(&args, &cli.common.dir),
+            Command::Check(args) => return check::run(&args, &cli.common.dir, config),
         }
         .map(|()| true)
     });

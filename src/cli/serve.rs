@@ -31,6 +31,7 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
     let network = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("network")
+        .thread_stack_size(crate::wire::STACK_BYTES)
         .enable_all()
         .build()?;
     let executor = Executor::new(computing.handle().clone(), &config);

@@ -43,7 +43,7 @@ impl BadRow {
 }
 
 /// Digits become 9 and letters a: enough to see what is wrong, too little to see whose it is.
-fn shape(value: &str) -> String {
+pub fn shape(value: &str) -> String {
     const CHARS_MAX: usize = 64;
     let masked = value.chars().take(CHARS_MAX).map(|c| match c {
         c if c.is_numeric() => '9',

@@ -31,7 +31,7 @@ use crate::store::{
 };
 
 pub use self::csv::CsvOptions;
-pub use convert::BadRow;
+pub use convert::{BadRow, shape};
 pub use input::{Format, expand};
 pub use upsert::Key;
 
@@ -186,6 +186,7 @@ async fn try_load(
     })
     .await?;
     let mut load = Load::start(warehouse, target, request.user.clone()).await?;
+    let inputs_count = inputs.len();
     for (file, input) in files.iter().zip(inputs.iter_mut()).filter(|(_, input)| !input.was_loaded)
     {
         progress.begin(&input.source, input.bytes);
@@ -194,7 +195,10 @@ async fn try_load(
         progress.end();
         if let Err(error) = read {
             load.abandon(warehouse).await;
-            return Err(error);
+            return Err(match inputs_count {
+                1 => error,
+                _ => error.about(&input.source),
+            });
         }
     }
     let (rows, bad) =

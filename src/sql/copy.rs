@@ -120,6 +120,7 @@ impl Options {
                 escape: self.escape,
                 null: self.null.unwrap_or_default(),
                 has_header: self.has_header,
+                has_end_mark: true,
             })
         } else {
             CopyFormat::Text {

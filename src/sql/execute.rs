@@ -20,7 +20,8 @@ use super::ddl::{AddColumn, CreateTable};
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, check, compact, erase, output_columns, past, rewrite, volatile,
+    Outcome, OutputColumn, check, compact, erase, output_columns, past, quality, restore, rewrite,
+    volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
@@ -63,11 +64,13 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
         }
         Statement::AddColumn(add) => Box::pin(add_column(session, add, &parsed.text)).await,
         Statement::Check(tables) => Box::pin(check::check(session, tables)).await,
+        Statement::CheckQuality(tables) => Box::pin(quality::run(session, tables)).await,
         Statement::Compact(tables) => {
             tables.iter().try_for_each(refuse_reserved)?;
             Box::pin(compact::run(session, tables)).await
         }
         Statement::Erase(erase) => Box::pin(erase::run(session, erase)).await,
+        Statement::Restore(restore) => Box::pin(restore::run(session, restore)).await,
         Statement::CheckErased => Box::pin(erase::check(session)).await,
         Statement::Vacuum => {
             let keep = session.engine().config().storage.keep();
@@ -93,6 +96,9 @@ pub async fn describe(
         }
         Statement::Check(_) => {
             return Ok(Described { parameters: vec![], columns: Some(check::columns()) });
+        }
+        Statement::CheckQuality(_) => {
+            return Ok(Described { parameters: vec![], columns: Some(quality::columns()) });
         }
         Statement::CheckErased => {
             return Ok(Described { parameters: vec![], columns: Some(erase::columns()) });
@@ -166,7 +172,7 @@ pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
     .ok_or_else(|| Error::new(Kind::Syntax, format!("{name} is not a table's name")))
 }
 
-fn refuse_reserved(name: &Name) -> Result<()> {
+pub(super) fn refuse_reserved(name: &Name) -> Result<()> {
     if ["system", "pg_catalog", "information_schema"].contains(&name.schema.as_str())
         || name.schema.starts_with("pg_")
     {
@@ -657,6 +663,18 @@ fn drop_dependents(
     changes: &mut BTreeMap<Name, Change>,
     cascade: bool,
 ) -> Result<()> {
+    let graph = relations.iter().find_map(|(name, relation)| {
+        let Relation::Graph(graph) = relation else { return None };
+        let read = identity::relation_of(graph)?;
+        changes.contains_key(&read).then(|| (name.schema.clone(), read))
+    });
+    if let Some((graph, dropped)) = graph {
+        return Err(Error::new(
+            Kind::DependentObjects,
+            format!("\"{dropped}\" cannot be dropped: identity graph \"{graph}\" reads it"),
+        )
+        .hint(format!("DROP IDENTITY GRAPH {graph} first")));
+    }
     loop {
         let dependent = relations.iter().find_map(|(name, relation)| {
             let Relation::View(view) = relation else { return None };
@@ -703,15 +721,39 @@ fn relations_read(sql: &str) -> BTreeSet<Name> {
     found
 }
 
+fn check_columns(table: &Name, schema: &SchemaRef, columns: &[String]) -> Result<()> {
+    for (i, column) in columns.iter().enumerate() {
+        if schema.index_of(column).is_err() {
+            return Err(Error::new(
+                Kind::UndefinedColumn,
+                format!("column \"{column}\" of relation \"{table}\" does not exist"),
+            ));
+        }
+        if columns[..i].contains(column) {
+            return Err(Error::new(
+                Kind::DuplicateColumn,
+                format!("column \"{column}\" is named twice"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
     match &copy.target {
         CopyTarget::Stdin => match &copy.source {
-            CopySource::Table(name, _) => {
+            CopySource::Table(name, columns) => {
                 refuse_reserved(name)?;
-                let newest = session.engine().warehouse().newest().await?;
+                let warehouse = session.engine().warehouse();
+                let newest = warehouse.newest().await?;
                 refuse_graphs(&newest, name)?;
                 match newest.relations.get(name) {
-                    Some(Relation::Table(_)) => Ok(Outcome::CopyIn(Box::new(copy.clone()))),
+                    Some(Relation::Table(def)) => {
+                        // Before the client is asked for data, which it may have none of.
+                        let schema = &warehouse.snapshot(&def.path, def.version).await?.schema;
+                        check_columns(name, schema, columns.as_deref().unwrap_or_default())?;
+                        Ok(Outcome::CopyIn(Box::new(copy.clone())))
+                    }
                     Some(_) => Err(Error::new(
                         Kind::WrongObjectType,
                         format!("\"{name}\" is not a table; rows go into tables"),

@@ -14,6 +14,8 @@ mod execute;
 mod names;
 mod parameters;
 mod past;
+mod quality;
+mod restore;
 mod rewrite;
 pub(crate) mod statement;
 mod upkeep;
@@ -29,6 +31,7 @@ pub use copy::{CopySource, CopyStatement, CopyTarget};
 pub use erase::{Erase, check_erased, described as describe_vacuum, erase_records};
 pub use execute::{describe, execute};
 pub use parameters::{Described, declared_type, literal_of, typed};
+pub use quality::{Quality, check_quality};
 pub use upkeep::keep_tidy;
 
 pub use statement::{SessionCommand, Statement, parse};

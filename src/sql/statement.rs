@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::copy::{self, CopyStatement};
 use super::ddl::{self, AddColumn, CreateTable};
 use super::erase::{self, Erase};
+use super::restore::{self, Restore};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{parse_statement, tokenize};
 use crate::error::{Error, Kind, Place, Result};
@@ -43,6 +44,8 @@ pub enum Statement {
     AddColumn(Box<AddColumn>),
     /// CHECK TABLE.
     Check(Vec<Name>),
+    /// CHECK QUALITY, of some tables or all.
+    CheckQuality(Vec<Name>),
     /// COMPACT TABLE.
     Compact(Vec<Name>),
     /// ERASE RECORD.
@@ -51,6 +54,8 @@ pub enum Statement {
     CheckErased,
     /// VACUUM.
     Vacuum,
+    /// RESTORE.
+    Restore(Restore),
     /// About the session.
     Session(SessionCommand),
 }
@@ -171,9 +176,14 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         "CHECK" if words.peek_upper(1) == "TABLE" => {
             return tables_after(&words).map(Statement::Check);
         }
+        "CHECK" if words.peek_upper(1) == "QUALITY" => {
+            let tables = if words.len() == 2 { vec![] } else { tables_after(&words)? };
+            return Ok(Statement::CheckQuality(tables));
+        }
         "CHECK" if words.peek_upper(1) == "ERASED" && words.len() == 2 => {
             return Ok(Statement::CheckErased);
         }
+        "RESTORE" => return restore::parse(&words).map(Statement::Restore),
         "ERASE" => return erase::parse(&words).map(Statement::Erase),
         "VACUUM" if words.len() == 1 => return Ok(Statement::Vacuum),
         "VACUUM" => {
@@ -185,6 +195,16 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         "COMPACT" if words.peek_upper(1) == "TABLE" => {
             return tables_after(&words).map(Statement::Compact);
+        }
+        "TABLE" => {
+            let (name, end) = words.name_at(1)?;
+            if end < words.len() {
+                return Err(syntax(&words, end, "TABLE name; SELECT * FROM name takes more words"));
+            }
+            let schema = crate::dialect::quoted(&name.schema);
+            let table = crate::dialect::quoted(&name.table);
+            let query = crate::dialect::parse_query(&format!("SELECT * FROM {schema}.{table}"))?;
+            return Ok(Statement::Query(Box::new(ast::Statement::Query(Box::new(query)))));
         }
         "CREATE" if words.peek_upper(1) == "EXTERNAL" => return Err(ddl::no_external_tables()),
         "CREATE" if is_create_table(&words) => return ddl::parse_create_table(tokens),
@@ -429,7 +449,7 @@ impl<'a> Words<'a> {
     }
 
     /// A table's name, with or without its schema, and where the words behind it begin.
-    fn name_at(&self, at: usize) -> Result<(Name, usize)> {
+    pub(super) fn name_at(&self, at: usize) -> Result<(Name, usize)> {
         let is_word = |at: usize| matches!(self.token(at), Some(Token::Word(_)));
         if !is_word(at) {
             return Err(Error::new(Kind::Syntax, "syntax error: a table's name is needed")

@@ -34,13 +34,26 @@ pub struct TableChange {
     /// Files that go, when `files` hold their rows anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<Replaced>,
+    /// A version that the table goes back to, instead of getting files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreVersion>,
+}
+
+/// A version of a table that it goes back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreVersion {
+    /// The version.
+    pub version: u64,
+    /// Transaction ids of loads since; they can be loaded again.
+    pub undone: Vec<String>,
 }
 
 impl TableChange {
     /// Rows that come to those of an existing table.
     pub fn append(name: Name, path: String, files: Vec<WrittenFile>) -> Self {
-        let (replace, is_new, load_ids, replaced) = (false, false, vec![], None);
-        Self { name, path, files, replace, is_new, load_ids, replaced }
+        let (replace, is_new, load_ids) = (false, false, vec![]);
+        let (replaced, restore) = (None, None);
+        Self { name, path, files, replace, is_new, load_ids, replaced, restore }
     }
 
     /// The table's first rows.
@@ -55,6 +68,10 @@ impl TableChange {
 
     /// Up to which version of `system.erased` the table is clean, once this is in it.
     fn clean_to(&self, state: &Generation) -> u64 {
+        if self.restore.is_some() {
+            // Who was erased since is in the files of that time.
+            return 0;
+        }
         let added = self.files.iter().map(|file| file.erased).min().unwrap_or(state.erasures());
         match state.table(&self.name) {
             Some(def) if !self.replace => def.erased.min(added),
@@ -148,10 +165,11 @@ impl Warehouse {
         for table in &group.tables {
             let mut transactions = vec![format!("group:{id}")];
             transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
-            let mode = match &table.replaced {
-                Some(replaced) => CommitMode::Rewrite(replaced.clone()),
-                None if table.replace => CommitMode::Replace,
-                None => CommitMode::Append,
+            let mode = match (&table.restore, &table.replaced) {
+                (Some(restore), _) => CommitMode::Restore(restore.clone()),
+                (None, Some(replaced)) => CommitMode::Rewrite(replaced.clone()),
+                (None, None) if table.replace => CommitMode::Replace,
+                (None, None) => CommitMode::Append,
             };
             match self.tables().commit(&table.path, &table.files, mode, &transactions).await? {
                 Committed::Version(version) => versions.insert(table.name.clone(), version),

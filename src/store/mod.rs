@@ -5,6 +5,7 @@
 //! <dir>/_clientele/secret.key              key of the identifier hashes, 0600
 //! <dir>/_clientele/users.json              SCRAM verifiers, 0600
 //! <dir>/_clientele/generations/<n>.json    the publish log: what changed with generation n
+//! <dir>/_clientele/place.json              by which a copy of the folder knows that it is one
 //! <dir>/_clientele/leases/<epoch>.json     who does the housekeeping
 //! <dir>/_clientele/readers/<id>.json       which generations running statements still read
 //! <dir>/_clientele/pending/<id>.json       a group of commits that must be finished or was never begun
@@ -17,6 +18,7 @@
 
 mod check;
 mod cluster;
+mod copied;
 mod erased;
 mod generation;
 mod group;
@@ -38,7 +40,7 @@ pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
 pub use erased::{Erased, Erasure, Purged};
 pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
-pub use group::{Group, Published, Replaced, TableChange};
+pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
 pub use object_store::ObjectStore;
 pub use readers::Pin;
 pub use residue::{ErasedCheck, Residue};

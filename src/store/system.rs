@@ -86,9 +86,26 @@ pub fn erasure_checks() -> (Name, SchemaRef) {
     (Name::new("system", "erasure_checks"), schema(&columns))
 }
 
+/// `system.quality`: one row a source and column that a check looked at.
+pub fn quality() -> (Name, SchemaRef) {
+    let columns = [
+        ("check_id", DataType::Utf8),
+        ("checked_at", instant()),
+        ("check_name", DataType::Utf8),
+        ("table_name", DataType::Utf8),
+        ("column_name", DataType::Utf8),
+        ("source", DataType::Utf8),
+        ("rows", DataType::Int64),
+        ("failed", DataType::Int64),
+        ("share", DataType::Float64),
+        ("samples", DataType::Utf8),
+    ];
+    (Name::new("system", "quality"), schema(&columns))
+}
+
 /// Columns of a system table that exists before anything is in it.
 pub fn schema_of(name: &Name) -> Option<SchemaRef> {
-    [loads(), quarantine(), erased(), erased_values(), erasure_checks()]
+    [loads(), quarantine(), erased(), erased_values(), erasure_checks(), quality()]
         .into_iter()
         .find(|(known, _)| known == name)
         .map(|(_, schema)| schema)

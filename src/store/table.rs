@@ -18,7 +18,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use super::cluster::{Clustering, Mark};
-use super::group::Replaced;
+use super::group::{Replaced, RestoreVersion};
 use super::sums::BlockSums;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
@@ -106,6 +106,8 @@ pub(crate) enum CommitMode {
     Replace,
     /// Takes the place of some, if the table is still the one that was read.
     Rewrite(Replaced),
+    /// Brings back those of a version.
+    Restore(RestoreVersion),
 }
 
 /// What came of a commit.
@@ -235,17 +237,18 @@ impl Tables {
             Some(table) => table,
             None => DeltaTable::new(self.log_store(path)?),
         };
-        let loaded = match version {
-            Some(version) if table.version() == Some(version) => Ok(()),
-            Some(version) => table.load_version(version).await,
-            None => table.load().await,
-        };
-        if loaded.is_err() {
-            // The log may begin later now than it did when the handle was made: a vacuum shortens it.
-            table = DeltaTable::new(self.log_store(path)?);
-            match version {
-                Some(version) => table.load_version(version).await?,
-                None => table.load().await?,
+        // A vacuum shortens the log: it may begin later than when the handle was made, or when it was listed a moment ago.
+        const TRIES_MAX: u32 = 3;
+        for attempt in 1..=TRIES_MAX {
+            let loaded = match version {
+                Some(version) if table.version() == Some(version) => Ok(()),
+                Some(version) => table.load_version(version).await,
+                None => table.load().await,
+            };
+            match loaded {
+                Ok(()) => break,
+                Err(error) if attempt == TRIES_MAX => return Err(error.into()),
+                Err(_) => table = DeltaTable::new(self.log_store(path)?),
             }
         }
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,6 +257,17 @@ impl Tables {
             handles.insert(path.to_owned(), table.clone());
         }
         Ok(table)
+    }
+
+    /// Which of the transaction ids the table had seen at `version`.
+    pub(crate) async fn seen_at(
+        &self,
+        path: &str,
+        version: u64,
+        transactions: &[String],
+    ) -> Result<Vec<String>> {
+        let table = self.past(path, version).await?;
+        seen_in(&table, transactions).await
     }
 
     /// Which of the transaction ids the table has seen.
@@ -290,7 +304,11 @@ impl Tables {
                 )
                 .hint("run the load again"));
             }
-            match try_commit(path, &table, files, &mode, transactions).await {
+            let past = match &mode {
+                CommitMode::Restore(restore) => Some(self.past(path, restore.version).await?),
+                _ => None,
+            };
+            match try_commit(path, &table, files, &mode, transactions, past.as_ref()).await {
                 Ok(version) => return Ok(Committed::Version(version)),
                 Err(error) if is_lost_race(&error) => {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -300,6 +318,23 @@ impl Tables {
         }
         Err(Error::new(Kind::Serialization, "other writers were faster every time")
             .hint("run the statement again"))
+    }
+
+    /// The table as it was at `version`, with all of its files still there.
+    async fn past(&self, path: &str, version: u64) -> Result<DeltaTable> {
+        let mut past = DeltaTable::new(self.log_store(path)?);
+        past.load_version(version).await?;
+        let store = past.log_store().object_store(None);
+        let files: Vec<Path> = past
+            .snapshot()?
+            .log_data()
+            .into_iter()
+            .map(|file| Path::from(file.path().as_ref()))
+            .collect();
+        for file in files {
+            store.head(&file).await?;
+        }
+        Ok(past)
     }
 
     /// Puts `outputs` in the place of `inputs`, whose rows they hold, all (`is_same`) or some, while others may append.
@@ -375,8 +410,14 @@ impl Tables {
     /// Deletes what only versions before `oldest` have, and makes the log begin with it. Gives the number of data files,
     /// their bytes, and the number of log entries.
     ///
-    /// Files that no version ever had are a writer's that is still at work, or was killed: they stay for a day.
-    pub(crate) async fn vacuum(&self, path: &str, oldest: u64) -> Result<(usize, u64, usize)> {
+    /// Files that no version ever had are a writer's that is still at work, or was killed: they stay for a day. Entries of
+    /// the log that are younger than `keep` stay too: somebody may have just listed them.
+    pub(crate) async fn vacuum(
+        &self,
+        path: &str,
+        oldest: u64,
+        keep: chrono::TimeDelta,
+    ) -> Result<(usize, u64, usize)> {
         const ORPHAN_AGE: chrono::TimeDelta = chrono::TimeDelta::hours(24);
         let mut table = DeltaTable::new(self.log_store(path)?);
         table.load_version(oldest).await?;
@@ -422,8 +463,10 @@ impl Tables {
         for file in &gone {
             delete(store.as_ref(), &file.location).await?;
         }
-        let is_old =
-            |file: &&object_store::ObjectMeta| log_version(file).is_some_and(|v| v < oldest);
+        let listed_before = chrono::Utc::now() - keep;
+        let is_old = |file: &&object_store::ObjectMeta| {
+            log_version(file).is_some_and(|v| v < oldest) && file.last_modified <= listed_before
+        };
         let old: Vec<_> = listed.iter().filter(is_old).collect();
         if !old.is_empty() {
             let checkpoint = format!("_delta_log/{oldest:020}.checkpoint.parquet");
@@ -457,7 +500,9 @@ async fn seen_in(table: &DeltaTable, transactions: &[String]) -> Result<Vec<Stri
     let log_store = table.log_store();
     let mut seen = Vec::new();
     for id in transactions {
-        if table.snapshot()?.transaction_version(log_store.as_ref(), id.clone()).await?.is_some() {
+        let version = table.snapshot()?.transaction_version(log_store.as_ref(), id.clone()).await?;
+        // A load that a restore has undone is kept with a zero.
+        if version.is_some_and(|version| version > 0) {
             seen.push(id.clone());
         }
     }
@@ -470,6 +515,7 @@ async fn try_commit(
     files: &[WrittenFile],
     mode: &CommitMode,
     transactions: &[String],
+    past: Option<&DeltaTable>,
 ) -> std::result::Result<u64, DeltaTableError> {
     let state = table.snapshot()?;
     let mut actions: Vec<Action> = match mode {
@@ -483,19 +529,60 @@ async fn try_commit(
             .filter(|f| replaced.files.contains(&format!("{path}/{}", f.path())))
             .map(|f| f.remove_action(true).into())
             .collect(),
+        CommitMode::Restore(_) => match past {
+            Some(past) => actions_back(table, past)?,
+            None => Vec::new(),
+        },
     };
     actions.extend(files.iter().map(|file| Action::Add(add_of(file))));
-    let ids = transactions.iter().map(|id| Transaction::new(id, 1));
+    let mut ids: Vec<Transaction> = transactions.iter().map(|id| Transaction::new(id, 1)).collect();
+    if let CommitMode::Restore(restore) = mode {
+        ids.extend(restore.undone.iter().map(|id| Transaction::new(id, 0)));
+    }
     let mut properties = CommitProperties::default()
         .with_cleanup_expired_logs(Some(false))
         .with_create_checkpoint(true);
     // A rewrite must be based on exactly the version it read: Delta's own conflict check lets two rewrites pass.
     properties = properties.with_max_retries(if *mode == CommitMode::Append { 15 } else { 0 });
-    properties = properties.with_application_transactions(ids.collect());
+    properties = properties.with_application_transactions(ids);
     let save_mode =
         if *mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
-    let operation = DeltaOperation::Write { mode: save_mode, partition_by: None, predicate: None };
+    let operation = match mode {
+        CommitMode::Restore(restore) => {
+            DeltaOperation::Restore { version: Some(restore.version), datetime: None }
+        }
+        _ => DeltaOperation::Write { mode: save_mode, partition_by: None, predicate: None },
+    };
     commit_actions(table, actions, properties, operation).await
+}
+
+/// What makes `table` hold what `past` held: its files and columns.
+fn actions_back(
+    table: &DeltaTable,
+    past: &DeltaTable,
+) -> std::result::Result<Vec<Action>, DeltaTableError> {
+    let (now, then) = (table.snapshot()?, past.snapshot()?);
+    let paths = |state: &deltalake::table::state::DeltaTableState| -> HashSet<String> {
+        state.log_data().into_iter().map(|f| f.path().to_string()).collect()
+    };
+    let (now_paths, then_paths) = (paths(now), paths(then));
+    let mut actions: Vec<Action> = Vec::new();
+    if now.metadata() != then.metadata() {
+        actions.push(Action::Metadata(then.metadata().clone()));
+    }
+    for file in now.log_data() {
+        if !then_paths.contains(file.path().as_ref()) {
+            actions.push(file.remove_action(true).into());
+        }
+    }
+    for file in then.log_data() {
+        if !now_paths.contains(file.path().as_ref()) {
+            #[expect(deprecated, reason = "there is no other way to an entry with its tags")]
+            let add = file.add_action();
+            actions.push(Action::Add(Add { data_change: true, ..add }));
+        }
+    }
+    Ok(actions)
 }
 
 /// Commits on top of the version that `table` is at.
@@ -558,7 +645,13 @@ fn is_lost_race(error: &DeltaTableError) -> bool {
         DeltaTableError::Transaction {
             source: TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_)
         } | DeltaTableError::VersionAlreadyExists(_)
-    )
+    ) || is_shortened_log(error)
+}
+
+/// Whether entries of a log that a commit wanted to compare with are gone: a vacuum was there meanwhile.
+fn is_shortened_log(error: &DeltaTableError) -> bool {
+    matches!(error, DeltaTableError::ObjectStore { source: object_store::Error::NotFound { .. } })
+        || error.to_string().contains("File not found")
 }
 
 fn read_snapshot(

@@ -81,8 +81,11 @@ impl Warehouse {
                 done.folders += 1;
             }
         }
+        let keep = chrono::TimeDelta::from_std(keep).unwrap_or(chrono::TimeDelta::MAX);
+        // A time before all times is a time that no file is from.
+        let keep = keep.min(chrono::TimeDelta::days(36_500));
         for (path, version) in oldest {
-            let (files, bytes, log_entries) = self.tables().vacuum(&path, version).await?;
+            let (files, bytes, log_entries) = self.tables().vacuum(&path, version, keep).await?;
             done.files += files;
             done.bytes += bytes;
             done.log_entries += log_entries;

@@ -109,6 +109,7 @@ impl Warehouse {
         let chain = Chain::open(Arc::clone(&store)).await?;
         let (codec, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
         let warehouse = Self { dir, store, tables, chain, key, codec, erased, readers };
+        warehouse.settle_copy(&warehouse.dir.join(MARKER)).await?;
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
     }
@@ -199,6 +200,32 @@ impl Warehouse {
         let transactions: Vec<String> = load_ids.iter().map(|id| format!("load:{id}")).collect();
         let seen = self.tables.seen(path, &transactions).await?;
         Ok(seen.into_iter().map(|id| id.trim_start_matches("load:").to_owned()).collect())
+    }
+
+    /// The loads that a table has taken since a version of it.
+    pub async fn loads_after(&self, name: &Name, then: &TableDef) -> Result<Vec<String>> {
+        let newest = self.newest().await?;
+        let Some(loads) = newest.table(&super::system::loads().0) else { return Ok(vec![]) };
+        let snapshot = self.snapshot(&loads.path, loads.version).await?;
+        let mut ids = Vec::new();
+        let columns = ["load_id", "table_name"].map(str::to_owned);
+        let wanted = name.to_string();
+        self.read_columns(&snapshot, &columns, |batch| {
+            use arrow::array::AsArray;
+            let rows =
+                batch.column(0).as_string::<i32>().iter().zip(batch.column(1).as_string::<i32>());
+            for (id, table) in rows {
+                if let (Some(id), true) = (id, table == Some(wanted.as_str())) {
+                    ids.push(format!("load:{id}"));
+                }
+            }
+        })
+        .await?;
+        ids.sort_unstable();
+        ids.dedup();
+        let before = self.tables.seen_at(&then.path, then.version, &ids).await?;
+        let now = self.tables.seen(&then.path, &ids).await?;
+        Ok(now.into_iter().filter(|id| !before.contains(id)).collect())
     }
 
     /// Makes the folder of a new table, unseen until a group with it is published, and gives its path.

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::server::{program, run_well};
+use super::server::{Server, code, program, run, run_well};
 
 const ROWS: usize = 20_000;
 
@@ -127,4 +127,165 @@ fn past_versions_are_read_as_they_were() {
         "SELECT then.n || '/' || now.n AS n FROM (SELECT count(*) AS n FROM t VERSION AS OF {first}) AS then, (SELECT count(*) AS n FROM t) AS now"
     );
     assert_eq!(one(&both), "n\n1/3\n");
+}
+
+/// Kills of a run in CI; `CLIENTELE_TEST_KILLS=500` is the long one.
+fn kills() -> u32 {
+    std::env::var("CLIENTELE_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(16)
+}
+
+fn number(dir: &str, sql: &str) -> u64 {
+    run_well(&["sql", "--dir", dir, "--format", "csv", sql])
+        .lines()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Runs the program and kills it after a while; whether it was done before.
+fn kill_after(args: &[&str], wait: Duration) -> bool {
+    let mut child = program().args(args).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(wait);
+    let _ = child.kill();
+    child.wait().unwrap().success()
+}
+
+/// Compactions and erasures that are killed lose nothing, double nothing and bring nobody back.
+#[test]
+fn killed_compactions_and_erasures_leave_the_rows_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "CREATE TABLE e (source TEXT, record_id TEXT, at TIMESTAMPTZ, n BIGINT) CLUSTER BY (source, record_id, at) BUCKETS 2",
+    ]);
+    let file = |batch: u32| {
+        let path = dir.path().join(format!("{batch}.csv"));
+        let row = |n: usize| {
+            format!(
+                "web,c{},2024-01-01 00:00:{:02},{}\n",
+                n % 997,
+                n % 60,
+                u64::from(batch) * 100_000 + n as u64
+            )
+        };
+        let rows: String = (0..ROWS).map(row).collect();
+        std::fs::write(&path, format!("source,record_id,at,n\n{rows}")).unwrap();
+        path.display().to_string()
+    };
+    run_well(&["load", "--dir", &w, "e", &file(0)]);
+    let compact = ["compact", "--dir", &w, "e"];
+    let started = std::time::Instant::now();
+    run_well(&compact);
+    let whole = started.elapsed().max(Duration::from_millis(20));
+    let (mut rows, mut erased) = (ROWS as u64, Vec::new());
+    for kill in 1..=kills() {
+        let wait = whole * (kill % 11) / 8;
+        let path = file(kill);
+        run_well(&["load", "--dir", &w, "e", &path]);
+        // Every batch has the rows of those who are erased too; they stay out.
+        let of_a_batch = (0..ROWS).filter(|n| !erased.contains(&(n % 997))).count() as u64;
+        rows += of_a_batch;
+        assert_eq!(number(&w, "SELECT count(*) AS n FROM e"), rows, "before kill {kill}");
+        kill_after(&compact, wait);
+        assert_eq!(number(&w, "SELECT count(*) AS n FROM e"), rows, "after compaction {kill}");
+        assert_eq!(
+            number(&w, "SELECT count(DISTINCT n) AS n FROM e"),
+            rows,
+            "after compaction {kill}"
+        );
+        let who = format!("c{kill}");
+        let theirs = number(&w, &format!("SELECT count(*) AS n FROM e WHERE record_id = '{who}'"));
+        let in_a_batch = (0..ROWS).filter(|n| n % 997 == kill as usize).count() as u64;
+        assert_eq!(theirs, (u64::from(kill) + 1) * in_a_batch, "{who}");
+        let was_done = kill_after(&["erase", "--dir", &w, "--source", "web", &who], wait);
+        let left = number(&w, &format!("SELECT count(*) AS n FROM e WHERE record_id = '{who}'"));
+        assert!(left == 0 || (left == theirs && !was_done), "{who}: {left} of {theirs}");
+        if left == 0 {
+            erased.push(kill as usize);
+            rows -= theirs;
+        } else {
+            // Not begun: the same again, to its end.
+            run_well(&["erase", "--dir", &w, "--source", "web", &who]);
+            erased.push(kill as usize);
+            rows -= theirs;
+        }
+        assert_eq!(number(&w, "SELECT count(*) AS n FROM e"), rows, "after erasure {kill}");
+    }
+    run_well(&compact);
+    assert_eq!(number(&w, "SELECT count(*) AS n FROM e"), rows);
+    assert!(run(&["check", "--files", "--dir", &w]).status.success());
+    run_well(&["erase", "--dir", &w, "--now", "--source", "web", "c1"]);
+    let checked = run(&["erase", "--check", "--dir", &w]);
+    // Files of killed writers that no version names stay for a day; nothing else does.
+    let told = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!told.starts_with("found"), "{told} {}", String::from_utf8_lossy(&checked.stdout));
+}
+
+/// A small disk of its own, where one can be had.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path, mib: u32) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
+            .arg(at)
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        eprintln!("skipped: a full disk; mounting a small one needs to be root");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_an_error_and_what_was_there_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 16) else { return };
+    let w = disk.0.join("w");
+    let server = Server::start_in(&w, &[]);
+    let client = server.connect().await;
+    let few = "INSERT INTO t SELECT x, uuid()::text FROM generate_series(1, 1000) AS s(x)";
+    client.batch_execute("CREATE TABLE t (n BIGINT, filler TEXT)").await.unwrap();
+    client.batch_execute(few).await.unwrap();
+    let count = "SELECT count(*) FROM t";
+    for many in [
+        "INSERT INTO t SELECT x, uuid()::text FROM generate_series(1, 3000000) AS s(x)",
+        "CREATE TABLE other AS SELECT x, uuid()::text AS filler FROM generate_series(1, 3000000) AS s(x)",
+    ] {
+        let refused = client.batch_execute(many).await.unwrap_err();
+        assert_eq!(code(&refused), "53100", "{refused:?}");
+        assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 1000);
+    }
+    // What cannot be compressed.
+    let noise = |n: u64| {
+        let mixed = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+        mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) ^ (mixed >> 29)
+    };
+    let line = |n: u64| format!("{n},{:016x}{:016x}\n", noise(n), noise(n ^ 0xff_ffff));
+    let rows: String = (0..900_000).map(line).collect();
+    let file = dir.path().join("many.csv");
+    std::fs::write(&file, format!("n,filler\n{rows}")).unwrap();
+    let load = run(&["load", "--dir", &w.display().to_string(), "t", &file.display().to_string()]);
+    assert_eq!(load.status.code(), Some(2), "{load:?}");
+    assert!(String::from_utf8_lossy(&load.stderr).contains("no space left"), "{load:?}");
+    // What was half written is gone, so there is room again.
+    client.batch_execute(few).await.unwrap();
+    assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 2000);
+    let checked = client.query("CHECK TABLE t", &[]).await.unwrap();
+    assert!(checked.iter().all(|row| row.get::<_, String>("state") == "ok"));
+    drop(server);
 }

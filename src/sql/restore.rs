@@ -1,0 +1,181 @@
+//! `RESTORE TABLE t TO VERSION AS OF n`, `RESTORE WAREHOUSE TO TIMESTAMP AS OF '...'`: what was published then is published again.
+
+use std::collections::BTreeMap;
+
+use chrono_tz::Tz;
+use clientele_udfs::pg::read_time::read_instant_in;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::Outcome;
+use super::statement::{Words, syntax};
+use crate::catalog::Moment;
+use crate::error::{Error, Kind, Result};
+use crate::session::Session;
+use crate::store::{Change, Generation, Group, Name, Relation, TableChange};
+
+const FORM: &str = "RESTORE TABLE name, ... | WAREHOUSE TO VERSION AS OF n | TIMESTAMP AS OF '...'";
+
+/// What goes back, and to when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Tables; none is everything.
+    pub tables: Vec<Name>,
+    /// The version, or the text of a time.
+    pub to: RestoreTo,
+}
+
+/// When.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreTo {
+    /// After the publish of this number.
+    Version(u64),
+    /// At a time of the session's zone.
+    Time(String),
+}
+
+pub(super) fn parse(words: &Words) -> Result<Restore> {
+    let mut tables = Vec::new();
+    let mut at = 2;
+    match words.peek_upper(1).as_str() {
+        "WAREHOUSE" => {}
+        "TABLE" => loop {
+            let (name, next) = words.name_at(at)?;
+            tables.push(name);
+            at = next;
+            if words.peek_upper(at) != "," {
+                break;
+            }
+            at += 1;
+        },
+        _ => return Err(syntax(words, 1, FORM)),
+    }
+    let follows = |at: usize, wanted: &[&str]| {
+        wanted.iter().enumerate().all(|(i, word)| words.peek_upper(at + i) == *word)
+    };
+    let to = match words.token(at + 4) {
+        Some(Token::Number(digits, _)) if follows(at, &["TO", "VERSION", "AS", "OF"]) => {
+            digits.parse().ok().map(RestoreTo::Version)
+        }
+        Some(Token::SingleQuotedString(text)) if follows(at, &["TO", "TIMESTAMP", "AS", "OF"]) => {
+            Some(RestoreTo::Time(text.clone()))
+        }
+        _ => None,
+    };
+    match (to, words.token(at + 5)) {
+        (Some(to), None) => Ok(Restore { tables, to }),
+        _ => Err(syntax(words, at, FORM)),
+    }
+}
+
+/// Publishes what was published then: all of it in one moment, as a new version, so that it can be taken back the same way.
+pub(super) async fn run(session: &Session, restore: &Restore) -> Result<Outcome> {
+    let warehouse = session.engine().warehouse();
+    let moment = match &restore.to {
+        RestoreTo::Version(number) => Moment::Version(*number),
+        RestoreTo::Time(text) => {
+            let zone: Tz = session.settings().timezone().parse().unwrap_or(Tz::UTC);
+            let at_us = read_instant_in(text, zone).ok_or_else(|| {
+                Error::new(
+                    Kind::InvalidDatetime,
+                    "TIMESTAMP AS OF needs a time such as '2011-12-09 12:50'",
+                )
+            })?;
+            Moment::At(at_us)
+        }
+    };
+    let newest = warehouse.newest().await?;
+    let then = moment.generation(warehouse, &newest).await?;
+    let group = match restore.tables.is_empty() {
+        true => everything(session, &newest, &then).await?,
+        false => some(session, &newest, &then, &restore.tables).await?,
+    };
+    let (tables, names) = (group.tables.len(), group.names.len());
+    if tables + names > 0 {
+        warehouse.publish(group).await?;
+    }
+    let notice = format!(
+        "{tables} tables and {names} other relations are as version {} had them; version {} is kept",
+        then.number, newest.number
+    );
+    Ok(Outcome::Noticed { tag: "RESTORE".to_owned(), notice })
+}
+
+async fn some(
+    session: &Session,
+    newest: &Generation,
+    then: &Generation,
+    tables: &[Name],
+) -> Result<Group> {
+    let mut group = Group::default();
+    for name in tables {
+        super::execute::refuse_reserved(name)?;
+        if then.table(name).is_none() {
+            return Err(Error::new(
+                Kind::UndefinedTable,
+                format!("there was no table \"{name}\" at version {}", then.number),
+            )
+            .hint("SELECT * FROM system.versions shows versions and what they changed"));
+        }
+        group.tables.extend(change(session, newest, then, name).await?);
+    }
+    Ok(group)
+}
+
+/// Every relation but those that the warehouse keeps about itself: who was erased stays erased.
+async fn everything(session: &Session, newest: &Generation, then: &Generation) -> Result<Group> {
+    let mut group = Group { tables: Vec::new(), names: BTreeMap::new() };
+    let is_own = |name: &Name| name.schema == "system";
+    for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
+        match relation {
+            Relation::Table(_) => group.tables.extend(change(session, newest, then, name).await?),
+            other if newest.relations.get(name) != Some(other) => {
+                group.names.insert(name.clone(), Change::Set(other.clone()));
+            }
+            _ => {}
+        }
+    }
+    for name in newest.relations.keys().filter(|name| !is_own(name)) {
+        if !then.relations.contains_key(name) {
+            group.names.insert(name.clone(), Change::Dropped);
+        }
+    }
+    Ok(group)
+}
+
+/// How a table goes back; `None` when it is as it was.
+async fn change(
+    session: &Session,
+    newest: &Generation,
+    then: &Generation,
+    name: &Name,
+) -> Result<Option<TableChange>> {
+    let warehouse = session.engine().warehouse();
+    let Some(def) = then.table(name) else { return Ok(None) };
+    match newest.relations.get(name) {
+        Some(Relation::Table(now)) if now.path == def.path && now.version == def.version => {
+            return Ok(None);
+        }
+        Some(Relation::Table(now)) if now.path == def.path => {}
+        None => {}
+        Some(_) => {
+            return Err(Error::new(
+                Kind::DuplicateTable,
+                format!("another relation has the name \"{name}\" now"),
+            )
+            .hint("drop it first"));
+        }
+    }
+    let gone = |error: Error| {
+        Error::new(
+            Kind::UndefinedTable,
+            format!("what table \"{name}\" held at version {} is gone", then.number),
+        )
+        .detail(error.message().to_owned())
+        .hint("storage.keep_days says for how long past versions stay")
+    };
+    let undone = warehouse.loads_after(name, def).await.map_err(gone)?;
+    let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
+    change.is_new = newest.table(name).is_none();
+    change.restore = Some(crate::store::RestoreVersion { version: def.version, undone });
+    Ok(Some(change))
+}

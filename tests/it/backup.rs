@@ -1,0 +1,177 @@
+//! Copies of a warehouse are backups, and what was published can be published again.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::server::{Server, run, run_well};
+
+fn csv(dir: &str, sql: &str) -> String {
+    let text = run_well(&["sql", "--dir", dir, "--format", "csv", sql]);
+    text.lines().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+/// A backup as the documentation says: `_clientele` first, then everything else.
+fn back_up(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let copied = |what: &Path| {
+        Command::new("cp")
+            .arg("-a")
+            .arg(what)
+            .arg(to)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap()
+    };
+    assert!(copied(&from.join("_clientele")).success());
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "_clientele" {
+            // A file that is deleted while it is copied is of no version that the copy names.
+            copied(&entry.path());
+        }
+    }
+}
+
+const BATCH: i64 = 500;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_taken_while_rows_come_in_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let server = Server::start_in(&w, &[]);
+    let client = server.connect().await;
+    client.batch_execute("CREATE TABLE t (batch BIGINT, n BIGINT)").await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (client, stop) = (server.connect().await, Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut batch = 0i64;
+            while !stop.load(Ordering::Relaxed) {
+                let insert = format!(
+                    "INSERT INTO t SELECT {batch}, x FROM generate_series(1, {BATCH}) AS s(x)"
+                );
+                client.batch_execute(&insert).await.unwrap();
+                batch += 1;
+                if batch % 7 == 0 {
+                    let other = format!("CREATE TABLE other_{batch} AS SELECT {batch} AS n");
+                    client.batch_execute(&other).await.unwrap();
+                }
+            }
+            batch
+        })
+    };
+    let mut copies = Vec::new();
+    for i in 0..4 {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let to = dir.path().join(format!("copy{i}"));
+        let from = w.clone();
+        let target = to.clone();
+        tokio::task::spawn_blocking(move || back_up(&from, &target)).await.unwrap();
+        copies.push(to.display().to_string());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let batches = writer.await.unwrap();
+    let all: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(all, batches * BATCH);
+    for copy in &copies {
+        let rows: i64 = csv(copy, "SELECT count(*) AS n FROM t").parse().unwrap();
+        let in_batches = csv(
+            copy,
+            "SELECT count(*) AS n FROM (SELECT batch FROM t GROUP BY batch HAVING count(*) = 500) AS b",
+        );
+        assert_eq!(rows, in_batches.parse::<i64>().unwrap() * BATCH, "{copy}");
+        assert!(run(&["check", "--files", "--dir", copy]).status.success(), "{copy}");
+        run_well(&["sql", "--dir", copy, "INSERT INTO t VALUES (-1, 1)"]);
+        let after: i64 = csv(copy, "SELECT count(*) AS n FROM t").parse().unwrap();
+        assert_eq!(after, rows + 1, "nothing of what was under way comes up later");
+        assert!(run(&["check", "--files", "--dir", copy]).status.success(), "{copy}");
+    }
+    // The original does not know of them.
+    let again: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(again, all);
+}
+
+#[test]
+fn a_bad_load_is_taken_back_and_can_be_loaded_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    let file = |name: &str, rows: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("a,b\n{rows}")).unwrap();
+        path.display().to_string()
+    };
+    let (good, bad) = (file("good.csv", "1,x\n2,y\n"), file("bad.csv", "3,wrong\n4,wrong\n"));
+    run_well(&["load", "--dir", &w, "t", &good]);
+    let version = csv(&w, "SELECT max(version) AS v FROM system.versions");
+    let at = csv(&w, "SELECT max(published_at)::text AS v FROM system.versions");
+    run_well(&["load", "--dir", &w, "t", &bad]);
+    run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "ALTER TABLE t ADD COLUMN c TEXT; INSERT INTO t VALUES (5, 'z', 'c'); CREATE VIEW v AS SELECT * FROM t",
+    ]);
+    assert_eq!(csv(&w, "SELECT count(*) AS n FROM t"), "5");
+    let restored =
+        run(&["sql", "--dir", &w, &format!("RESTORE TABLE t TO VERSION AS OF {version}")]);
+    assert!(restored.status.success(), "{restored:?}");
+    assert_eq!(csv(&w, "SELECT a, b FROM t ORDER BY a"), "1,x 2,y");
+    assert!(
+        run(&["sql", "--dir", &w, "SELECT c FROM t"]).status.code() == Some(2),
+        "the column is gone"
+    );
+    let loaded =
+        |path: &str| String::from_utf8(run(&["load", "--dir", &w, "t", path]).stderr).unwrap();
+    assert!(loaded(&good).contains("already loaded"));
+    assert!(loaded(&bad).contains("2 rows loaded"));
+    assert!(loaded(&bad).contains("already loaded"));
+    assert_eq!(csv(&w, "SELECT count(*) AS n FROM t"), "4");
+
+    // Everything, by time: what was dropped comes back, what was made goes.
+    run_well(&["sql", "--dir", &w, "DROP VIEW v; DROP TABLE t; CREATE TABLE u AS SELECT 1 AS x"]);
+    run_well(&["sql", "--dir", &w, &format!("RESTORE WAREHOUSE TO TIMESTAMP AS OF '{at}'")]);
+    assert_eq!(csv(&w, "SELECT a, b FROM t ORDER BY a"), "1,x 2,y");
+    assert_eq!(run(&["sql", "--dir", &w, "SELECT * FROM u"]).status.code(), Some(2));
+    assert!(run(&["check", "--files", "--dir", &w]).status.success());
+    for (sql, told) in [
+        ("RESTORE TABLE t TO VERSION AS OF 999", "the warehouse has no version 999"),
+        ("RESTORE TABLE nothing TO VERSION AS OF 1", "there was no table \"nothing\""),
+        ("RESTORE TABLE t TO YESTERDAY", "syntax error: RESTORE TABLE name"),
+        ("RESTORE TABLE t TO TIMESTAMP AS OF 'noon'", "needs a time such as"),
+        ("RESTORE TABLE system.erased TO VERSION AS OF 1", "belongs to the warehouse"),
+    ] {
+        let refused = run(&["sql", "--dir", &w, sql]);
+        assert_eq!(refused.status.code(), Some(2), "{sql}");
+        let all = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(all.contains(told), "{sql}: {all}");
+    }
+}
+
+/// Who was erased does not come back with what was published before.
+#[test]
+fn a_restore_brings_nobody_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "CREATE TABLE p (source TEXT, record_id TEXT); INSERT INTO p VALUES ('web', 'one'), ('web', 'two')",
+    ]);
+    let version = csv(&w, "SELECT max(version) AS v FROM system.versions");
+    run_well(&["erase", "--dir", &w, "--source", "web", "one"]);
+    for to in [
+        format!("RESTORE TABLE p TO VERSION AS OF {version}"),
+        format!("RESTORE WAREHOUSE TO VERSION AS OF {version}"),
+    ] {
+        run_well(&["sql", "--dir", &w, &to]);
+        assert_eq!(csv(&w, "SELECT record_id FROM p"), "two", "{to}");
+    }
+    run_well(&["compact", "--dir", &w]);
+    assert_eq!(csv(&w, "SELECT count(*) AS n FROM p"), "1");
+    let checked = run(&["erase", "--check", "--dir", &w]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
