@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::sql::{compact, describe_vacuum};
 use crate::store::{Name, Relation};
 
-/// Puts the fresh rows of clustered tables among their clustered ones, and deletes what has been out of use for
+/// Puts the fresh rows of clustered tables among their clustered ones, small files of others together, and deletes what has been out of use for
 /// storage.keep_days.
 ///
 /// A server may run meanwhile: its readers keep the files they began with, and its loads stay. The rows are the same before
 /// and after, or nothing is changed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Tables, or schema.table [default: all that are clustered]
+    /// Tables, or schema.table [default: all]
     tables: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
             for (name, relation) in &newest.relations {
                 let Relation::Table(def) = relation else { continue };
                 let snapshot = engine.warehouse().snapshot(&def.path, def.version).await?;
-                if snapshot.clustering.is_some() {
+                if snapshot.clustering.is_some() || snapshot.files.len() > 1 {
                     wanted.push(name.clone());
                 }
             }

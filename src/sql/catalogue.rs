@@ -6,8 +6,8 @@
 
 use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArguments, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, Statement,
-    TableFactor, TableWithJoins, Value,
+    BinaryOperator, Expr, FunctionArguments, Ident, JoinOperator, Query, Select, SelectItem,
+    SetExpr, Statement, TableFactor, TableWithJoins, Value,
 };
 
 use crate::catalog::pg_catalog::ALWAYS_EMPTY;
@@ -42,6 +42,20 @@ fn simplify_expr(expr: &mut Expr) {
         // A correlated lookup by key has one row at most; the engine wants to be told by an aggregate.
         Expr::Subquery(query) if is_emptied(query) => *expr = text_null(),
         Expr::Subquery(query) => make_single_valued(query),
+        // Every type here is a base type: what is asked of domains and composite types is nothing.
+        Expr::Case { conditions, .. } => {
+            for branch in
+                conditions.iter_mut().filter(|branch| is_of_other_types(&branch.condition))
+            {
+                let data_type = match branch.result.to_string().contains("array_agg") {
+                    true => "BIGINT[]",
+                    false => "BIGINT",
+                };
+                let nothing =
+                    crate::dialect::parse_expression(&format!("CAST(NULL AS {data_type})"));
+                branch.result = nothing.unwrap_or_else(|_| null());
+            }
+        }
         // ARRAY(SELECT ...) of nothing.
         Expr::Function(function) => {
             if let FunctionArguments::Subquery(_) = &function.args {
@@ -50,6 +64,22 @@ fn simplify_expr(expr: &mut Expr) {
         }
         _ => {}
     }
+}
+
+/// `t.typtype = 'd'`, and any other letter than the one of base types.
+fn is_of_other_types(condition: &Expr) -> bool {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = condition else { return false };
+    let column = match left.as_ref() {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    };
+    let letter = match right.as_ref() {
+        Expr::Value(value) => value.value.clone().into_string(),
+        _ => None,
+    };
+    column.is_some_and(|name| name.value.eq_ignore_ascii_case("typtype"))
+        && letter.is_some_and(|letter| letter != "b")
 }
 
 fn null() -> Expr {

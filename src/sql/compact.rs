@@ -1,4 +1,4 @@
-//! `COMPACT TABLE t`: the fresh rows of a clustered table are put among its clustered ones.
+//! `COMPACT TABLE t`: the fresh rows of a clustered table are put among its clustered ones, small files of others together.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::Outcome;
 use crate::error::{Error, Kind, Result};
 use crate::scan::{Buckets, SnapshotTable};
 use crate::session::Session;
-use crate::store::{Name, TableSnapshot, WrittenFile};
+use crate::store::{FileEntry, Name, TableSnapshot, WrittenFile};
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +41,8 @@ pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
     Ok(Outcome::Noticed { tag: "COMPACT".to_owned(), notice: notices.join("; ") })
 }
 
-/// Rewrites a table as one file a bucket, in order. Readers keep the files they began with; loads meanwhile stay fresh.
+/// Rewrites a clustered table as one file a bucket, in order, and the small files of another as few. Readers keep the files
+/// they began with; loads meanwhile stay fresh.
 ///
 /// `None` when there is nothing to do. Rows are counted and hashed on their way in and out; a difference ends the
 /// compaction before anything is committed.
@@ -58,11 +59,11 @@ pub async fn compact(session: &Session, name: &Name) -> Result<Option<Compacted>
         };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
         if snapshot.clustering.is_none() {
-            return Err(Error::new(
-                Kind::WrongObjectType,
-                format!("table \"{name}\" is not clustered"),
-            )
-            .hint("CREATE TABLE ... CLUSTER BY (customer, time) makes one that is"));
+            match Box::pin(join_small(session, name, &snapshot)).await? {
+                Joined::Nothing => return Ok(None),
+                Joined::Done(done) => return Ok(Some(done)),
+                Joined::TooLate => continue,
+            }
         }
         if snapshot.files.is_empty() || SnapshotTable::is_compact(&snapshot) {
             return Ok(None);
@@ -87,6 +88,54 @@ pub async fn compact(session: &Session, name: &Name) -> Result<Option<Compacted>
     .hint("run COMPACT TABLE again"))
 }
 
+/// A file that is smaller is worth being put together with others.
+const SMALL_BYTES: u64 = 32 << 20;
+
+/// What came of putting small files together.
+enum Joined {
+    Nothing,
+    Done(Compacted),
+    /// Somebody else has rewritten one of them.
+    TooLate,
+}
+
+/// The small files of a table that is not clustered.
+pub(super) fn small_files(snapshot: &TableSnapshot) -> impl Iterator<Item = &FileEntry> {
+    let is_small = |file: &&FileEntry| file.size < SMALL_BYTES;
+    snapshot.files.iter().filter(move |file| snapshot.clustering.is_none() && is_small(file))
+}
+
+/// Puts the small files of a table that is not clustered together, oldest rows first.
+async fn join_small(session: &Session, name: &Name, snapshot: &TableSnapshot) -> Result<Joined> {
+    let warehouse = session.engine().warehouse();
+    // The log names files newest first.
+    let small: Vec<&FileEntry> =
+        small_files(snapshot).collect::<Vec<_>>().into_iter().rev().collect();
+    if small.len() < 2 {
+        return Ok(Joined::Nothing);
+    }
+    let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
+    let mut writer = warehouse.joining_writer(snapshot)?;
+    let (mut rows, mut sum) = (0u64, 0u64);
+    for file in &small {
+        let mut batches = warehouse.open_file(snapshot, file, &columns).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            rows += batch.num_rows() as u64;
+            sum = sum.wrapping_add(hash_of(&as_read(&batch)?)?);
+            writer.write(&batch).await?;
+        }
+    }
+    let outputs = writer.finish().await?;
+    let expected = small.iter().map(|file| file.rows).sum();
+    verify(session, snapshot, &outputs, expected, rows, sum).await?;
+    let inputs: Vec<String> = small.iter().map(|file| file.path.clone()).collect();
+    let files_after = snapshot.files.len() - inputs.len() + outputs.len();
+    let done = Compacted { files_before: snapshot.files.len(), files_after, rows: snapshot.rows() };
+    let is_published = warehouse.publish_rewrite(name, snapshot, &inputs, &outputs).await?;
+    Ok(if is_published { Joined::Done(done) } else { Joined::TooLate })
+}
+
 async fn write(
     session: &Session,
     snapshot: &TableSnapshot,
@@ -107,17 +156,29 @@ async fn write(
         }
         outputs.extend(writer.finish().await?);
     }
+    verify(session, snapshot, &outputs, snapshot.rows(), rows, sum).await?;
+    Ok(outputs)
+}
+
+/// Reads back what a compaction wrote: its rows must be the ones that went in, `rows` of them with the hash `sum`.
+async fn verify(
+    session: &Session,
+    snapshot: &TableSnapshot,
+    outputs: &[WrittenFile],
+    expected: u64,
+    rows: u64,
+    sum: u64,
+) -> Result<()> {
+    let warehouse = session.engine().warehouse();
     let written: u64 = outputs.iter().map(|file| file.rows).sum();
-    if rows != snapshot.rows() || written != rows {
-        warehouse.discard(&snapshot.path, &outputs).await;
+    if rows != expected || written != rows {
+        warehouse.discard(&snapshot.path, outputs).await;
         return Err(Error::internal(format!(
-            "a compaction read {rows} rows of {} and wrote {written}; nothing was changed",
-            snapshot.rows()
+            "a compaction read {rows} rows of {expected} and wrote {written}; nothing was changed"
         )));
     }
-    // What is on disk now is read back: its rows must be the ones that went in.
     let mut read_back = 0u64;
-    let entries = snapshot.with_files(&outputs);
+    let entries = snapshot.with_files(outputs);
     let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
     let mut failed = None;
     warehouse
@@ -133,13 +194,13 @@ async fn write(
         return Err(error);
     }
     if read_back != sum {
-        warehouse.discard(&snapshot.path, &outputs).await;
+        warehouse.discard(&snapshot.path, outputs).await;
         return Err(Error::new(
             Kind::DataCorrupted,
             "a compaction wrote other rows than it read; nothing was changed",
         ));
     }
-    Ok(outputs)
+    Ok(())
 }
 
 /// A number that depends on the rows of a batch and not on their order.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compact::compact;
+use super::compact::{compact, small_files};
 use crate::error::Result;
 use crate::scan::SnapshotTable;
 use crate::session::Engine;
@@ -13,7 +13,7 @@ use crate::store::Relation;
 /// A table is compacted when one of so many rows is fresh,
 const FRESH_SHARE: u64 = 10;
 
-/// or when it has more fresh files than this.
+/// or when it has more fresh files than this, or, not clustered, more small ones.
 const FRESH_FILES_MAX: usize = 8;
 
 /// What is out of use is looked for this often: everything is listed for it.
@@ -78,7 +78,8 @@ async fn compact_all(engine: &Arc<Engine>) -> Result<()> {
         let Relation::Table(def) = relation else { continue };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
         let (files, rows) = SnapshotTable::fresh(&snapshot);
-        if files <= FRESH_FILES_MAX && rows * FRESH_SHARE <= snapshot.rows() {
+        let is_tidy = files <= FRESH_FILES_MAX && rows * FRESH_SHARE <= snapshot.rows();
+        if is_tidy && small_files(&snapshot).count() <= FRESH_FILES_MAX {
             continue;
         }
         if let Some(done) = compact(&session, name).await? {

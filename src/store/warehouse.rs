@@ -284,6 +284,11 @@ impl Warehouse {
         Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering))
     }
 
+    /// A writer of rows of several files of a table that is not clustered.
+    pub fn joining_writer(&self, snapshot: &TableSnapshot) -> Result<TableWriter> {
+        self.raw_writer(snapshot, None)
+    }
+
     /// Adds a column to a published table; rows from before have NULL in it.
     pub async fn add_column(
         &self,

@@ -175,3 +175,51 @@ fn a_restore_brings_nobody_back() {
     let checked = run(&["erase", "--check", "--dir", &w]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
+
+/// A Python that has a package.
+fn python_with(package: &str) -> Option<String> {
+    let named = std::env::var("CLIENTELE_TEST_PYTHON").ok();
+    let candidates = named.into_iter().chain(["python3".to_owned()]);
+    let has_it = |python: &String| {
+        let probe = Command::new(python).args(["-c", &format!("import {package}")]).output();
+        probe.is_ok_and(|output| output.status.success())
+    };
+    let found = { candidates }.find(has_it);
+    if found.is_none() {
+        eprintln!(
+            "skipped: reading with {package}; CLIENTELE_TEST_PYTHON names a Python that has it"
+        );
+    }
+    found
+}
+
+/// Others read the same table and get the same, after every kind of change.
+#[test]
+fn other_programs_read_the_same() {
+    let Some(python) = python_with("deltalake") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    let made = "CREATE TABLE t (source TEXT, record_id TEXT, at TIMESTAMPTZ, n BIGINT) CLUSTER BY (source, record_id, at); \
+        INSERT INTO t SELECT 'web', 'c' || (x % 50), TIMESTAMPTZ '2024-01-01 00:00Z' + x * INTERVAL '1 minute', x FROM generate_series(1, 2000) AS s(x)";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/reads.py");
+    for change in [
+        made,
+        "COMPACT TABLE t",
+        "INSERT INTO t VALUES ('web', 'c1', '2025-01-01 00:00Z', 7)",
+        "ALTER TABLE t ADD COLUMN extra TEXT",
+        "INSERT INTO t VALUES ('web', 'c2', '2025-01-01 00:00Z', 8, 'x')",
+        "ERASE RECORD ('web', 'c7') NOW",
+        "COMPACT TABLE t",
+    ] {
+        run_well(&["sql", "--dir", &w, change]);
+        let ours = csv(&w, "SELECT count(*) || ' ' || sum(n) AS a FROM t");
+        let folder = format!("{w}/public/t");
+        let output = Command::new(&python).arg(&script).args([&folder, "n"]).output().unwrap();
+        let theirs = String::from_utf8(output.stdout).unwrap();
+        assert!(!theirs.is_empty(), "{change}: {}", String::from_utf8_lossy(&output.stderr));
+        for line in theirs.lines() {
+            assert_eq!(line.split_once(' ').unwrap().1, ours, "{change}: {line}");
+        }
+    }
+}
