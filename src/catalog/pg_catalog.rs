@@ -88,8 +88,10 @@ const TYPES: [(&str, i64, i64, i16, &str); 24] = [
 
 /// PostgreSQL's type of an Arrow column: oid and type modifier.
 pub fn type_of(field: &Field) -> (i64, i32) {
+    // A cast keeps the mark of what was cast: a number that became a text is no oid any more.
     if let Some(name) = field.metadata().get(PG_TYPE)
         && let Some(known) = TYPES.iter().find(|t| t.0 == name)
+        && (known.4 == "N") == field.data_type().is_integer()
     {
         return (known.1, -1);
     }

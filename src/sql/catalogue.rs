@@ -48,7 +48,7 @@ fn simplify_expr(expr: &mut Expr) {
                 conditions.iter_mut().filter(|branch| is_of_other_types(&branch.condition))
             {
                 let data_type = match branch.result.to_string().contains("array_agg") {
-                    true => "BIGINT[]",
+                    true => "TEXT[]",
                     false => "BIGINT",
                 };
                 let nothing =

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::OutputColumn;
+use crate::catalog::pg_catalog::PG_TYPE;
 use crate::error::{Error, Kind, Result};
 
 /// What a statement takes and gives.
@@ -295,6 +296,14 @@ fn arrow_type(sql_type: &SqlType) -> Option<DataType> {
             Some(DataType::Float64)
         }
         SqlType::Numeric(_) | SqlType::Decimal(_) => Some(DataType::Decimal128(38, 10)),
+        SqlType::Array(
+            ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item),
+        ) if item.to_string().eq_ignore_ascii_case("oid") => {
+            // Drivers know the ids of these before they know of any other array.
+            let item = Field::new_list_field(DataType::Int64, true);
+            let named = [(PG_TYPE.to_owned(), "oid".to_owned())];
+            Some(DataType::List(Arc::new(item.with_metadata(named.into()))))
+        }
         SqlType::Array(
             ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item),
         ) => Some(list_of(arrow_type(item)?)),
