@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::sql::{compact, describe_vacuum};
 use crate::store::{Name, Relation};
 
-/// Puts the fresh rows of clustered tables among their clustered ones, small files of others together, and deletes what has been out of use for
-/// storage.keep_days.
+/// Puts the fresh rows of clustered tables among their clustered ones, small files of others together, and deletes what has
+/// been out of use for storage.keep_days.
 ///
 /// A server may run meanwhile: its readers keep the files they began with, and its loads stay. The rows are the same before
 /// and after, or nothing is changed.

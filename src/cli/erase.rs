@@ -50,10 +50,13 @@ pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<bool> {
         if args.check {
             let check = check_erased(&engine, user).await?;
             for residue in &check.found {
-                let state = if residue.is_waiting { "waiting" } else { "found" };
                 output_line(&format!(
-                    "{state}\t{}\t{}\t{}\t{}",
-                    residue.file, residue.part, residue.what, residue.hits
+                    "{}\t{}\t{}\t{}\t{}",
+                    residue.state(),
+                    residue.file,
+                    residue.part,
+                    residue.what,
+                    residue.hits
                 ))?;
             }
             eprintln!(

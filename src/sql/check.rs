@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::StreamExt;
 
-use super::{Outcome, OutputColumn, output_columns};
+use super::{Outcome, OutputColumn, answer, output_columns};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 use crate::store::{FileCheck, Name};
@@ -45,12 +43,7 @@ pub(super) async fn check(session: &Session, tables: &[Name]) -> Result<Outcome>
         found.extend(warehouse.check_table(name, def).await?);
     }
     let batch = rows(&found)?;
-    let stream = futures::stream::once(async move { Ok(batch) });
-    Ok(Outcome::Rows {
-        columns: columns(),
-        stream: Box::pin(RecordBatchStreamAdapter::new(schema(), stream.boxed())),
-        tag: "CHECK",
-    })
+    Ok(answer(batch, "CHECK"))
 }
 
 fn rows(found: &[FileCheck]) -> Result<RecordBatch> {

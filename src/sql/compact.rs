@@ -115,7 +115,7 @@ async fn join_small(session: &Session, name: &Name, snapshot: &TableSnapshot) ->
         return Ok(Joined::Nothing);
     }
     let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
-    let mut writer = warehouse.joining_writer(snapshot)?;
+    let mut writer = warehouse.raw_writer(snapshot, None)?;
     let (mut rows, mut sum) = (0u64, 0u64);
     for file in &small {
         let mut batches = warehouse.open_file(snapshot, file, &columns).await?;

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use futures::StreamExt;
 
 use super::statement::{Words, syntax};
-use super::{Outcome, OutputColumn, output_columns};
+use super::{Outcome, OutputColumn, answer, output_columns};
 use crate::error::{Error, Kind, Result};
 use crate::session::{Engine, Session};
 use crate::store::{ErasedCheck, Vacuumed};
@@ -146,12 +144,11 @@ pub(super) async fn check(session: &Session) -> Result<Outcome> {
     let check = check_erased(session.engine(), session.user()).await?;
     let mut rows: Vec<[Option<String>; 5]> = Vec::new();
     for residue in &check.found {
-        let state = if residue.is_waiting { "waiting" } else { "found" };
         rows.push([
             Some(residue.file.clone()),
             Some(residue.part.clone()),
             Some(residue.what.clone()),
-            Some(state.to_owned()),
+            Some(residue.state().to_owned()),
             None,
         ]);
     }
@@ -168,12 +165,7 @@ pub(super) async fn check(session: &Session) -> Result<Outcome> {
         schema(),
         vec![text(0), text(1), text(2), Arc::new(hits), text(3), text(4)],
     )?;
-    let stream = futures::stream::once(async move { Ok(batch) });
-    Ok(Outcome::Rows {
-        columns: columns(),
-        stream: Box::pin(RecordBatchStreamAdapter::new(schema(), stream.boxed())),
-        tag: "CHECK",
-    })
+    Ok(answer(batch, "CHECK"))
 }
 
 /// Looks for what is left of erased people, in the warehouse and among spill files.

@@ -23,8 +23,10 @@ mod volatile;
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
 pub use compact::{Compacted, compact};
 pub use copy::{CopySource, CopyStatement, CopyTarget};
@@ -46,6 +48,15 @@ pub struct OutputColumn {
     pub name: String,
     /// Type and metadata.
     pub field: Arc<Field>,
+}
+
+/// The answer of a statement that is one batch.
+fn answer(batch: RecordBatch, tag: &'static str) -> Outcome {
+    let schema = batch.schema();
+    let columns = output_columns(&schema);
+    let stream = futures::stream::once(async move { Ok(batch) });
+    let stream = Box::pin(RecordBatchStreamAdapter::new(schema, stream));
+    Outcome::Rows { columns, stream, tag }
 }
 
 /// What a statement gives back.

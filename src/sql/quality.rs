@@ -11,11 +11,10 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 
 use super::execute::execute;
-use super::{Outcome, OutputColumn, output_columns, parse};
+use super::{Outcome, OutputColumn, answer, output_columns, parse};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{literal, quoted};
 use crate::error::{Error, Kind, Result};
@@ -355,12 +354,7 @@ pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
     found.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let (_, schema) = system::quality();
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns_of(&found))?;
-    let stream = futures::stream::once(async move { Ok(batch) });
-    Ok(Outcome::Rows {
-        columns: columns(),
-        stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream.boxed())),
-        tag: "CHECK",
-    })
+    Ok(answer(batch, "CHECK"))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, Schema};
 use futures::StreamExt;
 
 use super::cluster::Place;
-use super::generation::{Change, Generation, Name, Relation, TableDef};
+use super::generation::{Generation, Name, Relation};
 use super::group::{Group, TableChange};
 use super::system;
 use super::table::{FileEntry, TableSnapshot};
@@ -171,18 +171,10 @@ impl Warehouse {
         if known.version == def.version {
             return Ok(known);
         }
-        let snapshot = self.snapshot(&def.path, def.version).await?;
         let mut records = HashMap::new();
-        let columns = ["erasure_id", "record"].map(str::to_owned);
-        self.read_columns(&snapshot, &columns, |batch| {
-            let rows =
-                batch.column(0).as_string::<i32>().iter().zip(batch.column(1).as_string::<i32>());
-            for (id, hash) in rows {
-                if let (Some(id), Some(hash)) =
-                    (id, hash.and_then(|h| u128::from_str_radix(h, 16).ok()))
-                {
-                    records.insert(hash, id.to_owned());
-                }
+        self.read_pairs(def, ["erasure_id", "record"], |id, hash| {
+            if let Ok(hash) = u128::from_str_radix(hash, 16) {
+                records.insert(hash, id.to_owned());
             }
         })
         .await?;
@@ -277,20 +269,8 @@ impl Warehouse {
             // What others added meanwhile has to be looked at too, before the sieve is taken away.
             let Some(version) = version else { continue };
             let is_all = version <= snapshot.version + u64::from(!found.files.is_empty());
-            self.publish_names(|state| {
-                let mut changes = BTreeMap::new();
-                if let Some(def) = state.table(name).filter(|def| def.path == snapshot.path) {
-                    let is_clean = is_all && def.version <= version;
-                    let def = TableDef {
-                        path: def.path.clone(),
-                        version: def.version.max(version),
-                        erased: if is_clean { erased.version } else { def.erased },
-                    };
-                    changes.insert(name.clone(), Change::Set(Relation::Table(def)));
-                }
-                Ok(changes)
-            })
-            .await?;
+            let clean_to = is_all.then_some(erased.version);
+            self.publish_version(name, &snapshot.path, version, clean_to).await?;
         }
         Err(Error::new(Kind::Serialization, "other writers were faster every time")
             .hint("the rows are hidden; COMPACT TABLE or a server's housekeeping takes them out"))

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, new_null_array};
+use arrow::array::{AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -17,6 +17,7 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
+use super::generation::TableDef;
 use super::table::{FileEntry, TableSnapshot};
 use super::warehouse::Warehouse;
 use crate::error::{Error, Kind, Result};
@@ -38,6 +39,26 @@ impl Warehouse {
             }
         }
         Ok(())
+    }
+
+    /// Two text columns of a published table, row by row; rows with a NULL in one of them are left out.
+    pub(super) async fn read_pairs(
+        &self,
+        def: &TableDef,
+        columns: [&str; 2],
+        mut take: impl FnMut(&str, &str),
+    ) -> Result<()> {
+        let snapshot = self.snapshot(&def.path, def.version).await?;
+        self.read_columns(&snapshot, &columns.map(str::to_owned), |batch| {
+            let (first, second) =
+                (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+            for pair in first.iter().zip(second) {
+                if let (Some(one), Some(other)) = pair {
+                    take(one, other);
+                }
+            }
+        })
+        .await
     }
 
     /// The rows of one file of `snapshot`, in order; `columns` in the order they are named, in stored types.

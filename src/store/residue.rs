@@ -45,6 +45,13 @@ pub struct Residue {
     pub is_waiting: bool,
 }
 
+impl Residue {
+    /// `waiting` for the end of the time of grace, or `found`.
+    pub fn state(&self) -> &'static str {
+        if self.is_waiting { "waiting" } else { "found" }
+    }
+}
+
 /// What a look at everything found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErasedCheck {
@@ -127,17 +134,9 @@ impl Warehouse {
         let erased = self.erased_in(&newest).await?;
         let mut values = HashMap::new();
         if let Some(def) = newest.table(&system::erased_values().0) {
-            let snapshot = self.snapshot(&def.path, def.version).await?;
-            let columns = ["column_name", "value"].map(str::to_owned);
-            self.read_columns(&snapshot, &columns, |batch| {
-                let (names, hashes) =
-                    (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
-                for (name, hash) in names.iter().zip(hashes) {
-                    if let (Some(name), Some(hash)) =
-                        (name, hash.and_then(|h| u128::from_str_radix(h, 16).ok()))
-                    {
-                        values.insert(hash, name.to_owned());
-                    }
+            self.read_pairs(def, ["column_name", "value"], |name, hash| {
+                if let Ok(hash) = u128::from_str_radix(hash, 16) {
+                    values.insert(hash, name.to_owned());
                 }
             })
             .await?;

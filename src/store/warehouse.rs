@@ -206,18 +206,11 @@ impl Warehouse {
     pub async fn loads_after(&self, name: &Name, then: &TableDef) -> Result<Vec<String>> {
         let newest = self.newest().await?;
         let Some(loads) = newest.table(&super::system::loads().0) else { return Ok(vec![]) };
-        let snapshot = self.snapshot(&loads.path, loads.version).await?;
         let mut ids = Vec::new();
-        let columns = ["load_id", "table_name"].map(str::to_owned);
         let wanted = name.to_string();
-        self.read_columns(&snapshot, &columns, |batch| {
-            use arrow::array::AsArray;
-            let rows =
-                batch.column(0).as_string::<i32>().iter().zip(batch.column(1).as_string::<i32>());
-            for (id, table) in rows {
-                if let (Some(id), true) = (id, table == Some(wanted.as_str())) {
-                    ids.push(format!("load:{id}"));
-                }
+        self.read_pairs(loads, ["load_id", "table_name"], |id, table| {
+            if table == wanted {
+                ids.push(format!("load:{id}"));
             }
         })
         .await?;
@@ -266,7 +259,7 @@ impl Warehouse {
     }
 
     /// A writer of rows that the table has already, whoever's they are.
-    pub(super) fn raw_writer(
+    pub fn raw_writer(
         &self,
         snapshot: &TableSnapshot,
         clustering: Option<&Clustering>,
@@ -284,11 +277,6 @@ impl Warehouse {
         Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering))
     }
 
-    /// A writer of rows of several files of a table that is not clustered.
-    pub fn joining_writer(&self, snapshot: &TableSnapshot) -> Result<TableWriter> {
-        self.raw_writer(snapshot, None)
-    }
-
     /// Adds a column to a published table; rows from before have NULL in it.
     pub async fn add_column(
         &self,
@@ -299,7 +287,7 @@ impl Warehouse {
     ) -> Result<()> {
         self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
         let version = self.tables.add_column(&def.path, field, personal).await?;
-        self.publish_version(name, &def.path, version).await
+        self.publish_version(name, &def.path, version, None).await
     }
 
     /// Publishes `outputs` in the place of `inputs`, which hold the same rows; `false` when somebody else was faster.
@@ -317,17 +305,30 @@ impl Warehouse {
             self.discard(&snapshot.path, outputs).await;
             return Ok(false);
         };
-        self.publish_version(name, &snapshot.path, version).await?;
+        self.publish_version(name, &snapshot.path, version, None).await?;
         Ok(true)
     }
 
-    /// Makes a version of a table visible, unless a later one is.
-    async fn publish_version(&self, name: &Name, path: &str, version: u64) -> Result<()> {
+    /// Makes a version of a table visible, unless a later one is; `clean_to` is the version of `system.erased` up to which it
+    /// is known to be clean.
+    pub(super) async fn publish_version(
+        &self,
+        name: &Name,
+        path: &str,
+        version: u64,
+        clean_to: Option<u64>,
+    ) -> Result<()> {
         self.publish_names(|state| {
             let mut changes = std::collections::BTreeMap::new();
             // A table that was dropped meanwhile stays dropped.
             if let Some(def) = state.table(name).filter(|def| def.path == path) {
-                let def = TableDef { version: def.version.max(version), ..def.clone() };
+                // What is known of this version says nothing of a later one.
+                let clean_to = clean_to.filter(|_| def.version <= version);
+                let def = TableDef {
+                    path: def.path.clone(),
+                    version: def.version.max(version),
+                    erased: clean_to.unwrap_or(def.erased),
+                };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
             }
             Ok(changes)

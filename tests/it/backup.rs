@@ -5,11 +5,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::server::{Server, run, run_well};
+use super::server::{Server, csv, python_with, run, run_well};
 
-fn csv(dir: &str, sql: &str) -> String {
-    let text = run_well(&["sql", "--dir", dir, "--format", "csv", sql]);
-    text.lines().skip(1).collect::<Vec<_>>().join(" ")
+/// All rows of an answer, in one line.
+fn line(dir: &str, sql: &str) -> String {
+    csv(dir, sql).iter().map(|row| row.join(",")).collect::<Vec<_>>().join(" ")
 }
 
 /// A backup as the documentation says: `_clientele` first, then everything else.
@@ -76,15 +76,15 @@ async fn a_copy_taken_while_rows_come_in_is_whole() {
     let all: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
     assert_eq!(all, batches * BATCH);
     for copy in &copies {
-        let rows: i64 = csv(copy, "SELECT count(*) AS n FROM t").parse().unwrap();
-        let in_batches = csv(
+        let rows: i64 = line(copy, "SELECT count(*) AS n FROM t").parse().unwrap();
+        let in_batches = line(
             copy,
             "SELECT count(*) AS n FROM (SELECT batch FROM t GROUP BY batch HAVING count(*) = 500) AS b",
         );
         assert_eq!(rows, in_batches.parse::<i64>().unwrap() * BATCH, "{copy}");
         assert!(run(&["check", "--files", "--dir", copy]).status.success(), "{copy}");
         run_well(&["sql", "--dir", copy, "INSERT INTO t VALUES (-1, 1)"]);
-        let after: i64 = csv(copy, "SELECT count(*) AS n FROM t").parse().unwrap();
+        let after: i64 = line(copy, "SELECT count(*) AS n FROM t").parse().unwrap();
         assert_eq!(after, rows + 1, "nothing of what was under way comes up later");
         assert!(run(&["check", "--files", "--dir", copy]).status.success(), "{copy}");
     }
@@ -104,8 +104,8 @@ fn a_bad_load_is_taken_back_and_can_be_loaded_again() {
     };
     let (good, bad) = (file("good.csv", "1,x\n2,y\n"), file("bad.csv", "3,wrong\n4,wrong\n"));
     run_well(&["load", "--dir", &w, "t", &good]);
-    let version = csv(&w, "SELECT max(version) AS v FROM system.versions");
-    let at = csv(&w, "SELECT max(published_at)::text AS v FROM system.versions");
+    let version = line(&w, "SELECT max(version) AS v FROM system.versions");
+    let at = line(&w, "SELECT max(published_at)::text AS v FROM system.versions");
     run_well(&["load", "--dir", &w, "t", &bad]);
     run_well(&[
         "sql",
@@ -113,11 +113,11 @@ fn a_bad_load_is_taken_back_and_can_be_loaded_again() {
         &w,
         "ALTER TABLE t ADD COLUMN c TEXT; INSERT INTO t VALUES (5, 'z', 'c'); CREATE VIEW v AS SELECT * FROM t",
     ]);
-    assert_eq!(csv(&w, "SELECT count(*) AS n FROM t"), "5");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM t"), "5");
     let restored =
         run(&["sql", "--dir", &w, &format!("RESTORE TABLE t TO VERSION AS OF {version}")]);
     assert!(restored.status.success(), "{restored:?}");
-    assert_eq!(csv(&w, "SELECT a, b FROM t ORDER BY a"), "1,x 2,y");
+    assert_eq!(line(&w, "SELECT a, b FROM t ORDER BY a"), "1,x 2,y");
     assert!(
         run(&["sql", "--dir", &w, "SELECT c FROM t"]).status.code() == Some(2),
         "the column is gone"
@@ -127,12 +127,12 @@ fn a_bad_load_is_taken_back_and_can_be_loaded_again() {
     assert!(loaded(&good).contains("already loaded"));
     assert!(loaded(&bad).contains("2 rows loaded"));
     assert!(loaded(&bad).contains("already loaded"));
-    assert_eq!(csv(&w, "SELECT count(*) AS n FROM t"), "4");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM t"), "4");
 
     // Everything, by time: what was dropped comes back, what was made goes.
     run_well(&["sql", "--dir", &w, "DROP VIEW v; DROP TABLE t; CREATE TABLE u AS SELECT 1 AS x"]);
     run_well(&["sql", "--dir", &w, &format!("RESTORE WAREHOUSE TO TIMESTAMP AS OF '{at}'")]);
-    assert_eq!(csv(&w, "SELECT a, b FROM t ORDER BY a"), "1,x 2,y");
+    assert_eq!(line(&w, "SELECT a, b FROM t ORDER BY a"), "1,x 2,y");
     assert_eq!(run(&["sql", "--dir", &w, "SELECT * FROM u"]).status.code(), Some(2));
     assert!(run(&["check", "--files", "--dir", &w]).status.success());
     for (sql, told) in [
@@ -161,36 +161,19 @@ fn a_restore_brings_nobody_back() {
         &w,
         "CREATE TABLE p (source TEXT, record_id TEXT); INSERT INTO p VALUES ('web', 'one'), ('web', 'two')",
     ]);
-    let version = csv(&w, "SELECT max(version) AS v FROM system.versions");
+    let version = line(&w, "SELECT max(version) AS v FROM system.versions");
     run_well(&["erase", "--dir", &w, "--source", "web", "one"]);
     for to in [
         format!("RESTORE TABLE p TO VERSION AS OF {version}"),
         format!("RESTORE WAREHOUSE TO VERSION AS OF {version}"),
     ] {
         run_well(&["sql", "--dir", &w, &to]);
-        assert_eq!(csv(&w, "SELECT record_id FROM p"), "two", "{to}");
+        assert_eq!(line(&w, "SELECT record_id FROM p"), "two", "{to}");
     }
     run_well(&["compact", "--dir", &w]);
-    assert_eq!(csv(&w, "SELECT count(*) AS n FROM p"), "1");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM p"), "1");
     let checked = run(&["erase", "--check", "--dir", &w]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
-}
-
-/// A Python that has a package.
-fn python_with(package: &str) -> Option<String> {
-    let named = std::env::var("CLIENTELE_TEST_PYTHON").ok();
-    let candidates = named.into_iter().chain(["python3".to_owned()]);
-    let has_it = |python: &String| {
-        let probe = Command::new(python).args(["-c", &format!("import {package}")]).output();
-        probe.is_ok_and(|output| output.status.success())
-    };
-    let found = { candidates }.find(has_it);
-    if found.is_none() {
-        eprintln!(
-            "skipped: reading with {package}; CLIENTELE_TEST_PYTHON names a Python that has it"
-        );
-    }
-    found
 }
 
 /// Others read the same table and get the same, after every kind of change.
@@ -213,7 +196,7 @@ fn other_programs_read_the_same() {
         "COMPACT TABLE t",
     ] {
         run_well(&["sql", "--dir", &w, change]);
-        let ours = csv(&w, "SELECT count(*) || ' ' || sum(n) AS a FROM t");
+        let ours = line(&w, "SELECT count(*) || ' ' || sum(n) AS a FROM t");
         let folder = format!("{w}/public/t");
         let output = Command::new(&python).arg(&script).args([&folder, "n"]).output().unwrap();
         let theirs = String::from_utf8(output.stdout).unwrap();

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::server::{Server, code, program, run, run_well};
+use super::server::{Server, code, number, program, run, run_well};
 
 const ROWS: usize = 20_000;
 
@@ -134,15 +134,6 @@ fn kills() -> u32 {
     std::env::var("CLIENTELE_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(16)
 }
 
-fn number(dir: &str, sql: &str) -> u64 {
-    run_well(&["sql", "--dir", dir, "--format", "csv", sql])
-        .lines()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
-}
-
 /// Runs the program and kills it after a while; whether it was done before.
 fn kill_after(args: &[&str], wait: Duration) -> bool {
     let mut child = program().args(args).stderr(Stdio::null()).spawn().unwrap();
@@ -182,13 +173,13 @@ fn killed_compactions_and_erasures_leave_the_rows_right() {
     let started = std::time::Instant::now();
     run_well(&compact);
     let whole = started.elapsed().max(Duration::from_millis(20));
-    let (mut rows, mut erased) = (ROWS as u64, Vec::new());
+    let (mut rows, mut erased) = (ROWS as i64, Vec::new());
     for kill in 1..=kills() {
         let wait = whole * (kill % 11) / 8;
         let path = file(kill);
         run_well(&["load", "--dir", &w, "e", &path]);
         // Every batch has the rows of those who are erased too; they stay out.
-        let of_a_batch = (0..ROWS).filter(|n| !erased.contains(&(n % 997))).count() as u64;
+        let of_a_batch = (0..ROWS).filter(|n| !erased.contains(&(n % 997))).count() as i64;
         rows += of_a_batch;
         assert_eq!(number(&w, "SELECT count(*) AS n FROM e"), rows, "before kill {kill}");
         kill_after(&compact, wait);
@@ -200,8 +191,8 @@ fn killed_compactions_and_erasures_leave_the_rows_right() {
         );
         let who = format!("c{kill}");
         let theirs = number(&w, &format!("SELECT count(*) AS n FROM e WHERE record_id = '{who}'"));
-        let in_a_batch = (0..ROWS).filter(|n| n % 997 == kill as usize).count() as u64;
-        assert_eq!(theirs, (u64::from(kill) + 1) * in_a_batch, "{who}");
+        let in_a_batch = (0..ROWS).filter(|n| n % 997 == kill as usize).count() as i64;
+        assert_eq!(theirs, (i64::from(kill) + 1) * in_a_batch, "{who}");
         let was_done = kill_after(&["erase", "--dir", &w, "--source", "web", &who], wait);
         let left = number(&w, &format!("SELECT count(*) AS n FROM e WHERE record_id = '{who}'"));
         assert!(left == 0 || (left == theirs && !was_done), "{who}: {left} of {theirs}");

@@ -4,38 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::server::{Server, program, run, run_well};
-
-fn csv(dir: &str, sql: &str) -> Vec<Vec<String>> {
-    let text = run_well(&["sql", "--dir", dir, "--format", "csv", sql]);
-    text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
-}
-
-fn number(dir: &str, sql: &str) -> i64 {
-    csv(dir, sql)[0][0].parse().unwrap()
-}
-
-/// A Python that has pyarrow: a decoder that is not ours.
-fn python() -> Option<String> {
-    let named = std::env::var("CLIENTELE_TEST_PYTHON").ok();
-    let candidates = named.into_iter().chain(["python3".to_owned()]);
-    let has_it = |python: &String| {
-        let probe = Command::new(python).args(["-c", "import pyarrow"]).output();
-        probe.is_ok_and(|output| output.status.success())
-    };
-    let found = { candidates }.find(has_it);
-    if found.is_none() {
-        eprintln!(
-            "skipped: the look with pyarrow; CLIENTELE_TEST_PYTHON names a Python that has it"
-        );
-    }
-    found
-}
+use super::server::{Server, csv, number, program, python_with, run, run_well};
 
 /// Whether another decoder finds one of the values anywhere in the warehouse.
 fn finds(dir: &str, values: &[String]) -> Option<bool> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/residue.py");
-    let output = Command::new(python()?).arg(script).arg(dir).args(values).output().unwrap();
+    let output =
+        Command::new(python_with("pyarrow")?).arg(script).arg(dir).args(values).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("files decoded"), "{told}");
     Some(!output.status.success())

@@ -1,11 +1,6 @@
 //! `clientele check` and `CHECK QUALITY` on the sample, whose faults are planted, and on small tables.
 
-use super::server::{run, run_well};
-
-fn csv(dir: &str, sql: &str) -> Vec<Vec<String>> {
-    let text = run_well(&["sql", "--dir", dir, "--format", "csv", sql]);
-    text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
-}
+use super::server::{csv, run, run_well};
 
 #[test]
 fn the_planted_faults_of_the_sample_are_found() {

@@ -30,6 +30,34 @@ pub(crate) fn run_well(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The rows that a statement gives without a server, each as its values.
+pub(crate) fn csv(dir: &str, sql: &str) -> Vec<Vec<String>> {
+    let text = run_well(&["sql", "--dir", dir, "--format", "csv", sql]);
+    text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// The one number that a statement gives.
+pub(crate) fn number(dir: &str, sql: &str) -> i64 {
+    csv(dir, sql)[0][0].parse().unwrap()
+}
+
+/// A Python that has a package: readers and decoders that are not ours.
+pub(crate) fn python_with(package: &str) -> Option<String> {
+    let named = std::env::var("CLIENTELE_TEST_PYTHON").ok();
+    let candidates = named.into_iter().chain(["python3".to_owned()]);
+    let has_it = |python: &String| {
+        let probe = Command::new(python).args(["-c", &format!("import {package}")]).output();
+        probe.is_ok_and(|output| output.status.success())
+    };
+    let found = { candidates }.find(has_it);
+    if found.is_none() {
+        eprintln!(
+            "skipped: what needs {package}; CLIENTELE_TEST_PYTHON names a Python that has it"
+        );
+    }
+    found
+}
+
 /// A running server and its warehouse.
 pub(crate) struct Server {
     child: Child,
