@@ -1,0 +1,155 @@
+//! Identifiers, kept by value: what they join, and what breaks a limit.
+
+use std::collections::{HashMap, HashSet};
+
+use super::components::Components;
+use super::{Hub, Rules, Value};
+
+/// A record has an identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Observation {
+    pub(super) value: Value,
+    pub(super) record: u32,
+    pub(super) kind: u16,
+}
+
+/// A record has an identifier whose owners change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timed {
+    pub(super) observation: Observation,
+    pub(super) seen_at: Option<i64>,
+}
+
+/// Identifiers by the first bits of their value: all of one value are in one partition, which fits a processor's cache.
+#[derive(Debug, Clone)]
+pub(super) struct Partitions {
+    partitions: Vec<Vec<Vec<Observation>>>,
+    /// Values that join nobody.
+    hubs: HashSet<Value>,
+}
+
+const PARTITION_BITS: u32 = 10;
+
+/// A partition grows in pieces of this size, so that growing copies nothing.
+const PIECE: usize = 2048;
+
+impl Default for Partitions {
+    fn default() -> Self {
+        Self { partitions: vec![Vec::new(); 1 << PARTITION_BITS], hubs: HashSet::new() }
+    }
+}
+
+impl Partitions {
+    pub(super) fn push(&mut self, observation: Observation) {
+        let partition =
+            &mut self.partitions[(observation.value[0] >> (64 - PARTITION_BITS)) as usize];
+        match partition.last_mut() {
+            Some(piece) if piece.len() < piece.capacity() => piece.push(observation),
+            last => {
+                // Small inputs should not take 1,024 whole pieces.
+                let size = last.map_or(16, |piece| (piece.capacity() * 4).min(PIECE));
+                let mut piece = Vec::with_capacity(size);
+                piece.push(observation);
+                partition.push(piece);
+            }
+        }
+    }
+
+    /// Joins the records of every value that is not a hub, and gives the hubs.
+    pub(super) fn join(&mut self, rules: &Rules, components: &mut Components) -> Vec<Hub> {
+        let mut hubs = Vec::new();
+        let mut sorted = Vec::new();
+        for partition in &self.partitions {
+            sorted.clear();
+            partition.iter().for_each(|piece| sorted.extend_from_slice(piece));
+            sorted.sort_unstable();
+            sorted.dedup();
+            for same in sorted.chunk_by(|a, b| a.value == b.value) {
+                let first = same[0];
+                let records = same.len() as u32;
+                if records > rules.types[usize::from(first.kind)].max_records {
+                    hubs.push(Hub { kind: first.kind, value: first.value, records });
+                } else {
+                    same[1..].iter().for_each(|other| components.union(first.record, other.record));
+                }
+            }
+        }
+        self.hubs = hubs.iter().map(|hub| hub.value).collect();
+        hubs
+    }
+
+    /// Every identifier that joins, as it was added: some may come twice.
+    pub(super) fn joining(&self) -> impl Iterator<Item = &Observation> {
+        let all = self.partitions.iter().flatten().flatten();
+        all.filter(|observation| self.hubs.is_empty() || !self.hubs.contains(&observation.value))
+    }
+}
+
+/// Identifiers whose owners change, each under a value of its owner; `owners` gets what those were made of.
+pub(super) fn with_owners(
+    mut timed: Vec<Timed>,
+    rules: &Rules,
+    owners: &mut HashMap<Value, Value>,
+) -> Vec<Observation> {
+    timed.sort_unstable_by_key(|timed| (timed.observation.value, timed.seen_at));
+    let mut given = Vec::with_capacity(timed.len());
+    for same in timed.chunk_by(|a, b| a.observation.value == b.observation.value) {
+        let shared = same[0].observation.value;
+        let gap = rules.types[usize::from(same[0].observation.kind)].reuse_gap_us;
+        let gap = gap.unwrap_or(i64::MAX);
+        let known = same.partition_point(|timed| timed.seen_at.is_none());
+        let (without, seen) = same.split_at(known);
+        let is_far = |a: &Timed, b: &Timed| {
+            b.seen_at.unwrap_or(0).saturating_sub(a.seen_at.unwrap_or(0)) > gap
+        };
+        let periods: Vec<&[Timed]> = seen.chunk_by(|a, b| !is_far(a, b)).collect();
+        for (number, period) in periods.iter().enumerate() {
+            let mut value = shared;
+            if number > 0 {
+                value[1] ^= (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                owners.insert(value, shared);
+            }
+            given.extend(period.iter().map(|timed| Observation { value, ..timed.observation }));
+        }
+        if periods.len() <= 1 {
+            given.extend(without.iter().map(|timed| timed.observation));
+        }
+    }
+    given
+}
+
+/// The roots of components in which a limit is broken, if everything is joined.
+pub(super) fn broken(
+    roots: &[u32],
+    links: &Partitions,
+    rules: &Rules,
+    cannot: &[(u32, u32)],
+) -> HashSet<u32> {
+    let mut broken = HashSet::new();
+    let root = |record: u32| roots[record as usize];
+    for (a, b) in cannot.iter().filter(|(a, b)| root(*a) == root(*b)) {
+        debug_assert!(a <= b);
+        broken.insert(root(*a));
+    }
+    let mut sizes = vec![0u32; roots.len()];
+    roots.iter().for_each(|root| sizes[*root as usize] += 1);
+    if let Some(most) = rules.max_cluster_records {
+        let large = sizes.iter().enumerate().filter(|(_, size)| **size > most);
+        broken.extend(large.map(|(root, _)| root as u32));
+    }
+    if rules.types.iter().any(|rule| rule.max_per_customer.is_some()) {
+        let limited = links
+            .joining()
+            .filter(|o| rules.limit(o.kind).is_some() && sizes[root(o.record) as usize] > 1);
+        let mut values: Vec<(u32, u16, Value)> =
+            limited.map(|o| (root(o.record), o.kind, o.value)).collect();
+        values.sort_unstable();
+        values.dedup();
+        for same in values.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            if rules.limit(same[0].1).is_some_and(|most| same.len() > most as usize) {
+                broken.insert(same[0].0);
+            }
+        }
+    }
+    broken
+}
