@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::output::Format;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::ingest::{self, CsvOptions, LoadRequest};
 use crate::session::{Engine, Session};
 use crate::sql::{Outcome, execute, parse};
-use crate::store::Name;
+use crate::store::{Location, Name};
 use crate::wire::{Executor, LOCAL_USER};
 
 /// Loads a sample of real orders with made-up buyers, works out who is who, prints what four questions answer, and serves
@@ -91,7 +91,7 @@ const TRY: [&str; 3] = [
     "SELECT id_type, reason, count(*) FROM customer.rejected GROUP BY id_type, reason ORDER BY 3 DESC;",
 ];
 
-pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
+pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()> {
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
@@ -125,7 +125,7 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
     served
 }
 
-async fn prepare(dir: &Path, config: Config) -> Result<Arc<Engine>> {
+async fn prepare(dir: &Location, config: Config) -> Result<Arc<Engine>> {
     let engine = open_engine(dir, config, true).await?;
     load_sample(&engine).await?;
     let session = engine.session(LOCAL_USER);
@@ -154,6 +154,7 @@ async fn load_sample(engine: &Engine) -> Result<()> {
             max_bad: MaxBad::Rows(0),
             personal: vec![],
             key: None,
+            adds_columns: false,
             user: LOCAL_USER.to_owned(),
         };
         for loaded in ingest::load(engine.warehouse(), &request, &Bar::new()).await? {

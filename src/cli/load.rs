@@ -1,6 +1,5 @@
 //! `clientele load TABLE FILE...`
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::progress::Bar;
@@ -9,12 +8,13 @@ use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::{Config, MaxBad};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, CsvOptions, Format, Key, LoadRequest, Loaded};
-use crate::store::{Name, Pin, Warehouse};
+use crate::store::{Location, Name, Pin, Warehouse};
 
 /// Loads files into a table: all that are new, or none of them.
 ///
 /// The table is made when it is missing, with columns and types from the first file. A file that the table has already is
-/// known by its content and left out. Rows that do not fit go to system.quarantine, up to --max-bad.
+/// known by its content and left out. Columns that a file has and the table has not are added to it. Rows that do not fit go
+/// to system.quarantine, up to --max-bad.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Table, or schema.table
@@ -48,7 +48,7 @@ pub(super) struct Args {
     personal: Vec<String>,
 }
 
-pub(super) fn run(args: &Args, dir: &Path, config: &Config) -> Result<()> {
+pub(super) fn run(args: &Args, dir: &Location, config: &Config) -> Result<()> {
     let request = request(args, config)?;
     block_on(async {
         let warehouse = Arc::new(Warehouse::open_or_create(dir).await?);
@@ -99,6 +99,7 @@ fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
         personal: args.personal.clone(),
         key: (!args.key.is_empty())
             .then(|| Key { columns: args.key.clone(), latest: args.latest.clone() }),
+        adds_columns: true,
         user: super::sql::LOCAL_USER.to_owned(),
     })
 }

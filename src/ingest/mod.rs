@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
 use crate::config::MaxBad;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, nearest};
 use crate::store::{
     Clustering, Group, Name, Published, TableChange, TableSnapshot, TableWriter, Warehouse,
     stored_schema,
@@ -89,6 +89,8 @@ pub struct LoadRequest {
     pub personal: Vec<String>,
     /// What tells rows apart, when a row that comes again is to take the place of the one from before.
     pub key: Option<Key>,
+    /// Whether the table gets columns that a file has and it has not.
+    pub adds_columns: bool,
     /// Who loads.
     pub user: String,
 }
@@ -179,6 +181,12 @@ async fn try_load(
     else {
         return Ok(Some(inputs));
     };
+    if request.adds_columns && request.csv.has_header {
+        let new = files.iter().zip(&inputs).filter(|(_, input)| !input.was_loaded);
+        for (file, _) in new {
+            add_columns(warehouse, request, file, progress).await?;
+        }
+    }
     let target = Target::prepare(warehouse, &request.table, &request.personal, || {
         let inferred = infer::infer(&first, request.format, &request.csv, &request.table)?;
         inferred.notes.iter().for_each(|note| progress.note(note));
@@ -214,28 +222,85 @@ async fn try_load(
     }
 }
 
+/// Gives the table the columns that a file has and it has not; rows from before have NULL in them.
+async fn add_columns(
+    warehouse: &Warehouse,
+    request: &LoadRequest,
+    file: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (name, newest) = (&request.table, warehouse.newest().await?);
+    let Some(def) = newest.table(name) else { return Ok(()) };
+    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let has = |schema: &arrow::datatypes::Schema, column: &str| {
+        schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(column))
+    };
+    let found = infer::infer(file, request.format, &request.csv, name)?;
+    let found = stored_schema(&found.schema)?;
+    let new = found.fields().iter().filter(|field| !has(&snapshot.schema, field.name()));
+    let left_over: Vec<String> = { snapshot.schema.fields().iter() }
+        .map(|field| field.name().clone())
+        .filter(|column| !has(&found, column))
+        .collect();
+    let new: Vec<_> = new.collect();
+    for field in &new {
+        // A column that is spelt like one that the file lacks is a mistake, and not easily taken back.
+        if nearest(field.name(), &left_over).is_some() {
+            return Err(csv::unknown_column(field.name(), &snapshot.schema));
+        }
+    }
+    let mut personal = snapshot.personal.clone();
+    for field in new {
+        let column = field.name();
+        if model::is_personal(column) || request.personal.contains(column) {
+            personal.push(column.clone());
+        }
+        let newest = warehouse.newest().await?;
+        let Some(def) = newest.table(name) else { return Ok(()) };
+        warehouse.add_column(name, def, field, &personal).await?;
+        progress.note(&format!(
+            "column \"{column}\" is new; {name} has it from now on, with NULL in its rows from before"
+        ));
+    }
+    Ok(())
+}
+
 fn too_many_bad(bad: u64, all: u64, max_bad: MaxBad, reasons: &[String]) -> Error {
     Error::new(Kind::TooManyBadRows, format!("{bad} of {all} rows do not fit the table; {max_bad} are allowed, nothing was loaded"))
         .detail(format!("the first ones: {}", reasons.join("; ")))
         .hint("correct the file, or allow more with --max-bad (COPY: WITH (max_bad '5%')); bad rows then go to system.quarantine")
 }
 
+/// Rows that a client sends, and where they go.
+#[derive(Debug, Clone)]
+pub struct CopyRequest {
+    /// The table, which is there.
+    pub table: Name,
+    /// Columns that the rows have, in order; all of the table's when not said.
+    pub columns: Option<Vec<String>>,
+    /// How values are written.
+    pub format: CopyFormat,
+    /// When to give up.
+    pub max_bad: MaxBad,
+    /// What tells rows apart, when a row that comes again is to take the place of the one from before.
+    pub key: Option<Key>,
+    /// Who copies.
+    pub user: String,
+}
+
 /// Loads what a client sends after COPY FROM STDIN. Such a load has no identity and is never taken for another.
 pub async fn copy_in(
     warehouse: &Warehouse,
-    table: &Name,
-    columns: Option<Vec<String>>,
-    format: CopyFormat,
-    max_bad: MaxBad,
-    user: &str,
+    request: CopyRequest,
     data: mpsc::Receiver<bytes::Bytes>,
 ) -> Result<Loaded> {
+    let CopyRequest { table, columns, format, max_bad, key, user } = request;
     let missing = || -> Result<infer::Inferred> {
         Err(Error::new(Kind::UndefinedTable, format!("relation \"{table}\" does not exist")).hint(
             "CREATE TABLE it first, or use clientele load, which makes the table from the file",
         ))
     };
-    let target = Target::prepare(warehouse, table, &[], missing).await?;
+    let target = Target::prepare(warehouse, &table, &[], missing).await?;
     let mut input = Loaded {
         source: "STDIN".to_owned(),
         load_id: format!("stdin-{}", uuid::Uuid::new_v4().simple()),
@@ -246,7 +311,7 @@ pub async fn copy_in(
         was_loaded: false,
         started_at: Utc::now(),
     };
-    let mut load = Load::start(warehouse, target, user.to_owned()).await?;
+    let mut load = Load::start(warehouse, target, user).await?;
     let reader = input::from_channel(data, format, columns);
     if let Err(error) = load.read(reader, &mut input, &Silent).await {
         load.abandon(warehouse).await;
@@ -262,7 +327,7 @@ pub async fn copy_in(
             &reasons,
         ));
     }
-    load.publish(warehouse, std::slice::from_ref(&input), None, &Silent).await?;
+    load.publish(warehouse, std::slice::from_ref(&input), key.as_ref(), &Silent).await?;
     Ok(input)
 }
 

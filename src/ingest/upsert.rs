@@ -31,7 +31,10 @@ const LATEST_DEFAULT: &str = "updated_at";
 
 impl Key {
     /// The key over `schema`; `updated_at` decides when there is such a column and no other is named.
-    pub(super) fn of(&self, schema: &Schema) -> Result<Self> {
+    ///
+    /// # Errors
+    /// 42703 for a column that is not there.
+    pub fn of(&self, schema: &Schema) -> Result<Self> {
         for column in self.columns.iter().chain(&self.latest) {
             if schema.index_of(column).is_err() {
                 return Err(Error::new(

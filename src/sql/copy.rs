@@ -3,7 +3,7 @@
 use super::statement::Words;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::{CopyFormat, CsvOptions};
+use crate::ingest::{CopyFormat, CsvOptions, Key};
 use crate::store::Name;
 
 /// A COPY statement.
@@ -17,6 +17,8 @@ pub struct CopyStatement {
     pub format: CopyFormat,
     /// How many bad rows are allowed, when it was said.
     pub max_bad: Option<MaxBad>,
+    /// What tells rows apart, when one that comes again takes the place of the one from before.
+    pub key: Option<Key>,
 }
 
 /// What is copied.
@@ -52,6 +54,8 @@ struct Options {
     quote: Option<u8>,
     escape: Option<u8>,
     max_bad: Option<MaxBad>,
+    key: Vec<String>,
+    latest: Option<String>,
 }
 
 /// Reads a COPY statement from its words.
@@ -108,7 +112,17 @@ pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
             Error::not_supported("COPY in binary format is not supported").hint("use text or csv")
         );
     }
-    Ok(CopyStatement { source, target, max_bad: options.max_bad, format: options.format() })
+    let goes_in = matches!(target, CopyTarget::Stdin | CopyTarget::FromPath(_));
+    if options.latest.is_some() && options.key.is_empty() || !options.key.is_empty() && !goes_in {
+        return Err(Error::new(
+            Kind::Syntax,
+            "syntax error in COPY: KEY is for rows that come in, and LATEST belongs to a KEY",
+        ));
+    }
+    let key = (!options.key.is_empty())
+        .then(|| Key { columns: options.key.clone(), latest: options.latest.clone() });
+    let max_bad = options.max_bad;
+    Ok(CopyStatement { source, target, max_bad, key, format: options.format() })
 }
 
 impl Options {
@@ -194,6 +208,14 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
                     )));
                 }
             }
+            "KEY" if words.peek_upper(at + 1) == "(" => {
+                let end = closing(words, at + 1).unwrap_or(words.len());
+                let columns = (at + 2..end).filter(|i| words.peek_upper(*i) != ",");
+                options.key = columns.map(|i| words.peek_text(i)).collect();
+                used = end + 1 - at;
+            }
+            "KEY" => options.key = value.split(',').map(|c| c.trim().to_owned()).collect(),
+            "LATEST" => options.latest = Some(value),
             "MAX_BAD" => options.max_bad = Some(MaxBad::parse(&value)?),
             _ => {
                 return Err(Error::new(
@@ -202,7 +224,7 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
                 )
                 .at(words.place(at))
                 .detail(
-                    "known are FORMAT, HEADER, DELIMITER, NULL, QUOTE, ESCAPE, ENCODING, MAX_BAD",
+                    "known are FORMAT, HEADER, DELIMITER, NULL, QUOTE, ESCAPE, ENCODING, MAX_BAD, KEY, LATEST",
                 ));
             }
         }
@@ -276,6 +298,19 @@ mod tests {
             new.source,
             CopySource::Table(Name::new("public", "t"), Some(vec!["a".into(), "B".into()]))
         );
+    }
+
+    #[test]
+    fn a_key_is_one_column_or_some() {
+        let key = |sql: &str| copy(sql).key.unwrap();
+        let one = key("COPY t FROM STDIN WITH (FORMAT csv, KEY 'order_id', LATEST changed_at)");
+        assert_eq!((one.columns.len(), one.latest.as_deref()), (1, Some("changed_at")));
+        let two = key("COPY t FROM STDIN WITH (KEY (source, \"Id\"), FORMAT csv, HEADER)");
+        assert_eq!((two.columns, two.latest), (vec!["source".to_owned(), "Id".to_owned()], None));
+        assert_eq!(key("COPY t FROM STDIN (KEY 'a, b')").columns, ["a", "b"]);
+        for bad in ["COPY t TO STDOUT (KEY a)", "COPY t FROM STDIN (LATEST a)"] {
+            assert_eq!(parse(bad).unwrap_err().sqlstate(), "42601", "{bad}");
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
         Statement::CheckErased => Box::pin(erase::check(session)).await,
         Statement::Vacuum => {
             let keep = session.engine().config().storage.keep();
-            let done = Box::pin(session.engine().warehouse().vacuum(keep)).await?;
+            let done = Box::pin(session.engine().warehouse().vacuum(None, keep)).await?;
             Ok(Outcome::Noticed { tag: "VACUUM".to_owned(), notice: erase::described(&done) })
         }
         Statement::Session(command) => Ok(Outcome::Session(command.clone())),
@@ -752,6 +752,9 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
                         // Before the client is asked for data, which it may have none of.
                         let schema = &warehouse.snapshot(&def.path, def.version).await?.schema;
                         check_columns(name, schema, columns.as_deref().unwrap_or_default())?;
+                        if let Some(key) = &copy.key {
+                            key.of(schema)?;
+                        }
                         Ok(Outcome::CopyIn(Box::new(copy.clone())))
                     }
                     Some(_) => Err(Error::new(
@@ -834,7 +837,8 @@ async fn copy_from_path(session: &Session, copy: &CopyStatement, path: &str) -> 
         csv,
         max_bad,
         personal: vec![],
-        key: None,
+        key: copy.key.clone(),
+        adds_columns: false,
         user: session.user().to_owned(),
     };
     let loaded = ingest::load(session.engine().warehouse(), &request, &Silent).await?;

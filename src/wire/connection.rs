@@ -35,7 +35,7 @@ use super::{Shared, parameters};
 use crate::catalog::pg_catalog::type_of;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
-use crate::ingest;
+use crate::ingest::{self, CopyRequest};
 use crate::session::Session;
 use crate::sql::statement::{Parsed, Statement};
 use crate::sql::{CopySource, CopyStatement, Described, OutputColumn, SessionCommand};
@@ -823,18 +823,11 @@ impl Connection {
             None => MaxBad::parse(&self.shared.engine.config().load.max_bad)?,
         };
         let session = Arc::clone(&self.session);
-        let format = copy.format;
+        let (format, key, user) = (copy.format, copy.key, session.user().to_owned());
+        let request = CopyRequest { table, columns, format, max_bad, key, user };
         let mut load = self.shared.executor.spawn(async move {
             let warehouse = Arc::clone(session.engine().warehouse());
-            let copying = ingest::copy_in(
-                &warehouse,
-                &table,
-                columns,
-                format,
-                max_bad,
-                session.user(),
-                receiver,
-            );
+            let copying = ingest::copy_in(&warehouse, request, receiver);
             Box::pin(copying).await
         });
         let mut sender = Some(sender);

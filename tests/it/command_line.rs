@@ -297,3 +297,39 @@ fn corrections_at_once_leave_one_row_a_key() {
         format!("n,ids,low,high\n50,50,{newest},{newest}\n")
     );
 }
+
+/// A source gets a new column: the table gets it too. A misspelt one is told instead.
+#[test]
+fn a_column_that_a_file_brings_is_added() {
+    let (dir, w) = warehouse();
+    let load = |name: &str, text: &str| run(&["load", "--dir", &w, "t", &file(&dir, name, text)]);
+    assert!(load("1.csv", "order_id,city\na,Berlin\n").status.success());
+    let more = load("2.csv", "order_id,city,phone,amount\nb,Köln,15400000001,2.50\nc,Bonn,,\n");
+    let told = stderr(&more);
+    assert!(more.status.success() && told.contains("column \"phone\" is new"), "{told}");
+    assert!(told.contains("column \"amount\" is new"), "{told}");
+    let sql = "SELECT order_id, phone, amount + 1 AS more FROM t ORDER BY order_id";
+    assert_eq!(
+        run_well(&["sql", "--dir", &w, "--format", "csv", sql]),
+        "order_id,phone,more\na,,\nb,15400000001,3.5\nc,,\n"
+    );
+    // A new column that is PERSONAL by its name has no statistics, and is masked where it is told of.
+    let described = run_well(&[
+        "sql",
+        "--dir",
+        &w,
+        "--format",
+        "csv",
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 't' ORDER BY 1",
+    ]);
+    assert_eq!(described, "column_name\namount\ncity\norder_id\nphone\n");
+    let mistake = load("3.csv", "order_id,citty,phone,amount\nd,Ulm,,1\n");
+    let told = stderr(&mistake);
+    assert_eq!(mistake.status.code(), Some(2));
+    assert!(told.contains("\"citty\"") && told.contains("perhaps it is \"city\""), "{told}");
+    let beside = load("4.csv", "order_id,city,city2\ne,Ulm,Neu-Ulm\n");
+    assert!(beside.status.success(), "{}", stderr(&beside));
+    let count =
+        run_well(&["sql", "--dir", &w, "--format", "csv", "SELECT count(city2) AS n FROM t"]);
+    assert_eq!(count, "n\n1\n");
+}

@@ -168,6 +168,39 @@ async fn copy_goes_both_ways() {
     assert_eq!(time.get::<_, chrono::NaiveTime>(0).to_string(), "10:11:12.500");
 }
 
+/// Rows that come again through COPY take the places of those from before.
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_with_a_key_corrects() {
+    let server = Server::start();
+    let client = server.connect().await;
+    let ddl = "CREATE TABLE t (source TEXT, id INT, v TEXT, changed TIMESTAMPTZ)";
+    client.batch_execute(ddl).await.unwrap();
+    let send = |sql: &'static str, data: &'static str| {
+        let client = &client;
+        async move {
+            let sink = client.copy_in(sql).await.unwrap();
+            pin_mut!(sink);
+            sink.send(bytes::Bytes::from_static(data.as_bytes())).await.unwrap();
+            sink.finish().await
+        }
+    };
+    let csv = "COPY t FROM STDIN WITH (FORMAT csv, KEY (source, id), LATEST changed)";
+    send(csv, "a,1,old,2026-01-01\nb,1,only,2026-01-01\na,2,new,2026-01-05\n").await.unwrap();
+    let sent = send(csv, "a,1,new,2026-01-02\na,2,late,2026-01-03\nc,1,more,2026-01-01\n").await;
+    assert_eq!(sent.unwrap(), 3);
+    let rows = "SELECT string_agg(source || id || v, ' ' ORDER BY source, id) FROM t";
+    assert_eq!(one(&client, rows).await, "a1new a2new b1only c1more");
+    for (sql, expected) in [
+        ("COPY t FROM STDIN WITH (KEY 'nosuch')", "42703"),
+        ("COPY t FROM STDIN WITH (LATEST changed)", "42601"),
+    ] {
+        // The driver ends a refused copy with one Sync too many.
+        let other = server.connect().await;
+        let refused = other.copy_in::<_, bytes::Bytes>(sql).await.map(|_| ()).unwrap_err();
+        assert_eq!(code(&refused), expected, "{sql}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_belong_to_their_connection() {
     let server = Server::start();
