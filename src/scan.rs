@@ -60,27 +60,50 @@ impl SnapshotTable {
         &self.snapshot
     }
 
-    /// Whether a clustered table has nothing but one file a bucket, in order.
+    /// Whether a clustered table is as a compaction leaves it: a file a bucket, in order, and at most one of recent rows.
     pub fn is_compact(snapshot: &TableSnapshot) -> bool {
-        let Some(clustering) = &snapshot.clustering else { return true };
-        let mut seen = std::collections::HashSet::new();
-        snapshot.files.iter().all(|file| match &file.mark {
-            Some(mark) if mark.holds_for(clustering) => {
-                matches!(&mark.place, Place::Run { bucket } if seen.insert(*bucket))
-            }
-            _ => false,
-        })
+        Self::loose(snapshot) == (0, 0)
     }
 
     /// How many files of a clustered table are not yet in their place, and how many rows those have.
-    pub fn fresh(snapshot: &TableSnapshot) -> (usize, u64) {
+    ///
+    /// Recent rows are in their place in one file of their own, as long as they are few beside the others.
+    pub fn loose(snapshot: &TableSnapshot) -> (usize, u64) {
         let Some(clustering) = &snapshot.clustering else { return (0, 0) };
-        let is_fresh = |file: &&FileEntry| match &file.mark {
-            Some(mark) if mark.holds_for(clustering) => matches!(mark.place, Place::Tail { .. }),
+        let mut seen = std::collections::HashSet::new();
+        let is_loose = |file: &&FileEntry| match &file.mark {
+            Some(mark) if mark.holds_for(clustering) => {
+                !matches!(&mark.place, Place::Run { bucket } if seen.insert(*bucket))
+            }
             _ => true,
         };
-        let fresh = snapshot.files.iter().filter(is_fresh);
-        fresh.fold((0, 0), |(files, rows), file| (files + 1, rows + file.rows))
+        let loose: Vec<&FileEntry> = snapshot.files.iter().filter(is_loose).collect();
+        let recent = Self::tails(snapshot).into_iter().map(|file| file.rows).max().unwrap_or(0);
+        let is_settled = Self::keeps_recent(snapshot) && recent * TAIL_SHARE <= snapshot.rows();
+        let rows: u64 = loose.iter().map(|file| file.rows).sum();
+        match is_settled && recent > 0 {
+            true => (loose.len() - 1, rows - recent),
+            false => (loose.len(), rows),
+        }
+    }
+
+    /// Whether a clustered table's recent rows are worth a file of their own: it is large, and its rows have a time.
+    pub fn keeps_recent(snapshot: &TableSnapshot) -> bool {
+        /// A table with fewer rows is read whole as fast.
+        const ROWS_MIN: u64 = 1_000_000;
+        let has_time = snapshot.clustering.as_ref().is_some_and(|c| c.time().is_some());
+        has_time && snapshot.rows() >= ROWS_MIN
+    }
+
+    /// The fresh files of a clustered table that are in order by themselves, oldest first.
+    pub fn tails(snapshot: &TableSnapshot) -> Vec<&FileEntry> {
+        let Some(clustering) = &snapshot.clustering else { return Vec::new() };
+        let is_tail = |file: &&FileEntry| {
+            let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
+            mark.is_some_and(|mark| matches!(mark.place, Place::Tail { .. }))
+        };
+        // The log names files newest first.
+        snapshot.files.iter().rev().filter(is_tail).collect()
     }
 
     /// All rows of a clustered table, bucket by bucket in order, however its files are.
@@ -253,7 +276,7 @@ struct Layout<'a> {
 }
 
 /// A tail of more than one row in so many is not merged: then a plain scan is faster, until the table is compacted.
-const TAIL_SHARE: u64 = 4;
+const TAIL_SHARE: u64 = 3;
 
 /// More fresh files than this are not merged either.
 const TAIL_FILES_MAX: usize = 64;

@@ -4,8 +4,11 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{DynComparator, RecordBatch, make_comparator};
-use arrow::compute::{SortOptions, interleave_record_batch};
+use arrow::array::{
+    Array, ArrayRef, DynComparator, MutableArrayData, RecordBatch, RecordBatchOptions, make_array,
+    make_comparator,
+};
+use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
@@ -308,33 +311,65 @@ impl Merge {
             (None, None) => return Ok(None),
         };
         let order = Comparison::new(&run, &tail, &self.keys)?;
+        let run_before = |from: usize, at: usize| {
+            gallop(from, run.num_rows(), |row| order.compare(row, at) != Ordering::Greater)
+        };
         // The rows of the run that come before the first row of the tail: all of them, mostly.
-        let (from, at) = (self.run.gone, self.tail.gone);
-        let before =
-            gallop(from, run.num_rows(), |row| order.compare(row, at) != Ordering::Greater);
+        let from = self.run.gone;
+        let before = run_before(from, self.tail.gone);
         const PIECE_ROWS: usize = 512;
         if before - from >= PIECE_ROWS || before == run.num_rows() {
             return Ok(self.run.give(before - from));
         }
-        // Here the two are close together: row by row, until one of them ends or there is enough.
-        let mut picked = Vec::new();
-        let mut of_run = 0;
-        while picked.len() < self.rows_wanted
-            && of_run < PIECE_ROWS
-            && self.run.rows() > 0
-            && self.tail.rows() > 0
-        {
-            if order.compare(self.run.gone, self.tail.gone) == Ordering::Greater {
-                picked.push((1, self.tail.gone));
-                self.tail.gone += 1;
-                of_run = 0;
-            } else {
-                picked.push((0, self.run.gone));
-                self.run.gone += 1;
-                of_run += 1;
+        // Here the two are close together: piece by piece, until one of them ends or there is enough.
+        let mut pieces = Pieces::default();
+        pieces.take(0, &mut self.run, before);
+        while pieces.rows < self.rows_wanted && self.run.rows() > 0 && self.tail.rows() > 0 {
+            let at = self.run.gone;
+            let end = gallop(self.tail.gone, tail.num_rows(), |row| {
+                order.compare(at, row) == Ordering::Greater
+            });
+            pieces.take(1, &mut self.tail, end);
+            if self.tail.rows() > 0 {
+                let end = run_before(self.run.gone, self.tail.gone);
+                pieces.take(0, &mut self.run, end);
             }
         }
-        Ok(Some(interleave_record_batch(&[&run, &tail], &picked)?))
+        pieces.copy(&run, &tail).map(Some)
+    }
+}
+
+/// Rows of two batches, taken in turns.
+#[derive(Default)]
+struct Pieces {
+    ranges: Vec<(usize, usize, usize)>,
+    rows: usize,
+}
+
+impl Pieces {
+    /// The next rows of a side, before `end`.
+    fn take(&mut self, which: usize, side: &mut Side, end: usize) {
+        if side.gone < end {
+            self.ranges.push((which, side.gone, end));
+            self.rows += end - side.gone;
+            side.gone = end;
+        }
+    }
+
+    /// One batch of them: range by range, which for pieces of some rows is much cheaper than row by row.
+    fn copy(&self, run: &RecordBatch, tail: &RecordBatch) -> Result<RecordBatch> {
+        let copied = |(one, other): (&ArrayRef, &ArrayRef)| -> Result<ArrayRef> {
+            let (one, other) = (one.to_data(), other.to_data());
+            let mut copy = MutableArrayData::new(vec![&one, &other], false, self.rows);
+            for (which, from, to) in &self.ranges {
+                copy.try_extend(*which, *from, *to)?;
+            }
+            Ok(make_array(copy.freeze()))
+        };
+        let columns = run.columns().iter().zip(tail.columns());
+        let columns = columns.map(copied).collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(RecordBatch::try_new_with_options(run.schema(), columns, &options)?)
     }
 }
 

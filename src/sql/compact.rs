@@ -1,9 +1,11 @@
 //! `COMPACT TABLE t`: the fresh rows of a clustered table are put among its clustered ones, small files of others together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch, not};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::hash_utils::create_hashes;
 use datafusion::physical_plan::repartition::REPARTITION_RANDOM_STATE;
 use futures::StreamExt;
@@ -12,7 +14,7 @@ use super::Outcome;
 use crate::error::{Error, Kind, Result};
 use crate::scan::{Buckets, SnapshotTable};
 use crate::session::Session;
-use crate::store::{FileEntry, Name, TableSnapshot, WrittenFile};
+use crate::store::{FileEntry, Lease, Name, TableSnapshot, WrittenFile};
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct Compacted {
 pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
     let mut notices = Vec::new();
     for name in tables {
-        let done = compact(session, name).await?;
+        let done = compact(session, None, name).await?;
         notices.push(match done {
             Some(done) => format!(
                 "{name}: {} rows, {} files became {}",
@@ -44,12 +46,22 @@ pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
 /// Rewrites a clustered table as one file a bucket, in order, and the small files of another as few. Readers keep the files
 /// they began with; loads meanwhile stay fresh.
 ///
+/// The newest rows of a large table, an eighth at most, are kept in a file of their own, so that questions of the last days
+/// leave the others alone. Fresh rows are first put together with those; the whole table is rewritten when they have become
+/// a fifth of it.
+///
 /// `None` when there is nothing to do. Rows are counted and hashed on their way in and out; a difference ends the
 /// compaction before anything is committed.
-pub async fn compact(session: &Session, name: &Name) -> Result<Option<Compacted>> {
+pub async fn compact(
+    session: &Session,
+    lease: Option<Lease>,
+    name: &Name,
+) -> Result<Option<Compacted>> {
     const TRIES_MAX: u32 = 3;
     let warehouse = session.engine().warehouse();
-    for _ in 0..TRIES_MAX {
+    let mut files_before = None;
+    let mut tries = 0;
+    while tries < TRIES_MAX {
         let newest = warehouse.newest().await?;
         let Some(def) = newest.table(name) else {
             return Err(Error::new(
@@ -59,26 +71,37 @@ pub async fn compact(session: &Session, name: &Name) -> Result<Option<Compacted>
         };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
         if snapshot.clustering.is_none() {
-            match Box::pin(join_small(session, name, &snapshot)).await? {
+            match Box::pin(join_small(session, lease, name, &snapshot)).await? {
                 Joined::Nothing => return Ok(None),
                 Joined::Done(done) => return Ok(Some(done)),
-                Joined::TooLate => continue,
+                Joined::TooLate => tries += 1,
             }
+            continue;
         }
-        if snapshot.files.is_empty() || SnapshotTable::is_compact(&snapshot) {
+        if files_before.is_none() && SnapshotTable::is_compact(&snapshot) {
             return Ok(None);
         }
-        let state = session.planning("", &[]).await?;
-        let buckets = SnapshotTable::new(Arc::clone(&snapshot)).buckets(state.state())?;
-        let outputs = write(session, &snapshot, &buckets, state.state()).await?;
-        let inputs: Vec<String> = snapshot.files.iter().map(|file| file.path.clone()).collect();
-        let done = Compacted {
-            files_before: inputs.len(),
-            files_after: outputs.len(),
-            rows: snapshot.rows(),
+        let files_before = *files_before.get_or_insert(snapshot.files.len());
+        let joined = to_join(&snapshot);
+        let is_last = joined.as_ref().is_none_or(|files| files.len() < FAN_IN);
+        let (part, shape) = match joined {
+            Some(files) => (Arc::new(snapshot.only(&files)), Shape::Fresh),
+            None => {
+                let recent = recent_since(session, &snapshot).await?;
+                (Arc::clone(&snapshot), Shape::Runs { recent })
+            }
         };
-        if warehouse.publish_rewrite(name, &snapshot, &inputs, &outputs).await? {
-            return Ok(Some(done));
+        let state = session.planning("", &[]).await?;
+        let buckets = SnapshotTable::new(Arc::clone(&part)).buckets(state.state())?;
+        let outputs = write(session, &part, &buckets, state.state(), &shape).await?;
+        let inputs: Vec<String> = part.files.iter().map(|file| file.path.clone()).collect();
+        let files_after = snapshot.files.len() - inputs.len() + outputs.len();
+        match warehouse.publish_rewrite(lease, name, &snapshot, &inputs, &outputs).await? {
+            true if is_last => {
+                return Ok(Some(Compacted { files_before, files_after, rows: snapshot.rows() }));
+            }
+            true => {}
+            false => tries += 1,
         }
     }
     Err(Error::new(
@@ -86,6 +109,97 @@ pub async fn compact(session: &Session, name: &Name) -> Result<Option<Compacted>
         format!("table \"{name}\" was rewritten by others meanwhile"),
     )
     .hint("run COMPACT TABLE again"))
+}
+
+/// Files that are merged at a time: of each one a row group is in memory. More of them are first made fewer.
+const FAN_IN: usize = 16;
+
+/// Fresh rows up to one in so many are put together with the recent ones; from then on everything is put in its place.
+const JOIN_SHARE: u64 = 5;
+
+/// The newest rows, up to one in so many, are kept apart: questions of the last days read only them.
+const RECENT_SHARE: u64 = 8;
+
+/// Fresh files that are made one, while the others stay as they are.
+fn to_join(snapshot: &TableSnapshot) -> Option<Vec<FileEntry>> {
+    let tails = SnapshotTable::tails(snapshot);
+    let newest_first = |files: &[&FileEntry]| -> Vec<FileEntry> {
+        files.iter().rev().map(|file| FileEntry::clone(file)).collect()
+    };
+    if tails.len() > FAN_IN {
+        let bytes = |files: &&[&FileEntry]| files.iter().map(|file| file.size).sum::<u64>();
+        return tails.windows(FAN_IN).min_by_key(bytes).map(newest_first);
+    }
+    let rows: u64 = tails.iter().map(|file| file.rows).sum();
+    let are_few = SnapshotTable::keeps_recent(snapshot)
+        && rows.saturating_mul(JOIN_SHARE) <= snapshot.rows()
+        && SnapshotTable::loose(snapshot).0 < tails.len();
+    (are_few && tails.len() > 1).then(|| newest_first(&tails))
+}
+
+/// What a rewrite of buckets makes.
+enum Shape {
+    /// One file a bucket, in its place; rows from this day on, days since 1970, in one file beside.
+    Runs { recent: Option<i64> },
+    /// One file, still fresh.
+    Fresh,
+}
+
+impl Shape {
+    /// The rows that go into their bucket's file, and those that go into the file of fresh ones.
+    fn split(&self, batch: &RecordBatch, time: Option<usize>) -> Result<[RecordBatch; 2]> {
+        let nothing = || batch.slice(0, 0);
+        match (self, time) {
+            (Self::Fresh, _) => Ok([nothing(), batch.clone()]),
+            (Self::Runs { recent: Some(from) }, Some(time)) => {
+                let is_recent: BooleanArray = days(batch.column(time))
+                    .map(|day| Some(day.is_some_and(|day| day >= *from)))
+                    .collect();
+                let is_old = not(&is_recent)?;
+                Ok([filter_record_batch(batch, &is_old)?, filter_record_batch(batch, &is_recent)?])
+            }
+            (Self::Runs { .. }, _) => Ok([batch.clone(), nothing()]),
+        }
+    }
+}
+
+/// The day of each time, in days since 1970.
+fn days(times: &ArrayRef) -> Box<dyn Iterator<Item = Option<i64>> + '_> {
+    const DAY_US: i64 = 86_400_000_000;
+    match times.data_type() {
+        DataType::Date32 => {
+            Box::new(times.as_primitive::<Date32Type>().iter().map(|day| day.map(i64::from)))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let times = times.as_primitive::<TimestampMicrosecondType>().iter();
+            Box::new(times.map(|time| time.map(|us| us.div_euclid(DAY_US))))
+        }
+        _ => Box::new(std::iter::repeat_n(None, times.len())),
+    }
+}
+
+/// The day from which on rows are recent; `None` when the table has no time, is small, or is of too few days.
+async fn recent_since(session: &Session, snapshot: &TableSnapshot) -> Result<Option<i64>> {
+    let time = snapshot.clustering.as_ref().and_then(|clustering| clustering.time());
+    let Some(time) = time.filter(|_| SnapshotTable::keeps_recent(snapshot)) else {
+        return Ok(None);
+    };
+    let mut rows_of = BTreeMap::<i64, u64>::new();
+    let count = |batch: RecordBatch| {
+        for day in days(batch.column(0)).flatten() {
+            *rows_of.entry(day).or_default() += 1;
+        }
+    };
+    session.engine().warehouse().read_columns(snapshot, &[time.to_owned()], count).await?;
+    let (mut from, mut recent) = (None, 0);
+    for (day, rows) in rows_of.into_iter().rev() {
+        recent += rows;
+        if recent * RECENT_SHARE > snapshot.rows() {
+            break;
+        }
+        from = Some(day);
+    }
+    Ok(from)
 }
 
 /// A file that is smaller is worth being put together with others.
@@ -106,7 +220,12 @@ pub(super) fn small_files(snapshot: &TableSnapshot) -> impl Iterator<Item = &Fil
 }
 
 /// Puts the small files of a table that is not clustered together, oldest rows first.
-async fn join_small(session: &Session, name: &Name, snapshot: &TableSnapshot) -> Result<Joined> {
+async fn join_small(
+    session: &Session,
+    lease: Option<Lease>,
+    name: &Name,
+    snapshot: &TableSnapshot,
+) -> Result<Joined> {
     let warehouse = session.engine().warehouse();
     // The log names files newest first.
     let small: Vec<&FileEntry> =
@@ -132,7 +251,7 @@ async fn join_small(session: &Session, name: &Name, snapshot: &TableSnapshot) ->
     let inputs: Vec<String> = small.iter().map(|file| file.path.clone()).collect();
     let files_after = snapshot.files.len() - inputs.len() + outputs.len();
     let done = Compacted { files_before: snapshot.files.len(), files_after, rows: snapshot.rows() };
-    let is_published = warehouse.publish_rewrite(name, snapshot, &inputs, &outputs).await?;
+    let is_published = warehouse.publish_rewrite(lease, name, snapshot, &inputs, &outputs).await?;
     Ok(if is_published { Joined::Done(done) } else { Joined::TooLate })
 }
 
@@ -141,21 +260,29 @@ async fn write(
     snapshot: &TableSnapshot,
     buckets: &Buckets,
     state: &datafusion::execution::context::SessionState,
+    shape: &Shape,
 ) -> Result<Vec<WrittenFile>> {
     let warehouse = session.engine().warehouse();
+    let time = snapshot.clustering.as_ref().and_then(|clustering| clustering.time());
+    let time = time.and_then(|time| snapshot.schema.index_of(time).ok());
     let mut outputs = Vec::new();
     let (mut rows, mut sum) = (0u64, 0u64);
+    let mut fresh = warehouse.fresh_writer(snapshot)?;
     for bucket in 0..buckets.count() {
         let mut stream = buckets.open(bucket, state.task_ctx())?;
-        let mut writer = warehouse.run_writer(snapshot, bucket as u32)?;
+        let mut run = warehouse.run_writer(snapshot, bucket as u32)?;
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             rows += batch.num_rows() as u64;
             sum = sum.wrapping_add(hash_of(&batch)?);
-            writer.write(&stored(&batch, snapshot)?).await?;
+            let [settled, recent] = shape.split(&stored(&batch, snapshot)?, time)?;
+            run.write(&settled).await?;
+            fresh.write(&recent).await?;
         }
-        outputs.extend(writer.finish().await?);
+        outputs.extend(run.finish().await?);
+        fresh.end_bucket().await?;
     }
+    outputs.extend(fresh.finish().await?);
     verify(session, snapshot, &outputs, snapshot.rows(), rows, sum).await?;
     Ok(outputs)
 }
@@ -212,7 +339,6 @@ fn hash_of(batch: &RecordBatch) -> Result<u64> {
 
 /// Columns as scans give them: text as views.
 fn as_read(batch: &RecordBatch) -> Result<RecordBatch> {
-    use arrow::datatypes::{DataType, Field, Schema};
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {

@@ -119,6 +119,11 @@ impl Clustering {
         Ok(Self { columns, keys, buckets })
     }
 
+    /// The time that a customer's rows are ordered by, when there is one.
+    pub fn time(&self) -> Option<&str> {
+        self.columns.get(self.keys).map(String::as_str)
+    }
+
     /// The rows of each bucket, in order; every bucket once.
     pub(super) fn arrange(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
         let column = |name: &String| -> Result<ArrayRef> {

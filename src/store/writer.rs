@@ -80,6 +80,8 @@ enum Shape {
     Plain,
     /// A clustered table's fresh rows: gathered, and written bucket after bucket.
     Tail { clustering: Clustering, gathered: Vec<RecordBatch>, bytes: usize },
+    /// A clustered table's fresh rows from several files, bucket after bucket in order: one file.
+    Merged { clustering: Clustering, row_groups: Vec<u32> },
     /// One bucket of a clustered table, whose rows come in order: one file.
     Run(Mark),
 }
@@ -171,6 +173,31 @@ impl TableWriter {
         self.left_out
     }
 
+    /// From now on the rows are those of one bucket after the other, in order; [`TableWriter::end_bucket`] after each.
+    pub(crate) fn of_fresh(mut self, clustering: &Clustering) -> Self {
+        let (clustering, row_groups) = (clustering.clone(), Vec::new());
+        self.shape = Shape::Merged { clustering, row_groups };
+        self
+    }
+
+    /// The rows of a bucket were written; what comes is of the next one.
+    pub async fn end_bucket(&mut self) -> Result<()> {
+        let Shape::Merged { row_groups, .. } = &self.shape else { return Ok(()) };
+        let before: u32 = row_groups.iter().sum();
+        let now = self.flush_row_group().await?;
+        if let Shape::Merged { row_groups, .. } = &mut self.shape {
+            row_groups.push(now - before);
+        }
+        Ok(())
+    }
+
+    /// Ends the row group of the open file, and gives how many it has.
+    async fn flush_row_group(&mut self) -> Result<u32> {
+        let Some(file) = &mut self.open else { return Ok(0) };
+        file.writer.flush().await?;
+        Ok(file.writer.flushed_row_groups().len() as u32)
+    }
+
     /// From now on the rows are those of one bucket, in order.
     pub(crate) fn of_bucket(mut self, bucket: u32, clustering: &Clustering) -> Self {
         self.shape = Shape::Run(Mark::new(Place::Run { bucket }, clustering));
@@ -225,12 +252,8 @@ impl TableWriter {
             if rows.num_rows() > 0 {
                 self.append(&rows).await?;
             }
-            let mut now = before;
-            if let Some(file) = &mut self.open {
-                file.writer.flush().await?;
-                now = file.writer.flushed_row_groups().len();
-            }
-            row_groups.push((now - before) as u32);
+            let now = self.flush_row_group().await?;
+            row_groups.push(now - before);
             before = now;
         }
         if let Some(file) = self.open.take() {
@@ -263,6 +286,9 @@ impl TableWriter {
         if let Some(file) = self.open.take() {
             let mark = match &self.shape {
                 Shape::Run(mark) => Some(mark.clone()),
+                Shape::Merged { clustering, row_groups } => {
+                    Some(Mark::new(Place::Tail { row_groups: row_groups.clone() }, clustering))
+                }
                 Shape::Plain | Shape::Tail { .. } => None,
             };
             self.close_file(file, mark).await?;

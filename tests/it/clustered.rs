@@ -176,6 +176,68 @@ fn loads_beside_compactions_lose_and_double_nothing() {
     run_well(&["check", "--dir", w]);
 }
 
+/// The newest rows of a large table stay in a file of their own: questions of the last days read no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn recent_rows_of_a_large_table_stay_apart() {
+    const MANY: &str = "SELECT 'shop' || x % 3 AS source, 'c' || x % 5003 AS record_id, \
+        TIMESTAMPTZ '2026-01-01' + x % 100 * INTERVAL '1 day' + x % 7919 * INTERVAL '1 second' AS occurred_at, \
+        CASE WHEN x % 4 = 0 THEN 'pay' ELSE 'view' END AS event, x AS amount";
+    let server = Server::start();
+    let client = server.connect().await;
+    let rows = |from: u32, to: u32| format!("{MANY} FROM generate_series({from}, {to}) AS g(x)");
+    let cluster = "CLUSTER BY (source, record_id, occurred_at) BUCKETS 2";
+    client
+        .batch_execute(&format!("CREATE TABLE t {cluster} AS {}", rows(1, 1_200_000)))
+        .await
+        .unwrap();
+    client.batch_execute(&format!("CREATE TABLE twin AS {}", rows(1, 1_200_000))).await.unwrap();
+    let files = || async { client.query("CHECK TABLE t", &[]).await.unwrap().len() };
+    let questions = [
+        "SELECT count(*)::text || ' ' || sum(amount)::text FROM {}",
+        "SELECT string_agg(event || ' ' || n::text, ',' ORDER BY event) FROM (SELECT event, count(*) AS n FROM {} WHERE occurred_at >= TIMESTAMPTZ '2026-04-05' GROUP BY event) AS e",
+        "SELECT sum(level * h)::text FROM (SELECT window_funnel(INTERVAL '3 days', 'default', occurred_at, event = 'view', event = 'pay') AS level, length(record_id) + length(source) AS h FROM {} GROUP BY source, record_id) AS f",
+        "SELECT md5(string_agg(record_id || n::text || a::text, ',' ORDER BY source, record_id)) FROM (SELECT source, record_id, count(*) AS n, sum(amount) AS a FROM {} WHERE occurred_at >= TIMESTAMPTZ '2026-03-20' GROUP BY 1, 2) AS g",
+    ];
+    let same = |when: &'static str| {
+        let client = &client;
+        async move {
+            for question in questions {
+                let ours = text(client, &question.replace("{}", "t")).await;
+                let twin = text(client, &question.replace("{}", "twin")).await;
+                assert_eq!(ours, twin, "{when}: {question}");
+            }
+        }
+    };
+    client.batch_execute("COMPACT TABLE t").await.unwrap();
+    assert_eq!(files().await, 3, "two buckets and the recent rows");
+    same("compacted").await;
+    let last_days = "ANALYZE SELECT event, count(*) FROM t WHERE occurred_at >= TIMESTAMPTZ '2026-04-05' GROUP BY event";
+    let read = plan(&client, last_days).await;
+    assert!(read.contains("row_groups_pruned_statistics=8 total → 2 matched"), "{read}");
+    // Many small files are made one, with the recent rows; then there is nothing to do.
+    for n in 0..20 {
+        let (from, to) = (1_200_001 + n * 1000, 1_201_000 + n * 1000);
+        for table in ["t", "twin"] {
+            client.batch_execute(&format!("INSERT INTO {table} {}", rows(from, to))).await.unwrap();
+        }
+    }
+    assert_eq!(files().await, 23);
+    same("with fresh rows").await;
+    client.batch_execute("COMPACT TABLE t").await.unwrap();
+    assert_eq!(files().await, 3);
+    same("compacted again").await;
+    // When they have become many, everything is put in its place anew.
+    for table in ["t", "twin"] {
+        client
+            .batch_execute(&format!("INSERT INTO {table} {}", rows(1_300_001, 1_500_000)))
+            .await
+            .unwrap();
+    }
+    client.batch_execute("COMPACT TABLE t").await.unwrap();
+    assert_eq!(files().await, 3);
+    same("compacted after more").await;
+}
+
 /// A server puts fresh rows in their place by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_compacts_by_itself() {
