@@ -203,28 +203,28 @@ impl Default for Log {
 }
 
 impl Config {
-    /// Settings from `file` (or `clientele.toml` in `dir` when there is one) and the environment.
-    pub fn read(file: Option<&Path>, dir: &Path) -> Result<Self> {
-        let default_file = dir.join("clientele.toml");
-        let file = file.unwrap_or(&default_file);
-        if file != default_file && !file.exists() {
+    /// Settings from `file` (or `clientele.toml` in the warehouse's `folder` when there is one) and the environment.
+    pub fn read(file: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
+        if let Some(file) = file.filter(|file| !file.exists()) {
             return Err(Error::new(
                 Kind::UndefinedFile,
                 format!("there is no configuration file {}", file.display()),
             ));
         }
+        let in_folder = folder.map(|folder| folder.join("clientele.toml"));
+        let file = file.map(Path::to_owned).or(in_folder.filter(|file| file.exists()));
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
-        if file.exists() {
+        let mut shown = "clientele.toml".to_owned();
+        if let Some(file) = file {
+            shown = file.display().to_string();
             figment = figment.merge(Toml::file_exact(file));
         }
         let figment = figment
             .merge(Env::prefixed("CLIENTELE_").ignore(&["dir", "config", "password"]).split("__"));
         let config: Self = figment.extract().map_err(|error| {
             let problem = error.to_string();
-            Error::new(Kind::Config, format!("configuration: {problem}")).hint(format!(
-                "settings come from {} and CLIENTELE_<SECTION>__<KEY>",
-                file.display()
-            ))
+            Error::new(Kind::Config, format!("configuration: {problem}"))
+                .hint(format!("settings come from {shown} and CLIENTELE_<SECTION>__<KEY>"))
         })?;
         config.check()
     }
@@ -360,7 +360,7 @@ mod tests {
             "[server]\nlisten_adress = \"127.0.0.1:1\"\n",
         )
         .unwrap();
-        let error = Config::read(None, dir.path()).unwrap_err();
+        let error = Config::read(None, Some(dir.path())).unwrap_err();
         assert!(error.message().contains("listen_adress"), "{error}");
     }
 
@@ -368,7 +368,7 @@ mod tests {
     fn the_file_is_read_and_the_rest_keeps_its_default() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("clientele.toml"), "[memory]\nlimit_mb = 64\n").unwrap();
-        let config = Config::read(None, dir.path()).unwrap();
+        let config = Config::read(None, Some(dir.path())).unwrap();
         assert_eq!((config.memory_bytes(), config.spill_bytes()), (64 << 20, 256 << 20));
         assert_eq!(config.server, Server::default());
     }

@@ -7,6 +7,7 @@
 
 mod it {
     mod backup;
+    mod bucket;
     mod clustered;
     mod command_line;
     mod demo;

@@ -1,12 +1,10 @@
 //! `clientele check [TABLE...]`
 
-use std::path::Path;
-
 use super::{block_on, open_engine, output_line, table_name};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::sql::{Quality, check_quality};
-use crate::store::{Generation, Name, Relation, Warehouse};
+use crate::store::{Generation, Location, Name, Relation, Warehouse};
 
 /// Compares the files of tables with what was written to them, and looks at the quality of what they hold.
 ///
@@ -29,7 +27,7 @@ pub(super) struct Args {
 }
 
 /// Whether all is well.
-pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<bool> {
+pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
     block_on(async {
         let engine = open_engine(dir, config, false).await?;
         let newest = engine.warehouse().newest().await?;

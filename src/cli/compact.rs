@@ -1,12 +1,10 @@
 //! `clientele compact [TABLE...]`
 
-use std::path::Path;
-
 use super::{block_on, open_engine, table_name};
 use crate::config::Config;
 use crate::error::Result;
 use crate::sql::{compact, describe_vacuum};
-use crate::store::{Name, Relation};
+use crate::store::{Location, Name, Relation};
 
 /// Puts the fresh rows of clustered tables among their clustered ones, small files of others together, and deletes what has
 /// been out of use for storage.keep_days.
@@ -19,7 +17,7 @@ pub(super) struct Args {
     tables: Vec<String>,
 }
 
-pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
+pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<()> {
     block_on(async {
         let engine = open_engine(dir, config, false).await?;
         let session = engine.session(super::sql::LOCAL_USER);
@@ -35,7 +33,7 @@ pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
             }
         }
         for name in &wanted {
-            match compact(&session, name).await? {
+            match compact(&session, None, name).await? {
                 Some(done) => eprintln!(
                     "{name}: {} rows, {} files became {}",
                     done.rows, done.files_before, done.files_after
@@ -43,11 +41,11 @@ pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
                 None => eprintln!("{name}: nothing to do"),
             }
         }
-        let purged = engine.warehouse().purge().await?;
+        let purged = engine.warehouse().purge(None).await?;
         if purged.rows > 0 {
             eprintln!("{} rows of erased records taken out", purged.rows);
         }
-        let done = engine.warehouse().vacuum(engine.config().storage.keep()).await?;
+        let done = engine.warehouse().vacuum(None, engine.config().storage.keep()).await?;
         eprintln!("{}", describe_vacuum(&done));
         Ok(())
     })

@@ -1,11 +1,10 @@
 //! `clientele erase --source SOURCE RECORD_ID...`
 
-use std::path::Path;
-
 use super::{block_on, open_engine, output_line};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::sql::{Erase, check_erased, erase_records};
+use crate::store::Location;
 
 /// Erases people: the rows of their records leave every table, for good, and no later load brings them back.
 ///
@@ -32,7 +31,7 @@ pub(super) struct Args {
 }
 
 /// Whether nothing is left that should not be.
-pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<bool> {
+pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
     if args.records.is_empty() && !args.check {
         return Err(Error::new(Kind::InvalidParameter, "nobody to erase is named")
             .hint("clientele erase --source shop 17 18; clientele erase --check"));

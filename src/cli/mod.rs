@@ -21,7 +21,7 @@ use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::{Config, LogFormat};
 use crate::error::{Error, Kind, Result};
 use crate::session::Engine;
-use crate::store::{Name, Warehouse};
+use crate::store::{Location, Name, Warehouse};
 
 /// A columnar warehouse for customer data: who is who, what each customer is worth and what they do, as SQL over the
 /// PostgreSQL protocol.
@@ -36,7 +36,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Folder of the warehouse
+    /// Folder of the warehouse, or s3://bucket/prefix
     #[arg(
         long,
         global = true,
@@ -44,7 +44,7 @@ struct Common {
         default_value = "./warehouse",
         env = "CLIENTELE_DIR"
     )]
-    dir: PathBuf,
+    dir: Location,
     /// Configuration file [default: clientele.toml in the warehouse]
     #[arg(long, global = true, value_name = "FILE", env = "CLIENTELE_CONFIG")]
     config: Option<PathBuf>,
@@ -72,20 +72,21 @@ enum Command {
 
 /// Runs a command line: 0 when all is well, 1 for findings, 2 for errors.
 pub fn run(cli: Cli) -> ExitCode {
-    let result = Config::read(cli.common.config.as_deref(), &cli.common.dir).and_then(|config| {
-        init_log(&config)?;
-        match cli.command {
-            Command::Demo(args) => demo::run(&args, &cli.common.dir, config),
-            Command::Serve(args) => serve::run(&args, &cli.common.dir, config),
-            Command::Load(args) => load::run(&args, &cli.common.dir, &config),
-            Command::Sql(args) => sql::run(&args, &cli.common.dir, config),
-            Command::User(args) => user::run(&args, &cli.common.dir),
-            Command::Compact(args) => compact::run(&args, &cli.common.dir, config),
-            Command::Erase(args) => return erase::run(&args, &cli.common.dir, config),
-            Command::Check(args) => return check::run(&args, &cli.common.dir, config),
-        }
-        .map(|()| true)
-    });
+    let result =
+        Config::read(cli.common.config.as_deref(), cli.common.dir.folder()).and_then(|config| {
+            init_log(&config)?;
+            match cli.command {
+                Command::Demo(args) => demo::run(&args, &cli.common.dir, config),
+                Command::Serve(args) => serve::run(&args, &cli.common.dir, config),
+                Command::Load(args) => load::run(&args, &cli.common.dir, &config),
+                Command::Sql(args) => sql::run(&args, &cli.common.dir, config),
+                Command::User(args) => user::run(&args, &cli.common.dir),
+                Command::Compact(args) => compact::run(&args, &cli.common.dir, config),
+                Command::Erase(args) => return erase::run(&args, &cli.common.dir, config),
+                Command::Check(args) => return check::run(&args, &cli.common.dir, config),
+            }
+            .map(|()| true)
+        });
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -126,7 +127,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     result
 }
 
-async fn open_engine(dir: &std::path::Path, config: Config, create: bool) -> Result<Arc<Engine>> {
+async fn open_engine(dir: &Location, config: Config, create: bool) -> Result<Arc<Engine>> {
     let warehouse =
         if create { Warehouse::open_or_create(dir).await? } else { Warehouse::open(dir).await? };
     let warehouse = Arc::new(warehouse);

@@ -1,7 +1,6 @@
 //! `clientele serve`
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +10,7 @@ use super::open_engine;
 use crate::config::Config;
 use crate::error::Result;
 use crate::session::Engine;
+use crate::store::Location;
 use crate::wire::{Executor, Server};
 
 /// Serves the warehouse over the PostgreSQL protocol until it is told to stop.
@@ -23,7 +23,7 @@ pub(super) struct Args {
     listen: Option<SocketAddr>,
 }
 
-pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
+pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()> {
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, dir: &Path, mut config: Config) -> Result<()> {
         computing.spawn(crate::sql::keep_tidy(Arc::clone(&engine), every));
     }
     let served = network.block_on(serve(engine, executor, |server| {
-        eprintln!("clientele serves {} at {}", dir.display(), server.address()?);
+        eprintln!("clientele serves {} at {}", dir, server.address()?);
         if let Some(http) = server.http_address() {
             eprintln!("health and metrics at http://{http}/healthz and http://{http}/metrics");
         }

@@ -1,7 +1,7 @@
 //! `clientele sql "..."`
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono_tz::Tz;
 use futures::StreamExt;
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 use crate::sql::{Outcome, SessionCommand, execute, parse};
+use crate::store::Location;
 
 /// Who works on the command line.
 pub(super) const LOCAL_USER: &str = crate::wire::LOCAL_USER;
@@ -32,7 +33,7 @@ pub(super) struct Args {
     format: Format,
 }
 
-pub(super) fn run(args: &Args, dir: &Path, config: Config) -> Result<()> {
+pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<()> {
     let sql = match (&args.sql, &args.file) {
         (Some(sql), _) => sql.clone(),
         (None, Some(file)) if file.as_os_str() == "-" => {

@@ -1,13 +1,12 @@
 //! `clientele user add | password | list | remove`
 
 use std::io::{BufRead, IsTerminal};
-use std::path::Path;
 
 use clap::Subcommand;
 
 use super::block_on;
 use crate::error::{Error, Kind, Result};
-use crate::store::Warehouse;
+use crate::store::{Location, Warehouse};
 
 /// Adds, lists and removes users.
 ///
@@ -39,24 +38,28 @@ enum Command {
     },
 }
 
-pub(super) fn run(args: &Args, dir: &Path) -> Result<()> {
-    let warehouse = block_on(Warehouse::open_or_create(dir))?;
+pub(super) fn run(args: &Args, dir: &Location) -> Result<()> {
+    block_on(run_in(args, dir))
+}
+
+async fn run_in(args: &Args, dir: &Location) -> Result<()> {
+    let warehouse = Warehouse::open_or_create(dir).await?;
     match &args.command {
         Command::Add { name } => {
-            warehouse.set_user(name, &password()?, false)?;
+            warehouse.set_user(name, &password()?, false).await?;
             eprintln!("user {name} added");
         }
         Command::Password { name } => {
-            warehouse.set_user(name, &password()?, true)?;
+            warehouse.set_user(name, &password()?, true).await?;
             eprintln!("password of {name} changed");
         }
         Command::List => {
-            for name in warehouse.users()?.users.keys() {
+            for name in warehouse.users().await?.users.keys() {
                 super::output_line(name)?;
             }
         }
         Command::Remove { name } => {
-            warehouse.remove_user(name)?;
+            warehouse.remove_user(name).await?;
             eprintln!("user {name} removed");
         }
     }

@@ -90,7 +90,7 @@ pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result
     }
     let warehouse = engine.warehouse();
     let erasure = warehouse.erase(&erase.records, user, erase.reason.as_deref()).await?;
-    let purged = warehouse.purge().await?;
+    let purged = warehouse.purge(None).await?;
     let mut told = match &erasure.id {
         Some(id) => format!(
             "erasure {id}: {} records hidden, {} rows taken out of {} tables",
@@ -100,7 +100,7 @@ pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result
     };
     let keep = if erase.is_now { Duration::ZERO } else { engine.config().storage.keep() };
     if keep.is_zero() {
-        told.push_str(&format!("; {}", described(&warehouse.vacuum(keep).await?)));
+        told.push_str(&format!("; {}", described(&warehouse.vacuum(None, keep).await?)));
     } else {
         told.push_str(&format!(
             "; versions from before keep them for {} days (storage.keep_days)",

@@ -8,7 +8,7 @@ use super::compact::{compact, small_files};
 use crate::error::Result;
 use crate::scan::SnapshotTable;
 use crate::session::Engine;
-use crate::store::Relation;
+use crate::store::{Lease, Relation};
 
 /// A table is compacted when one of so many rows is fresh,
 const FRESH_SHARE: u64 = 10;
@@ -44,10 +44,32 @@ async fn tidy(
     let warehouse = engine.warehouse();
     // Longer than the pause, so that a server that lives keeps it.
     let us = i64::try_from(every.as_micros()).unwrap_or(i64::MAX / 4).saturating_mul(3);
-    if warehouse.take_lease(holder, us).await?.is_none() {
+    let lease = warehouse.take_lease(holder, us).await?;
+    if lease.is_none() {
         return Ok(());
     }
-    let purged = warehouse.purge().await?;
+    // A long compaction must not lose the lease to somebody who thinks that nobody is there.
+    let keep_lease = async {
+        loop {
+            tokio::time::sleep(every).await;
+            match warehouse.take_lease(holder, us).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(code = error.sqlstate(), %error, "the lease could not be kept")
+                }
+            }
+        }
+    };
+    tokio::select! {
+        done = Box::pin(tidy_under(engine, lease, wants_vacuum)) => done,
+        () = keep_lease => Ok(()),
+    }
+}
+
+async fn tidy_under(engine: &Arc<Engine>, lease: Option<Lease>, wants_vacuum: bool) -> Result<()> {
+    let warehouse = engine.warehouse();
+    let purged = warehouse.purge(lease).await?;
     if purged.rows > 0 {
         tracing::info!(
             rows = purged.rows,
@@ -55,9 +77,9 @@ async fn tidy(
             "rows of erased records taken out"
         );
     }
-    compact_all(engine).await?;
+    compact_all(engine, lease).await?;
     if wants_vacuum {
-        let done = warehouse.vacuum(engine.config().storage.keep()).await?;
+        let done = warehouse.vacuum(lease, engine.config().storage.keep()).await?;
         tracing::info!(
             files = done.files,
             bytes = done.bytes,
@@ -70,19 +92,19 @@ async fn tidy(
     Ok(())
 }
 
-async fn compact_all(engine: &Arc<Engine>) -> Result<()> {
+async fn compact_all(engine: &Arc<Engine>, lease: Option<Lease>) -> Result<()> {
     let warehouse = engine.warehouse();
     let newest = warehouse.newest().await?;
     let session = engine.session(super::UPKEEP_USER);
     for (name, relation) in &newest.relations {
         let Relation::Table(def) = relation else { continue };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
-        let (files, rows) = SnapshotTable::fresh(&snapshot);
+        let (files, rows) = SnapshotTable::loose(&snapshot);
         let is_tidy = files <= FRESH_FILES_MAX && rows * FRESH_SHARE <= snapshot.rows();
         if is_tidy && small_files(&snapshot).count() <= FRESH_FILES_MAX {
             continue;
         }
-        if let Some(done) = compact(&session, name).await? {
+        if let Some(done) = compact(&session, lease, name).await? {
             tracing::info!(
                 table = %name,
                 rows = done.rows,

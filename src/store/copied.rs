@@ -4,45 +4,36 @@
 //! files. What the tables' logs have beyond it was written while the copy was made; its data files may not be there, and the
 //! next commit would build on it. So a folder that finds itself copied cuts those entries off before anything else.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path as FsPath;
-
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use super::generation::Relation;
-use super::users::write_private;
 use super::warehouse::Warehouse;
 use crate::error::Result;
 
 const PLACE: &str = "_clientele/place.json";
 
-/// Where a warehouse knows itself to be: a file that is copied is another file.
+/// Where a warehouse knows itself to be: a file that is copied is another file, an object that is copied is younger.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
-    inode: u64,
-}
-
-/// Whether the folder, whose marker is `marker`, was copied since somebody looked the last time.
-fn is_copy(dir: &FsPath, place: &Place) -> Result<bool> {
-    match std::fs::read(dir.join(PLACE)) {
-        Ok(bytes) => Ok(serde_json::from_slice::<Place>(&bytes).is_ok_and(|known| known != *place)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_private(&dir.join(PLACE), &serde_json::to_vec(place)?)?;
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
+    #[serde(alias = "inode")]
+    identity: u64,
 }
 
 impl Warehouse {
-    /// Cuts off what a copy has of commits that were never published in it.
-    pub(super) async fn settle_copy(&self, marker: &FsPath) -> Result<()> {
-        let place = Place { inode: std::fs::metadata(marker)?.ino() };
-        if !is_copy(self.dir(), &place)? {
-            return Ok(());
+    /// Cuts off what a copy has of commits that were never published in it; `marker` is the document it is known by.
+    pub(super) async fn settle_copy(&self, marker: &str) -> Result<()> {
+        let place = Place { identity: self.root().identity(marker).await? };
+        match self.root().read(PLACE).await? {
+            Some(bytes) => {
+                let known = serde_json::from_slice::<Place>(&bytes);
+                if known.is_ok_and(|known| known == place) {
+                    return Ok(());
+                }
+            }
+            None => return self.root().replace_private(PLACE, serde_json::to_vec(&place)?).await,
         }
         let newest = self.newest().await?;
         let mut cut = 0;
@@ -71,6 +62,6 @@ impl Warehouse {
         for file in readers {
             self.store().delete(&file.location).await?;
         }
-        write_private(&self.dir().join(PLACE), &serde_json::to_vec(&place)?)
+        self.root().replace_private(PLACE, serde_json::to_vec(&place)?).await
     }
 }

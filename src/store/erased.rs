@@ -21,6 +21,7 @@ use futures::StreamExt;
 use super::cluster::Place;
 use super::generation::{Generation, Name, Relation};
 use super::group::{Group, TableChange};
+use super::lease::Lease;
 use super::system;
 use super::table::{FileEntry, TableSnapshot};
 use super::warehouse::Warehouse;
@@ -219,14 +220,14 @@ impl Warehouse {
     /// Takes the rows of erased records out of every table's files. Versions from before keep theirs until a vacuum.
     ///
     /// Whoever finds rows that another process left may call it; tables that are clean cost nothing.
-    pub async fn purge(&self) -> Result<Purged> {
+    pub async fn purge(&self, lease: Option<Lease>) -> Result<Purged> {
         let newest = self.newest().await?;
         let erased = self.erased_in(&newest).await?;
         let mut purged = Purged::default();
         for (name, relation) in &newest.relations {
             let Relation::Table(def) = relation else { continue };
             if def.erased < erased.version {
-                let (files, rows) = self.purge_table(name, &erased).await?;
+                let (files, rows) = self.purge_table(lease, name, &erased).await?;
                 purged.tables += usize::from(files > 0);
                 purged.files += files;
                 purged.rows += rows;
@@ -235,7 +236,12 @@ impl Warehouse {
         Ok(purged)
     }
 
-    async fn purge_table(&self, name: &Name, erased: &Erased) -> Result<(usize, u64)> {
+    async fn purge_table(
+        &self,
+        lease: Option<Lease>,
+        name: &Name,
+        erased: &Erased,
+    ) -> Result<(usize, u64)> {
         const TRIES_MAX: u32 = 100;
         let (mut files, mut rows) = (0, 0);
         for _ in 0..TRIES_MAX {
@@ -258,6 +264,10 @@ impl Warehouse {
                 }
                 let inputs: Vec<String> = found.files.iter().map(|f| f.path.clone()).collect();
                 self.finish_pending(Some(&BTreeSet::from([name]))).await?;
+                if let Err(error) = self.check_lease(lease).await {
+                    self.discard(&snapshot.path, &outputs).await;
+                    return Err(error);
+                }
                 version = self.tables().rewrite(&snapshot.path, &inputs, &outputs, false).await?;
                 let before: u64 = found.files.iter().map(|f| f.rows).sum();
                 let after: u64 = outputs.iter().map(|f| f.rows).sum();
@@ -270,7 +280,7 @@ impl Warehouse {
             let Some(version) = version else { continue };
             let is_all = version <= snapshot.version + u64::from(!found.files.is_empty());
             let clean_to = is_all.then_some(erased.version);
-            self.publish_version(name, &snapshot.path, version, clean_to).await?;
+            self.publish_version(lease, name, &snapshot.path, version, clean_to).await?;
         }
         Err(Error::new(Kind::Serialization, "other writers were faster every time")
             .hint("the rows are hidden; COMPACT TABLE or a server's housekeeping takes them out"))

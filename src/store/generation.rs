@@ -9,6 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
+use super::lease::Lease;
 use crate::error::{Error, Kind, Result};
 
 const FOLDER: &str = "_clientele/generations";
@@ -127,6 +128,9 @@ pub struct Generation {
     /// When it was published, in microseconds since 1970; never before its predecessor. 0 when its document does not say.
     #[serde(default)]
     pub at_us: i64,
+    /// The latest epoch of housekeeping that has published.
+    #[serde(default)]
+    pub epoch: u64,
     /// Every relation.
     pub relations: BTreeMap<Name, Relation>,
 }
@@ -136,7 +140,13 @@ struct Document {
     generation: u64,
     #[serde(default)]
     at_us: i64,
+    /// The latest epoch of housekeeping that has published, this publish included.
+    #[serde(default)]
+    epoch: u64,
     changes: BTreeMap<Name, Change>,
+    /// Tells this publish from every other: a store may carry out what it says has failed. Documents from before have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    id: String,
     /// The whole state after the changes, in every [`CHECKPOINT_EVERY`]th document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<BTreeMap<Name, Relation>>,
@@ -176,10 +186,11 @@ impl Generation {
         self.table(&super::system::erased().0).map_or(0, |def| def.version)
     }
 
-    fn after(&self, changes: &BTreeMap<Name, Change>, at_us: i64) -> Self {
+    fn after(&self, document: &Document) -> Self {
         let relations = self.relations.clone();
-        let mut next = Self { number: self.number + 1, at_us, relations };
-        for (name, change) in changes {
+        let (number, at_us, epoch) = (document.generation, document.at_us, document.epoch);
+        let mut next = Self { number, at_us, epoch: self.epoch.max(epoch), relations };
+        for (name, change) in &document.changes {
             match change {
                 Change::Set(relation) => next.relations.insert(name.clone(), relation.clone()),
                 Change::Dropped => next.relations.remove(name),
@@ -210,37 +221,57 @@ impl Chain {
             let Some(document) = read(self.store.as_ref(), known.number + 1).await? else {
                 return Ok(known);
             };
-            self.advance(known.after(&document.changes, document.at_us));
+            self.advance(known.after(&document));
         }
     }
 
     /// Appends one generation. `changes` is asked again, with the state it builds on, whenever another writer was faster.
     pub(crate) async fn publish(
         &self,
+        changes: impl FnMut(&Generation) -> Result<BTreeMap<Name, Change>>,
+    ) -> Result<Arc<Generation>> {
+        self.publish_under(None, changes).await
+    }
+
+    /// Appends one generation, for housekeeping under `lease`; 40001 when a later holder has published.
+    pub(crate) async fn publish_under(
+        &self,
+        lease: Option<Lease>,
         mut changes: impl FnMut(&Generation) -> Result<BTreeMap<Name, Change>>,
     ) -> Result<Arc<Generation>> {
         const TRIES_MAX: u32 = 1000;
         for _ in 0..TRIES_MAX {
             let before = self.newest().await?;
+            let epoch = lease.map_or(before.epoch, Lease::epoch);
+            if epoch < before.epoch {
+                return Err(Lease::is_over());
+            }
             let changes = changes(&before)?;
             if changes.is_empty() {
                 return Ok(before);
             }
             let at_us = chrono::Utc::now().timestamp_micros().max(before.at_us + 1);
-            let after = before.after(&changes, at_us);
-            let state =
-                after.number.is_multiple_of(CHECKPOINT_EVERY).then(|| after.relations.clone());
-            let document =
-                Document { generation: after.number, at_us, changes, state, sum: None }.summed()?;
+            let (number, id) = (before.number + 1, uuid::Uuid::new_v4().simple().to_string());
+            let mut document =
+                Document { generation: number, at_us, epoch, changes, id, state: None, sum: None };
+            let after = before.after(&document);
+            if number.is_multiple_of(CHECKPOINT_EVERY) {
+                document.state = Some(after.relations.clone());
+            }
+            let document = document.summed()?;
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let payload = PutPayload::from(serde_json::to_vec(&document)?);
-            match self.store.put_opts(&location(after.number), payload, options).await {
-                Ok(_) => {
-                    self.advance(after);
-                    return Ok(self.known());
+            let is_ours = match self.store.put_opts(&location(number), payload, options).await {
+                Ok(_) => true,
+                Err(object_store::Error::AlreadyExists { .. }) => {
+                    let there = read(self.store.as_ref(), number).await?;
+                    there.is_some_and(|there| there.id == document.id)
                 }
-                Err(object_store::Error::AlreadyExists { .. }) => continue,
                 Err(error) => return Err(error.into()),
+            };
+            if is_ours {
+                self.advance(after);
+                return Ok(self.known());
             }
         }
         Err(Error::new(Kind::Serialization, "other writers were faster every time")
@@ -337,10 +368,10 @@ async fn read_at(store: &dyn ObjectStore, number: u64) -> Result<Generation> {
     let mut state = Generation::default();
     let checkpoint = number - number % CHECKPOINT_EVERY;
     if checkpoint > 0
-        && let Some(Document { state: Some(relations), at_us, .. }) =
+        && let Some(Document { state: Some(relations), at_us, epoch, .. }) =
             read(store, checkpoint).await?
     {
-        state = Generation { number: checkpoint, at_us, relations };
+        state = Generation { number: checkpoint, at_us, epoch, relations };
     }
     while state.number < number {
         let Some(document) = read(store, state.number + 1).await? else {
@@ -349,7 +380,7 @@ async fn read_at(store: &dyn ObjectStore, number: u64) -> Result<Generation> {
                 format!("generation {} of the publish log is missing", state.number + 1),
             ));
         };
-        state = state.after(&document.changes, document.at_us);
+        state = state.after(&document);
     }
     Ok(state)
 }

@@ -120,7 +120,11 @@ impl Warehouse {
         if needs_intent {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let payload = PutPayload::from(serde_json::to_vec(&group)?);
-            self.store().put_opts(&location(&id), payload, options).await?;
+            match self.store().put_opts(&location(&id), payload, options).await {
+                // Nobody else has this id: a first try was carried out after all.
+                Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let published = self.finish(&id, &group).await;
         if needs_intent && !matches!(&published, Err(error) if is_passing(error)) {

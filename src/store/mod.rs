@@ -1,4 +1,4 @@
-//! The warehouse on disk: what is stored where, and how it changes without ever being half changed.
+//! The warehouse, in a folder or a bucket: what is stored where, and how it changes without ever being half changed.
 //!
 //! ```text
 //! <dir>/_clientele/warehouse.json          format version, identity of the warehouse
@@ -27,6 +27,7 @@ mod local;
 mod reader;
 mod readers;
 mod residue;
+mod root;
 mod sums;
 pub mod system;
 mod table;
@@ -41,9 +42,11 @@ pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
 pub use erased::{Erased, Erasure, Purged};
 pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
+pub use lease::Lease;
 pub use object_store::ObjectStore;
 pub use readers::Pin;
 pub use residue::{ErasedCheck, Residue};
+pub use root::Location;
 pub use table::{FileEntry, TableSnapshot};
 pub use types::stored_schema;
 pub use users::{User, Users, Verifier};

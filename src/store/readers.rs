@@ -128,7 +128,7 @@ impl Warehouse {
 impl Drop for Warehouse {
     fn drop(&mut self) {
         // Who does not say goodbye is waited for by a vacuum, a minute long.
-        let _ = std::fs::remove_file(self.dir().join(location(&self.readers().id).as_ref()));
+        self.root().remove_now(&location(&self.readers().id));
     }
 }
 

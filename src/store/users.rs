@@ -1,9 +1,7 @@
 //! Who may log in: SCRAM verifiers, never passwords.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::num::NonZeroU32;
-use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -73,16 +71,15 @@ impl Verifier {
 
 impl Warehouse {
     /// Every user; none in a warehouse that only its own machine may use.
-    pub fn users(&self) -> Result<Users> {
-        match std::fs::read(self.dir().join(FILE)) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Users::default()),
-            Err(error) => Err(error.into()),
+    pub async fn users(&self) -> Result<Users> {
+        match self.root().read(FILE).await? {
+            Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            None => Ok(Users::default()),
         }
     }
 
     /// Adds a user, or gives an existing one another password when `replace` is set.
-    pub fn set_user(&self, name: &str, password: &str, replace: bool) -> Result<()> {
+    pub async fn set_user(&self, name: &str, password: &str, replace: bool) -> Result<()> {
         if name.is_empty() || name.len() > 63 || name.chars().any(|c| c.is_control()) {
             return Err(Error::new(
                 Kind::InvalidParameter,
@@ -95,7 +92,7 @@ impl Warehouse {
                 format!("the password is too short: {PASSWORD_CHARS_MIN} characters are the least"),
             ));
         }
-        let mut users = self.users()?;
+        let mut users = self.users().await?;
         if users.users.contains_key(name) != replace {
             return Err(if replace {
                 Error::new(Kind::UndefinedObject, format!("user {name:?} does not exist"))
@@ -105,34 +102,17 @@ impl Warehouse {
             });
         }
         users.users.insert(name.to_owned(), User { verifier: Verifier::new(password)? });
-        write_private(&self.dir().join(FILE), &serde_json::to_vec_pretty(&users)?)
+        self.root().replace_private(FILE, serde_json::to_vec_pretty(&users)?).await
     }
 
     /// Removes a user; connections that are open stay open.
-    pub fn remove_user(&self, name: &str) -> Result<()> {
-        let mut users = self.users()?;
+    pub async fn remove_user(&self, name: &str) -> Result<()> {
+        let mut users = self.users().await?;
         if users.users.remove(name).is_none() {
             return Err(Error::new(Kind::UndefinedObject, format!("user {name:?} does not exist")));
         }
-        write_private(&self.dir().join(FILE), &serde_json::to_vec_pretty(&users)?)
+        self.root().replace_private(FILE, serde_json::to_vec_pretty(&users)?).await
     }
-}
-
-/// Replaces a file that only its owner may read, by writing beside it, syncing and renaming.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    if let Some(folder) = path.parent() {
-        std::fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::generation::{Change, Relation};
+use super::lease::Lease;
 use super::warehouse::Warehouse;
 use crate::error::Result;
 
@@ -30,7 +31,7 @@ impl Warehouse {
     ///
     /// With `keep` of zero the newest version alone stays. Statements that read older ones are waited for, at most
     /// 90 seconds; then their versions stay until the next vacuum.
-    pub async fn vacuum(&self, keep: Duration) -> Result<Vacuumed> {
+    pub async fn vacuum(&self, lease: Option<Lease>, keep: Duration) -> Result<Vacuumed> {
         self.finish_pending(None).await?;
         let mut done = Vacuumed::default();
         let newest = self.newest().await?;
@@ -85,6 +86,8 @@ impl Warehouse {
         // A time before all times is a time that no file is from.
         let keep = keep.min(chrono::TimeDelta::days(36_500));
         for (path, version) in oldest {
+            // Whoever has taken over may have let somebody read what was out of use when this began.
+            self.check_lease(lease).await?;
             let (files, bytes, log_entries) = self.tables().vacuum(&path, version, keep).await?;
             done.files += files;
             done.bytes += bytes;

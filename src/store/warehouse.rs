@@ -1,24 +1,21 @@
 //! A warehouse folder: opened, created, and the way to everything in it.
 
-use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::cluster::Clustering;
 use super::erased::Erased;
 use super::generation::{Chain, Change, Generation, Name, Relation, TableDef};
-use super::local::SyncedStore;
+use super::lease::Lease;
 use super::readers::Readers;
+use super::root::{Location, Root};
 use super::sums::CheckedFile;
 use super::table::{FileEntry, TableSnapshot, Tables};
-use super::users::write_private;
 use super::writer::{Codec, TableWriter, WrittenFile};
 use crate::config::{Storage, Verify};
 use crate::error::{Error, Kind, Result};
@@ -45,8 +42,7 @@ struct Marker {
 /// An open warehouse. Any number of processes may hold the same one.
 #[derive(Debug)]
 pub struct Warehouse {
-    dir: PathBuf,
-    store: Arc<dyn ObjectStore>,
+    root: Root,
     tables: Tables,
     chain: Chain,
     key: [u8; 32],
@@ -57,32 +53,37 @@ pub struct Warehouse {
 }
 
 impl Warehouse {
-    /// Opens the warehouse in `dir`, or makes one there when the folder is missing or empty.
-    pub async fn open_or_create(dir: &FsPath) -> Result<Self> {
-        if !dir.join(MARKER).exists() {
-            create(dir)?;
+    /// Opens the warehouse at `location`, or makes one there when the folder is missing or empty.
+    pub async fn open_or_create(location: &Location) -> Result<Self> {
+        if let Location::Folder(folder) = location {
+            std::fs::create_dir_all(folder)?;
         }
-        Self::open(dir).await
+        match Root::open(location).await? {
+            Some(root) => Self::open_or_create_in(root).await,
+            None => Err(no_warehouse(location)),
+        }
     }
 
-    /// Opens the warehouse in `dir`, and finishes what a killed process left half done.
-    pub async fn open(dir: &FsPath) -> Result<Self> {
-        let shown = dir.display();
-        let marker = match std::fs::read(dir.join(MARKER)) {
-            Ok(bytes) => serde_json::from_slice::<Marker>(&bytes).map_err(|_| {
-                Error::new(Kind::DataCorrupted, format!("{shown}/{MARKER} is damaged"))
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::new(
-                    Kind::UndefinedFile,
-                    format!("there is no warehouse in {shown}"),
-                )
-                .hint(
-                    "clientele load and clientele serve create one; --dir names another folder",
-                ));
-            }
-            Err(error) => return Err(error.into()),
-        };
+    async fn open_or_create_in(root: Root) -> Result<Self> {
+        if root.read(MARKER).await?.is_none() {
+            create(&root).await?;
+        }
+        Self::open_in(root).await
+    }
+
+    /// Opens the warehouse at `location`, and finishes what a killed process left half done.
+    pub async fn open(location: &Location) -> Result<Self> {
+        match Root::open(location).await? {
+            Some(root) => Self::open_in(root).await,
+            None => Err(no_warehouse(location)),
+        }
+    }
+
+    async fn open_in(root: Root) -> Result<Self> {
+        let shown = root.location();
+        let Some(marker) = root.read(MARKER).await? else { return Err(no_warehouse(shown)) };
+        let marker = serde_json::from_slice::<Marker>(&marker)
+            .map_err(|_| Error::new(Kind::DataCorrupted, format!("{shown}/{MARKER} is damaged")))?;
         if marker.format > FORMAT {
             return Err(Error::new(
                 Kind::NotSupported,
@@ -96,37 +97,28 @@ impl Warehouse {
                 marker.created_by
             )));
         }
-        let key = read_key(&dir.join(KEY_FILE))?;
-        let dir = dir.canonicalize()?;
-        let root_store: Arc<dyn ObjectStore> = Arc::new(SyncedStore::new());
-        let prefix =
-            Path::from_absolute_path(&dir).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
-        let store: Arc<dyn ObjectStore> =
-            Arc::new(PrefixStore::new(Arc::clone(&root_store), prefix));
-        let url = Url::from_directory_path(&dir)
-            .map_err(|()| Error::new(Kind::Io, format!("{shown} is no absolute path")))?;
-        let tables = Tables::new(root_store, url);
-        let chain = Chain::open(Arc::clone(&store)).await?;
+        let key = read_key(&root).await?;
+        let tables = Tables::new(Arc::clone(root.whole()), root.url().clone());
+        let chain = Chain::open(Arc::clone(root.store())).await?;
         let (codec, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
-        let warehouse = Self { dir, store, tables, chain, key, codec, erased, readers };
-        warehouse.settle_copy(&warehouse.dir.join(MARKER)).await?;
+        let warehouse = Self { root, tables, chain, key, codec, erased, readers };
+        warehouse.settle_copy(MARKER).await?;
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
     }
 
-    /// The folder.
-    pub fn dir(&self) -> &FsPath {
-        &self.dir
+    pub(super) fn root(&self) -> &Root {
+        &self.root
     }
 
     /// The store whose root is the warehouse, for the engine's scans.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
-        &self.store
+        self.root.store()
     }
 
     /// The store through which one data file is read: what the disk gives back is compared with what was written.
     pub fn file_store(&self, file: &FileEntry) -> Arc<dyn ObjectStore> {
-        checked(&self.store, file)
+        checked(self.store(), file)
     }
 
     /// How this process reads and writes data files.
@@ -165,7 +157,7 @@ impl Warehouse {
 
     /// Whether the folder is there and can be read.
     pub async fn check_alive(&self) -> Result<()> {
-        self.store.head(&Path::from(MARKER)).await?;
+        self.store().head(&Path::from(MARKER)).await?;
         self.newest().await?;
         Ok(())
     }
@@ -253,7 +245,7 @@ impl Warehouse {
     ) -> Result<TableWriter> {
         let erased = self.erased().await?;
         let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(self.store());
         let writer = TableWriter::new(store, path, schema, personal, codec, clustering)?;
         Ok(writer.without(erased))
     }
@@ -265,7 +257,7 @@ impl Warehouse {
         clustering: Option<&Clustering>,
     ) -> Result<TableWriter> {
         let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
-        let (store, schema) = (Arc::clone(&self.store), Arc::clone(&snapshot.schema));
+        let (store, schema) = (Arc::clone(self.store()), Arc::clone(&snapshot.schema));
         TableWriter::new(store, &snapshot.path, schema, &snapshot.personal, codec, clustering)
     }
 
@@ -275,6 +267,14 @@ impl Warehouse {
             return Err(Error::internal("only clustered tables have buckets"));
         };
         Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering))
+    }
+
+    /// A writer of fresh rows of a clustered table, which come bucket after bucket in order.
+    pub fn fresh_writer(&self, snapshot: &TableSnapshot) -> Result<TableWriter> {
+        let Some(clustering) = &snapshot.clustering else {
+            return Err(Error::internal("only clustered tables have buckets"));
+        };
+        Ok(self.raw_writer(snapshot, None)?.of_fresh(clustering))
     }
 
     /// Adds a column to a published table; rows from before have NULL in it.
@@ -287,12 +287,16 @@ impl Warehouse {
     ) -> Result<()> {
         self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
         let version = self.tables.add_column(&def.path, field, personal).await?;
-        self.publish_version(name, &def.path, version, None).await
+        self.publish_version(None, name, &def.path, version, None).await
     }
 
     /// Publishes `outputs` in the place of `inputs`, which hold the same rows; `false` when somebody else was faster.
+    ///
+    /// # Errors
+    /// 40001 when it is done under a `lease` that somebody else has taken over.
     pub async fn publish_rewrite(
         &self,
+        lease: Option<Lease>,
         name: &Name,
         snapshot: &TableSnapshot,
         inputs: &[String],
@@ -300,12 +304,16 @@ impl Warehouse {
     ) -> Result<bool> {
         // A commit of an unfinished group in the same log would become visible with ours.
         self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        if let Err(error) = self.check_lease(lease).await {
+            self.discard(&snapshot.path, outputs).await;
+            return Err(error);
+        }
         let Some(version) = self.tables.rewrite(&snapshot.path, inputs, outputs, true).await?
         else {
             self.discard(&snapshot.path, outputs).await;
             return Ok(false);
         };
-        self.publish_version(name, &snapshot.path, version, None).await?;
+        self.publish_version(lease, name, &snapshot.path, version, None).await?;
         Ok(true)
     }
 
@@ -313,12 +321,13 @@ impl Warehouse {
     /// is known to be clean.
     pub(super) async fn publish_version(
         &self,
+        lease: Option<Lease>,
         name: &Name,
         path: &str,
         version: u64,
         clean_to: Option<u64>,
     ) -> Result<()> {
-        self.publish_names(|state| {
+        let publish = self.chain.publish_under(lease, |state| {
             let mut changes = std::collections::BTreeMap::new();
             // A table that was dropped meanwhile stays dropped.
             if let Some(def) = state.table(name).filter(|def| def.path == path) {
@@ -332,8 +341,8 @@ impl Warehouse {
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
             }
             Ok(changes)
-        })
-        .await?;
+        });
+        publish.await?;
         Ok(())
     }
 
@@ -353,12 +362,11 @@ impl Warehouse {
         };
         for path in folders.iter().filter(|path| !in_use(path)) {
             self.tables.forget(path);
-            let files = self.store.list(Some(&Path::from(path.as_str())));
+            let files = self.store().list(Some(&Path::from(path.as_str())));
             let locations = Box::pin(futures::StreamExt::map(files, |f| f.map(|f| f.location)));
-            let deleted: Vec<_> = self.store.delete_stream(locations).try_collect().await?;
+            let deleted: Vec<_> = self.store().delete_stream(locations).try_collect().await?;
             tracing::debug!(files = deleted.len(), "a folder that no table has was deleted");
-            // Empty folders are only untidy.
-            let _ = std::fs::remove_dir_all(self.dir.join(path));
+            self.root.remove_folder(path);
         }
         Ok(())
     }
@@ -367,7 +375,7 @@ impl Warehouse {
     pub async fn discard(&self, path: &str, files: &[super::WrittenFile]) {
         for file in files {
             if let Err(error) =
-                self.store.delete(&Path::from(format!("{path}/{}", file.name))).await
+                self.store().delete(&Path::from(format!("{path}/{}", file.name))).await
             {
                 tracing::warn!(%error, "a file without a commit could not be removed");
             }
@@ -399,41 +407,58 @@ fn folder_name(name: &str) -> String {
     }
 }
 
-fn create(dir: &FsPath) -> Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let is_other = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.map_or(true, |e| {
-            !matches!(e.file_name().to_str(), Some("_clientele" | "clientele.toml"))
-        })
-    };
-    if std::fs::read_dir(dir)?.any(is_other) {
+fn no_warehouse(location: &Location) -> Error {
+    Error::new(Kind::UndefinedFile, format!("there is no warehouse in {location}"))
+        .hint("clientele load and clientele serve create one; --dir names another place")
+}
+
+async fn create(root: &Root) -> Result<()> {
+    let listed = root.store().list_with_delimiter(None).await?;
+    let names = listed.objects.iter().map(|o| &o.location).chain(&listed.common_prefixes);
+    if names.filter_map(|path| path.filename()).any(is_other) || has_other_folders(root)? {
         return Err(Error::new(
             Kind::WrongObjectType,
-            format!("{} holds other files and is no warehouse", dir.display()),
+            format!("{} holds other files and is no warehouse", root.location()),
         )
         .hint("name an empty or new folder with --dir"));
     }
-    std::fs::create_dir_all(dir.join("_clientele"))?;
     let mut key = [0u8; 32];
     getrandom::fill(&mut key).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
-    if !dir.join(KEY_FILE).exists() {
-        write_private(&dir.join(KEY_FILE), blake3::Hash::from_bytes(key).to_hex().as_bytes())?;
+    let key = blake3::Hash::from_bytes(key).to_hex().as_bytes().to_vec();
+    if let Some(folder) = root.location().folder() {
+        std::fs::create_dir_all(folder.join("_clientele"))?;
     }
+    // Whoever else creates it at this moment: the first key and the first marker are the warehouse's.
+    root.create_private(KEY_FILE, key).await?;
     let marker = Marker {
         format: FORMAT,
         id: uuid::Uuid::new_v4().to_string(),
         created_by: concat!("clientele ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     // The marker comes last: with it the warehouse exists.
-    write_private(&dir.join(MARKER), &serde_json::to_vec_pretty(&marker)?)
+    root.create_private(MARKER, serde_json::to_vec_pretty(&marker)?).await
 }
 
-fn read_key(path: &FsPath) -> Result<[u8; 32]> {
+/// Whether something of this name is not of a warehouse.
+fn is_other(name: &str) -> bool {
+    !matches!(name, "_clientele" | "clientele.toml")
+}
+
+/// A folder without files is no object, and yet somebody's.
+fn has_other_folders(root: &Root) -> Result<bool> {
+    let Some(folder) = root.location().folder() else { return Ok(false) };
+    let mut entries = std::fs::read_dir(folder)?;
+    Ok(entries.any(|entry| entry.map_or(true, |e| e.file_name().to_str().is_none_or(is_other))))
+}
+
+async fn read_key(root: &Root) -> Result<[u8; 32]> {
     let damaged = || {
-        Error::new(Kind::DataCorrupted, format!("{} is missing or damaged", path.display()))
+        let shown = root.location();
+        Error::new(Kind::DataCorrupted, format!("{shown}/{KEY_FILE} is missing or damaged"))
             .hint("restore it from a backup: without it identities would be computed anew under other ids")
     };
-    let text = std::fs::read_to_string(path).map_err(|_| damaged())?;
+    let bytes = root.read(KEY_FILE).await?.ok_or_else(damaged)?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged())?;
     let hash = blake3::Hash::from_hex(text.trim()).map_err(|_| damaged())?;
     Ok(*hash.as_bytes())
 }
@@ -454,12 +479,13 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_newer_format_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
-        Warehouse::open_or_create(dir.path()).await.unwrap();
+        let location = Location::from(dir.path());
+        Warehouse::open_or_create(&location).await.unwrap();
         let marker = dir.path().join(MARKER);
         let text =
             std::fs::read_to_string(&marker).unwrap().replace("\"format\": 1", "\"format\": 9");
         std::fs::write(&marker, text).unwrap();
-        let error = Warehouse::open(dir.path()).await.unwrap_err();
+        let error = Warehouse::open(&location).await.unwrap_err();
         assert!(error.message().contains("has format 9, this program knows up to 1"), "{error}");
     }
 
@@ -467,7 +493,7 @@ mod tests {
     async fn a_folder_of_other_things_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("letter.txt"), "x").unwrap();
-        let error = Warehouse::open_or_create(dir.path()).await.unwrap_err();
+        let error = Warehouse::open_or_create(&dir.path().into()).await.unwrap_err();
         assert_eq!(error.sqlstate(), "42809");
         assert!(!dir.path().join("_clientele").exists());
     }

@@ -211,7 +211,7 @@ async fn authenticate(
         )
         .hint("connect with sslmode=require, or verify-full and the server's certificate")));
     }
-    let users = match shared.engine.warehouse().users() {
+    let users = match shared.engine.warehouse().users().await {
         Ok(users) => users.users,
         Err(error) => return Ok(Err(error)),
     };

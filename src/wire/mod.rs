@@ -55,7 +55,7 @@ impl Server {
     pub async fn bind(engine: Arc<Engine>, executor: Executor) -> Result<Self> {
         let config = engine.config();
         let is_loopback = config.server.listen.ip().is_loopback();
-        let has_users = !engine.warehouse().users()?.users.is_empty();
+        let has_users = !engine.warehouse().users().await?.users.is_empty();
         let tls = tls::acceptor(&config.tls)?;
         let is_guarded = has_users && tls.is_some();
         if !is_loopback && !is_guarded {
@@ -105,7 +105,7 @@ impl Server {
     /// Serves until `stop`; then lets running statements end within the configured time.
     pub async fn serve(self, stop: CancellationToken) -> Result<()> {
         let Self { listener, http, shared } = self;
-        let users = shared.engine.warehouse().users()?.users.len();
+        let users = shared.engine.warehouse().users().await?.users.len();
         if users == 0 {
             tracing::warn!("no users: anyone on this machine may connect as {LOCAL_USER}");
         }
