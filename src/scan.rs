@@ -8,6 +8,7 @@ mod merge;
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -28,7 +29,10 @@ use datafusion::error::Result;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType,
+};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
@@ -133,7 +137,7 @@ impl SnapshotTable {
                     FileGroup::new(files)
                 })),
                 Some(Place::Tail { row_groups }) if row_groups.len() == count => {
-                    marked.extend(self.parts(file, row_groups));
+                    marked.extend(self.parts(file, row_groups, None));
                 }
                 _ => others.push(self.partitioned(file)),
             }
@@ -158,21 +162,21 @@ impl SnapshotTable {
         Ok(Buckets { sources, count, ordering, schema: Arc::clone(&self.schema) })
     }
 
-    /// The parts of a fresh file: the row groups of each bucket; none where a bucket has no rows.
-    fn parts(&self, file: &FileEntry, row_groups: &[u32]) -> Vec<FileGroup> {
+    /// The parts of a fresh file: the row groups of each bucket, or of one only; none where a bucket has no rows.
+    fn parts(&self, file: &FileEntry, row_groups: &[u32], only: Option<usize>) -> Vec<FileGroup> {
         let all = row_groups.iter().sum::<u32>() as usize;
         let mut from = 0;
-        let part = |count: &u32| {
+        let part = |(bucket, count): (usize, &u32)| {
             let to = from + *count as usize;
             let mut access = ParquetAccessPlan::new_none(all);
             (from..to).for_each(|row_group| access.scan(row_group));
-            let is_empty = from == to;
+            let is_empty = from == to || only.is_some_and(|only| only != bucket);
             from = to;
             let files =
                 if is_empty { vec![] } else { vec![self.partitioned(file).with_extension(access)] };
             FileGroup::new(files)
         };
-        row_groups.iter().map(part).collect()
+        row_groups.iter().enumerate().map(part).collect()
     }
 
     /// How files are read: checked, footers kept in memory, filters applied while decoding.
@@ -234,7 +238,8 @@ impl SnapshotTable {
         if !has_tail {
             return Ok(run);
         }
-        let parts = |(file, row_groups): &(&FileEntry, &[u32])| self.parts(file, row_groups);
+        let parts =
+            |(file, row_groups): &(&FileEntry, &[u32])| self.parts(file, row_groups, layout.only);
         let groups: Vec<FileGroup> = layout.tails.iter().flat_map(parts).collect();
         let tails: Vec<&FileEntry> = layout.tails.iter().map(|(file, _)| *file).collect();
         // Saying that nothing is known keeps the groups as they are.
@@ -244,6 +249,56 @@ impl SnapshotTable {
             return internal_err!("the keys of a clustered scan are projected");
         };
         Ok(Arc::new(ClusterMergeExec::try_new(run, tail, ordering, None)?))
+    }
+
+    /// The bucket that has all rows for which these filters hold, when they name one customer.
+    fn bucket_asked(&self, filters: &[Expr]) -> Option<usize> {
+        let clustering = self.snapshot.clustering.as_ref()?;
+        let filters: Vec<&Expr> = filters.iter().flat_map(split_conjunction).collect();
+        let value = |key: &String| filters.iter().find_map(|filter| self.equal_to(filter, key));
+        let keys = clustering.columns[..clustering.keys].iter().map(value);
+        clustering.bucket_of(&keys.collect::<Option<Vec<_>>>()?).ok()
+    }
+
+    /// The value that a filter wants a column to have, as the column keeps it.
+    fn equal_to(&self, filter: &Expr, column: &str) -> Option<ArrayRef> {
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else {
+            return None;
+        };
+        let value = match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c))
+                if c.name == column =>
+            {
+                v
+            }
+            _ => return None,
+        };
+        let kept = self.schema.field_with_name(column).ok()?.data_type();
+        let is_text =
+            |t: &DataType| matches!(t, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+        let given = value.data_type();
+        // Between types that are not the same kind a value may be equal to another one.
+        let fits = given == *kept || is_text(&given) && is_text(kept);
+        (fits && !value.is_null()).then(|| value.cast_to(kept).ok()?.to_array().ok())?
+    }
+
+    /// The files that may have rows of a bucket; all of them without one.
+    fn files_of(&self, bucket: Option<usize>) -> Vec<&FileEntry> {
+        let files = self.snapshot.files.iter();
+        let (Some(bucket), Some(clustering)) = (bucket, &self.snapshot.clustering) else {
+            return files.collect();
+        };
+        let may_have = |file: &&FileEntry| {
+            let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
+            match mark.map(|mark| &mark.place) {
+                Some(Place::Run { bucket: of }) => *of as usize == bucket,
+                Some(Place::Tail { row_groups }) => {
+                    row_groups.get(bucket).is_none_or(|row_groups| *row_groups > 0)
+                }
+                None => true,
+            }
+        };
+        files.filter(may_have).collect()
     }
 
     fn statistics_of(&self, rows: u64, bytes: u64) -> Statistics {
@@ -273,6 +328,8 @@ struct Layout<'a> {
     ordering: LexOrdering,
     /// Places of the cluster's columns in the table.
     columns: Vec<usize>,
+    /// The only bucket that is read.
+    only: Option<usize>,
 }
 
 /// A tail of more than one row in so many is not merged: then a plain scan is faster, until the table is compacted.
@@ -301,6 +358,7 @@ impl<'a> Layout<'a> {
             keys: Vec::new(),
             ordering: LexOrdering::new([ascending(Arc::new(Column::new("", 0)))])?,
             columns: Vec::new(),
+            only: None,
         };
         let mut fresh_rows = 0;
         for file in &snapshot.files {
@@ -330,6 +388,16 @@ impl<'a> Layout<'a> {
         layout.keys = columns[..clustering.keys].iter().map(column).collect();
         layout.ordering = LexOrdering::new(layout.columns.iter().map(|at| ascending(column(at))))?;
         Some(layout)
+    }
+
+    /// The same scan of one bucket; the others stay as partitions without rows.
+    fn only(mut self, bucket: Option<usize>) -> Self {
+        self.only = bucket;
+        if let Some(bucket) = bucket {
+            let others = self.runs.iter_mut().enumerate().filter(|(of, _)| *of != bucket);
+            others.for_each(|(_, files)| files.clear());
+        }
+        self
     }
 
     /// The order in terms of the columns that the scan gives.
@@ -438,22 +506,25 @@ impl TableProvider for SnapshotTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if self.snapshot.files.is_empty() {
+        let bucket = self.bucket_asked(filters);
+        let read = self.files_of(bucket);
+        if read.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
         }
         let (url, source) = self.source(state)?;
         if let Some(layout) = Layout::of(&self.snapshot, &self.schema, projection) {
+            let layout = layout.only(bucket);
             return self.clustered(&layout, &url, &source, projection, limit);
         }
-        let files = self.snapshot.files.iter().map(|file| self.partitioned(file)).collect();
-        let bytes = self.snapshot.files.iter().map(|f| f.size).sum();
+        let (rows, bytes) = read.iter().fold((0, 0), |(r, b), f| (r + f.rows, b + f.size));
+        let files = read.iter().map(|file| self.partitioned(file)).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let config = FileScanConfigBuilder::new(url, source)
             .with_file_groups(groups)
-            .with_statistics(self.statistics_of(self.snapshot.rows(), bytes))
+            .with_statistics(self.statistics_of(rows, bytes))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();

@@ -152,6 +152,11 @@ impl Clustering {
         Ok(arranged)
     }
 
+    /// The bucket of rows whose keys have these values, one row each.
+    pub fn bucket_of(&self, keys: &[ArrayRef]) -> Result<usize> {
+        Ok(self.buckets_of(keys)?.value(0) as usize)
+    }
+
     fn buckets_of(&self, keys: &[ArrayRef]) -> Result<UInt32Array> {
         let mut hashes = vec![0u64; keys[0].len()];
         hash_into(keys, &mut hashes)?;

@@ -141,7 +141,7 @@ struct Document {
     #[serde(default)]
     at_us: i64,
     /// The latest epoch of housekeeping that has published, this publish included.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none_yet")]
     epoch: u64,
     changes: BTreeMap<Name, Change>,
     /// Tells this publish from every other: a store may carry out what it says has failed. Documents from before have none.
@@ -153,6 +153,11 @@ struct Document {
     /// CRC-32 of the document without this field; documents from before have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sum: Option<u32>,
+}
+
+/// What a field came with later must not be written where it says nothing: checksums from before are of documents without it.
+fn is_none_yet(epoch: &u64) -> bool {
+    *epoch == 0
 }
 
 impl Document {
@@ -423,6 +428,18 @@ mod tests {
         assert_eq!(reader.history(2).await.unwrap()[1].0, 100);
         assert_eq!(seen.relations, BTreeMap::from([(Name::new("public", "b"), table(7))]));
         assert_eq!(*Chain::open(store).await.unwrap().newest().await.unwrap(), *seen);
+    }
+
+    /// A document that an earlier version of this program wrote is what it was.
+    #[test]
+    fn documents_from_before_are_read() {
+        let written = r#"{"generation":1,"at_us":1795326667707889,"changes":{"[\"public\",\"events\"]":{"set":{"table":{"path":"public/events","version":1,"erased":0}}}},"sum":1590747970}"#;
+        let document: Document = serde_json::from_str(written).unwrap();
+        let document = document.unless_damaged().unwrap();
+        assert_eq!((document.generation, document.epoch), (1, 0));
+        let flipped = written.replace("\"version\":1", "\"version\":2");
+        let document: Document = serde_json::from_str(&flipped).unwrap();
+        assert!(document.unless_damaged().is_none());
     }
 
     /// Two writers with stale views both land, on top of each other.
