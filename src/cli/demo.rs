@@ -47,7 +47,8 @@ const VIEWS: [&str; 4] = [
 
 const GRAPH: &str = "CREATE IDENTITY GRAPH IF NOT EXISTS customer \
     FROM identifiers (source, record_id, id_type, id_value, seen_at) \
-    WITH (phone (priority 3, max_records 10), email (priority 4, max_records 10), device (priority 5, max_records 5))";
+    WITH (open_id (priority 2), phone (priority 3, max_records 10), email (priority 4, max_records 10), \
+        device (priority 5, max_records 5))";
 
 /// What is asked: a heading and the query whose answer is printed.
 const QUESTIONS: [(&str, &str); 4] = [

@@ -1,15 +1,20 @@
 //! Which records are one person: identity graphs.
 //!
-//! A graph reads identifiers (source, record_id, id_type, id_value) from a table, cleans them, drops those that too many
-//! records share, and gives every record the `one_id` of its connected component. The result is a function of the data and
-//! the rules alone: no order of rows, files or loads changes it.
+//! A graph reads identifiers from a table, cleans them, drops those that too many records share, joins records tier by tier
+//! within the graph's limits, and gives every customer a `one_id` that stays. The result is a function of the data, the rules
+//! and what was said by hand: no order of rows, files or loads changes it.
 
 mod graph;
-mod resolve;
+mod mask;
+mod refresh;
+mod rules;
+mod source;
 mod statement;
+mod tables;
 
 pub use graph::{execute, relation_of};
 pub use statement::{GraphStatement, parse_statement};
+pub use tables::OVERRIDES;
 
 /// What a graph statement answers.
 #[derive(Debug, Clone, PartialEq, Eq)]

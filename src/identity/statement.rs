@@ -1,13 +1,10 @@
-//! CREATE, REFRESH and DROP IDENTITY GRAPH.
-
-use std::collections::BTreeMap;
+//! CREATE, ALTER, REFRESH and DROP IDENTITY GRAPH.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use serde::{Deserialize, Serialize};
 
+use super::rules::{Definition, Rule, WideId};
 use crate::dialect::tokenize;
 use crate::error::{Error, Kind, Place, Result};
-use crate::store::Name;
 
 /// A statement about a graph.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +18,13 @@ pub enum GraphStatement {
         /// Source and rules.
         definition: Definition,
     },
+    /// ALTER IDENTITY GRAPH.
+    Alter {
+        /// Name.
+        name: String,
+        /// What is set.
+        change: RuleChange,
+    },
     /// REFRESH IDENTITY GRAPH.
     Refresh(String),
     /// DROP IDENTITY GRAPH.
@@ -32,33 +36,17 @@ pub enum GraphStatement {
     },
 }
 
-/// Where a graph's identifiers come from, and its rules.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Definition {
-    /// Schema of the table.
-    pub schema: String,
-    /// The table.
-    pub table: String,
-    /// Columns of source, record, type and value.
-    pub columns: [String; 4],
-    /// Rules by type of identifier.
-    pub rules: BTreeMap<String, Rule>,
-}
-
-/// How one type of identifier links.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Rule {
-    /// Rank of the type; 1 is strongest. Without constraints it does not change the result.
-    pub priority: Option<u32>,
-    /// A value on more records than this links nobody.
-    pub max_records: Option<u32>,
-}
-
-impl Definition {
-    /// The table as a relation's name.
-    pub fn relation(&self) -> Name {
-        Name::new(self.schema.clone(), self.table.clone())
-    }
+/// Rules as a statement gives them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RuleChange {
+    /// Rules of types; options that are not named stay.
+    pub types: Vec<(String, Rule)>,
+    /// Types that are taken out.
+    pub dropped: Vec<String>,
+    /// Most records of one customer; `Some(None)` takes the limit away.
+    pub max_cluster_records: Option<Option<u32>>,
+    /// Column by which identifiers are kept apart; `Some(None)` for none.
+    pub link_scope: Option<Option<String>>,
 }
 
 /// Reads a statement that begins with CREATE, REFRESH, ALTER or DROP IDENTITY.
@@ -85,8 +73,11 @@ pub fn parse_statement(sql: &str) -> Result<GraphStatement> {
         let if_exists = reader.eat("IF") && reader.expect("EXISTS").is_ok();
         GraphStatement::Drop { name: reader.name()?, if_exists }
     } else {
-        return Err(Error::not_supported("ALTER IDENTITY GRAPH is not supported")
-            .hint("DROP the graph and CREATE it with the new rules; its ids do not change"));
+        reader.expect("ALTER")?;
+        reader.expect("IDENTITY")?;
+        reader.expect("GRAPH")?;
+        let name = reader.name()?;
+        GraphStatement::Alter { name, change: alter(&mut reader)? }
     };
     match reader.peek() {
         None => Ok(statement),
@@ -109,61 +100,133 @@ fn create(reader: &mut Reader) -> Result<GraphStatement> {
     if reader.eat(".") {
         schema = std::mem::replace(&mut table, reader.name()?);
     }
-    let columns = columns(reader)?;
-    let mut rules = BTreeMap::new();
+    let mut columns = columns(reader)?;
+    let mut ids = Vec::new();
+    if reader.eat("IDS") {
+        ids = wide_ids(reader)?;
+        if columns.is_empty() {
+            columns = ["source", "record_id"].map(str::to_owned).to_vec();
+        }
+    } else if columns.is_empty() {
+        columns = ["source", "record_id", "id_type", "id_value"].map(str::to_owned).to_vec();
+    }
+    let needed = if ids.is_empty() { 4 } else { 2 };
+    if columns.len() != needed && columns.len() != needed + 1 {
+        let wanted = match ids.is_empty() {
+            true => {
+                "four are needed, source, record, type and value, and a fifth may say when a value was seen"
+            }
+            false => {
+                "two are needed, source and record, and a third may say when the values were seen"
+            }
+        };
+        return Err(Error::new(
+            Kind::Syntax,
+            format!("{} columns are named; {wanted}", columns.len()),
+        ));
+    }
+    let seen_at = (columns.len() > needed).then(|| columns.pop()).flatten();
+    let mut definition =
+        Definition { schema, table, columns, ids, seen_at, ..Definition::default() };
     if reader.eat("WITH") {
         reader.expect("(")?;
-        loop {
-            let id_type = reader.name()?;
-            if !reader.eat("(") {
-                return Err(Error::not_supported(format!("option {id_type} is not supported"))
-                    .detail("of this version: a list of types, each with priority and max_records")
-                    .hint("WITH (phone (priority 3, max_records 10), device (max_records 5))"));
+        let change = rules(reader)?;
+        if let Some(twice) = change
+            .types
+            .iter()
+            .enumerate()
+            .find(|(i, (t, _))| change.types[..*i].iter().any(|(before, _)| before == t))
+        {
+            let id_type = &twice.1.0;
+            return Err(Error::new(
+                Kind::DuplicateObject,
+                format!("type {id_type} has rules twice"),
+            ));
+        }
+        definition.apply(change);
+    }
+    definition.check()?;
+    Ok(GraphStatement::Create { name, if_not_exists, definition })
+}
+
+/// `SET (type (options), ...)`, `RESET (type, ...)`.
+fn alter(reader: &mut Reader) -> Result<RuleChange> {
+    if reader.eat("SET") {
+        reader.expect("(")?;
+        return rules(reader);
+    }
+    reader.expect("RESET")?;
+    reader.expect("(")?;
+    let mut change = RuleChange::default();
+    loop {
+        match reader.name()?.as_str() {
+            "max_cluster_records" => change.max_cluster_records = Some(None),
+            "link_scope" => change.link_scope = Some(None),
+            id_type => change.dropped.push(id_type.to_owned()),
+        }
+        if !reader.eat(",") {
+            break;
+        }
+    }
+    reader.expect(")")?;
+    Ok(change)
+}
+
+/// `phone (priority 3, max_records 10), max_cluster_records 200)`: with the closing bracket.
+fn rules(reader: &mut Reader) -> Result<RuleChange> {
+    let mut change = RuleChange::default();
+    loop {
+        let name = reader.name()?;
+        match name.as_str() {
+            "max_cluster_records" => change.max_cluster_records = Some(Some(reader.number()?)),
+            "link_scope" => {
+                let column = reader.name()?;
+                change.link_scope = Some((column != "none").then_some(column));
             }
-            let rule = rule(reader, &id_type)?;
-            if rules.insert(id_type.clone(), rule).is_some() {
-                return Err(Error::new(
-                    Kind::DuplicateObject,
-                    format!("type {id_type} has rules twice"),
-                ));
+            _ => {
+                let rule = match reader.eat("(") {
+                    true => rule(reader, &name)?,
+                    // A type may be named without options.
+                    false => Rule::default(),
+                };
+                change.types.push((name, rule));
             }
-            if !reader.eat(",") {
-                break;
-            }
+        }
+        if !reader.eat(",") {
+            break;
+        }
+    }
+    reader.expect(")")?;
+    Ok(change)
+}
+
+/// `(source, record_id, ...)`; nothing when no columns are named.
+fn columns(reader: &mut Reader) -> Result<Vec<String>> {
+    let mut columns = Vec::new();
+    if reader.eat("(") {
+        columns.push(reader.name()?);
+        while reader.eat(",") {
+            columns.push(reader.name()?);
         }
         reader.expect(")")?;
     }
-    Ok(GraphStatement::Create {
-        name,
-        if_not_exists,
-        definition: Definition { schema, table, columns, rules },
-    })
+    Ok(columns)
 }
 
-fn columns(reader: &mut Reader) -> Result<[String; 4]> {
-    const USUAL: [&str; 4] = ["source", "record_id", "id_type", "id_value"];
-    if !reader.eat("(") {
-        return Ok(USUAL.map(str::to_owned));
-    }
-    let mut columns = vec![reader.name()?];
-    while reader.eat(",") {
-        columns.push(reader.name()?);
+/// `(phone, email, device_id AS device)`: columns of identifiers, each of a type.
+fn wide_ids(reader: &mut Reader) -> Result<Vec<WideId>> {
+    reader.expect("(")?;
+    let mut ids = Vec::new();
+    loop {
+        let column = reader.name()?;
+        let id_type = if reader.eat("AS") { reader.name()? } else { column.clone() };
+        ids.push(WideId { column, id_type });
+        if !reader.eat(",") {
+            break;
+        }
     }
     reader.expect(")")?;
-    // A fifth column, when the value was seen, is for recycled numbers; it changes nothing yet.
-    columns.truncate(5);
-    if columns.len() == 5 {
-        columns.pop();
-    }
-    columns.try_into().map_err(|given: Vec<String>| {
-        Error::new(
-            Kind::Syntax,
-            format!(
-                "{} columns are named; four are needed: source, record, type, value",
-                given.len()
-            ),
-        )
-    })
+    Ok(ids)
 }
 
 fn rule(reader: &mut Reader, id_type: &str) -> Result<Rule> {
@@ -172,12 +235,18 @@ fn rule(reader: &mut Reader, id_type: &str) -> Result<Rule> {
         let option = reader.name()?;
         match option.as_str() {
             "priority" => rule.priority = Some(reader.number()?),
+            "unique" => rule.max_per_cluster = Some(1),
+            "max_per_cluster" => rule.max_per_cluster = Some(reader.number()?),
             "max_records" => rule.max_records = Some(reader.number()?),
+            "reuse_gap_days" => rule.reuse_gap_days = Some(reader.number()?),
             other => {
-                return Err(Error::not_supported(format!(
-                    "{id_type}: option {other} is not supported"
-                ))
-                .detail("of this version: priority, max_records"));
+                return Err(Error::new(
+                    Kind::Syntax,
+                    format!("{id_type}: option {other} is not known"),
+                )
+                .detail(
+                    "known are priority, unique, max_per_cluster, max_records, reuse_gap_days",
+                ));
             }
         }
         if !reader.eat(",") {
@@ -248,25 +317,86 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Name;
+
+    fn definition(sql: &str) -> Definition {
+        match parse_statement(sql).unwrap() {
+            GraphStatement::Create { definition, .. } => definition,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn the_long_form_is_read() {
-        let sql = "CREATE IDENTITY GRAPH Customer FROM crm.ids (source, record_id, id_type, id_value, seen_at) \
-                   WITH (phone (priority 3, max_records 10), email (priority 4))";
-        let GraphStatement::Create { name, definition, .. } = parse_statement(sql).unwrap() else {
-            panic!("a create")
+        let long = definition(
+            "CREATE IDENTITY GRAPH Customer FROM crm.ids (source, record_id, id_type, id_value, seen_at) \
+             WITH (idcard (priority 1, unique), phone (priority 3, max_records 10, reuse_gap_days 180), email, \
+             max_cluster_records 200, link_scope brand)",
+        );
+        assert_eq!(long.relation(), Name::new("crm", "ids"));
+        assert_eq!(long.seen_at.as_deref(), Some("seen_at"));
+        assert_eq!(
+            (long.max_cluster_records, long.link_scope.as_deref()),
+            (Some(200), Some("brand"))
+        );
+        let phone = Rule {
+            priority: Some(3),
+            max_records: Some(10),
+            reuse_gap_days: Some(180),
+            max_per_cluster: None,
         };
-        assert_eq!(name, "customer");
-        assert_eq!(definition.relation(), Name::new("crm", "ids"));
-        assert_eq!(definition.rules["phone"], Rule { priority: Some(3), max_records: Some(10) });
+        assert_eq!(long.rules["phone"], phone);
+        assert_eq!(long.rules["idcard"].max_per_cluster, Some(1));
+    }
+
+    #[test]
+    fn the_wide_form_is_read() {
+        let wide = definition(
+            "CREATE IDENTITY GRAPH c FROM customers IDS (phone, device_id AS device) WITH (phone, device)",
+        );
+        assert_eq!(wide.columns, ["source", "record_id"]);
+        let device = WideId { column: "device_id".to_owned(), id_type: "device".to_owned() };
+        assert_eq!(wide.ids[1], device);
+        let timed = definition("CREATE IDENTITY GRAPH c FROM t (s, r, at) IDS (phone)");
+        assert_eq!((timed.columns.len(), timed.seen_at.as_deref()), (2, Some("at")));
+    }
+
+    #[test]
+    fn rules_are_altered() {
+        let altered = |sql: &str| match parse_statement(sql).unwrap() {
+            GraphStatement::Alter { change, .. } => change,
+            other => panic!("{other:?}"),
+        };
+        let mut graph = definition(
+            "CREATE IDENTITY GRAPH c FROM ids WITH (phone (priority 2), email, link_scope x)",
+        );
+        graph.apply(altered(
+            "ALTER IDENTITY GRAPH c SET (phone (max_records 3), device, max_cluster_records 9)",
+        ));
+        assert_eq!(
+            (graph.rules["phone"].priority, graph.rules["phone"].max_records),
+            (Some(2), Some(3))
+        );
+        assert_eq!(graph.rules.len(), 3);
+        graph.apply(altered(
+            "ALTER IDENTITY GRAPH c RESET (email, max_cluster_records, link_scope)",
+        ));
+        assert!(!graph.rules.contains_key("email") && graph.link_scope.is_none());
+        assert_eq!(graph.max_cluster_records, None);
     }
 
     #[test]
     fn mistakes_are_placed_and_named() {
         let error = parse_statement("CREATE IDENTITY GRAPH c FORM ids").unwrap_err();
         assert_eq!((error.sqlstate(), error.place().unwrap().column), ("42601", 25));
-        let error =
-            parse_statement("CREATE IDENTITY GRAPH c FROM ids WITH (phone (unique))").unwrap_err();
-        assert_eq!(error.sqlstate(), "0A000");
+        for (sql, code) in [
+            ("CREATE IDENTITY GRAPH c FROM ids WITH (phone (uniqe))", "42601"),
+            ("CREATE IDENTITY GRAPH c FROM ids (a, b, c)", "42601"),
+            ("CREATE IDENTITY GRAPH c FROM ids WITH (phone, phone)", "42710"),
+            ("CREATE IDENTITY GRAPH c FROM t IDS (a AS phone) WITH (email)", "22023"),
+            ("ALTER IDENTITY GRAPH c ADD (phone)", "42601"),
+        ] {
+            assert_eq!(parse_statement(sql).unwrap_err().sqlstate(), code, "{sql}");
+        }
     }
 }

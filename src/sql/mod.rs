@@ -9,6 +9,7 @@ mod check;
 mod compact;
 mod copy;
 mod ddl;
+mod delete;
 mod erase;
 mod execute;
 mod names;

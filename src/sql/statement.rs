@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
 use super::ddl::{self, AddColumn, CreateTable};
+use super::delete::{self, Delete};
 use super::erase::{self, Erase};
 use super::restore::{self, Restore};
 use crate::catalog::DEFAULT_SCHEMA;
@@ -28,6 +29,8 @@ pub enum Statement {
     Insert(Box<ast::Insert>),
     /// CREATE TABLE with columns.
     CreateTable(Box<CreateTable>),
+    /// DELETE.
+    Delete(Box<Delete>),
     /// CREATE TABLE AS.
     CreateTableAs(Box<CreateTable>),
     /// CREATE VIEW.
@@ -219,6 +222,7 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
             Ok(Statement::Query(Box::new(statement)))
         }
         ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
+        ast::Statement::Delete(rows) => Ok(Statement::Delete(Box::new(delete::read(&rows)?))),
         ast::Statement::CreateView(view) => Ok(Statement::CreateView(Box::new(view))),
         ast::Statement::CreateSchema { schema_name, .. } => {
             Ok(Statement::CreateSchema(schema_name.to_string()))

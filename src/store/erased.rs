@@ -98,7 +98,7 @@ impl Erased {
     }
 
     /// `batch` without the rows of erased records, and how many those were.
-    pub(super) fn sieve(&self, batch: &RecordBatch) -> Result<(RecordBatch, u64)> {
+    pub fn sieve(&self, batch: &RecordBatch) -> Result<(RecordBatch, u64)> {
         let key = if self.is_empty() { None } else { Self::key_columns(&batch.schema()) };
         let Some([source, record]) = key else { return Ok((batch.clone(), 0)) };
         let keeps = self.keeps(batch.column(source), batch.column(record))?;

@@ -1,11 +1,14 @@
 //! Cleaning of identifiers: what two spellings have in common, and why a value is no identifier.
 
 mod check_digit;
+pub mod collect;
 pub mod graph;
 pub mod id_reject_reason;
+pub mod ids;
 pub mod norm_email;
 pub mod norm_id;
 pub mod norm_phone;
+pub mod records;
 mod text;
 
 pub use norm_id::{Reject, clean};

@@ -124,6 +124,12 @@ impl Graph {
         Self { rules, plain: Partitions::default(), timed: Vec::new(), must, cannot }
     }
 
+    /// Another type of identifiers; gives its number.
+    pub fn add_type(&mut self, rule: TypeRule) -> u16 {
+        self.rules.types.push(rule);
+        (self.rules.types.len() - 1) as u16
+    }
+
     /// A record has an identifier of type `kind`, seen at a time in microseconds.
     ///
     /// The time matters where the type has a `reuse_gap_us`. An identifier without a time is of the value's only owner; when

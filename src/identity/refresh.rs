@@ -1,0 +1,454 @@
+//! REFRESH: who is who, computed from all records, and what changed since the last time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, StringArray, StringBuilder,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Int32Type, Int64Type};
+use clientele_udfs::identity::collect::{Collected, Collector, value_of};
+use clientele_udfs::identity::graph::{Limit, Review, TypeRule, Value};
+use clientele_udfs::identity::ids::{Assigned, Event, Ids, assign};
+use clientele_udfs::identity::records::Records;
+
+use super::Answer;
+use super::graph::definition_of;
+use super::mask::masked;
+use super::rules::Definition;
+use super::source::Source;
+use super::tables::{ALIAS, HISTORY, HUBS, MAP, OVERRIDES, REJECTED, REVIEW, RUNS, Table};
+use crate::error::{Error, Result};
+use crate::store::{Group, Warehouse};
+
+/// Rows that are written at a time.
+const BATCH_ROWS: usize = 64 * 1024;
+
+/// Records of a review item that are named; of more only the number is told.
+const RECORDS_NAMED: usize = 20;
+
+pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
+    let definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
+    let source = Source::open(warehouse, &definition).await?;
+    let mut collector = collector(&definition, warehouse.key());
+    let without_key = source.collect(warehouse, &mut collector).await?;
+    let unknown = say_by_hand(warehouse, name, &mut collector).await?;
+    let collected = in_background(move || collector.resolve()).await?;
+
+    let mut map = Table::open(warehouse, name, MAP).await?;
+    let (before, gone) = ids_before(&mut map, &collected.records).await?;
+    let mut runs = Table::open(warehouse, name, RUNS).await?;
+    let run = last_run(&mut runs).await? + 1;
+    let (collected, assigned) = in_background(move || {
+        let roots = &collected.resolution.roots;
+        let assigned = assign(&collected.records, roots, &before, &gone, run);
+        (collected, assigned)
+    })
+    .await?;
+    let values = values_told(warehouse, &source, &collected).await?;
+
+    let mut group = Group::default();
+    write_map(&mut map, &collected.records, &assigned.ids).await?;
+    group.tables.push(map.replaced().await?);
+    let mut rejected = Table::open(warehouse, name, REJECTED).await?;
+    write_rejected(&mut rejected, &collected).await?;
+    group.tables.push(rejected.replaced().await?);
+    let mut hubs = Table::open(warehouse, name, HUBS).await?;
+    hubs.write(hub_rows(&definition, &collected, &values)).await?;
+    group.tables.push(hubs.replaced().await?);
+    let mut review = Table::open(warehouse, name, REVIEW).await?;
+    let items = review_rows(&definition, &collected, &values, &unknown);
+    let reviews = items.first().map_or(0, |(_, column)| column.len());
+    review.write(items).await?;
+    group.tables.push(review.replaced().await?);
+    let mut alias = Table::open(warehouse, name, ALIAS).await?;
+    let aliases = aliases(&mut alias, &assigned, run).await?;
+    alias.write(aliases).await?;
+    group.tables.push(alias.replaced().await?);
+    let mut history = Table::open(warehouse, name, HISTORY).await?;
+    history.write(history_rows(&assigned, run)).await?;
+    group.tables.push(history.appended().await?);
+    runs.write(run_row(&collected, &assigned, run, reviews)).await?;
+    group.tables.push(runs.appended().await?);
+    warehouse.publish(group).await?;
+
+    let count =
+        |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    let mut notice = format!(
+        "{} records are {} customers; {} identifiers rejected, {}, {}",
+        collected.records.len(),
+        assigned.customers,
+        collected.rejected.len(),
+        count(collected.resolution.hubs.len(), "hub", "hubs"),
+        count(reviews, "item for review", "items for review"),
+    );
+    if without_key > 0 {
+        notice
+            .push_str(&format!("; {without_key} rows without a source or a record were left out"));
+    }
+    Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) })
+}
+
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::internal("identity resolution stopped unexpectedly"))
+}
+
+fn collector(definition: &Definition, key: &[u8; 32]) -> Collector {
+    fn undeclared(_: &str) -> Option<TypeRule> {
+        None
+    }
+    fn usual(id_type: &str) -> Option<TypeRule> {
+        Some(Definition::default().rule_of(id_type))
+    }
+    // In the order of names, so that nothing depends on which was met first.
+    let declared: Vec<(String, TypeRule)> =
+        definition.rules.keys().map(|name| (name.clone(), definition.rule_of(name))).collect();
+    let rule_of = if declared.is_empty() { usual } else { undeclared };
+    Collector::new(key, &declared, definition.max_cluster_records, rule_of)
+}
+
+/// Adds what was said by hand; gives what speaks of records that are not there, or says nothing that is known.
+async fn say_by_hand(
+    warehouse: &Warehouse,
+    name: &str,
+    collector: &mut Collector,
+) -> Result<Vec<(String, String)>> {
+    let mut overrides = Table::open(warehouse, name, OVERRIDES).await?;
+    let mut unknown = Vec::new();
+    overrides
+        .read(|batch| {
+            let text = |at: usize| batch.column(at).as_string::<i32>();
+            let (ops, a, b) = (text(0), text(1), text(2));
+            for row in 0..batch.num_rows() {
+                let of = |of: &StringArray| {
+                    if of.is_valid(row) { of.value(row).to_owned() } else { String::new() }
+                };
+                let (op, a, b) = (of(ops), of(a), of(b));
+                let number = |key: &str| {
+                    let (source, record_id) = key.split_once('/')?;
+                    collector.number(source, record_id)
+                };
+                let keys = format!("{a}, {b}");
+                match (op.as_str(), number(&a), number(&b)) {
+                    ("must_link", Some(a), Some(b)) => collector.must_link(a, b),
+                    ("cannot_link", Some(a), Some(b)) => collector.cannot_link(a, b),
+                    ("must_link" | "cannot_link", _, _) => unknown.push((
+                        format!("{op}: a record is not there; records are named source/record_id"),
+                        keys,
+                    )),
+                    _ => unknown.push(("op is none of must_link, cannot_link".to_owned(), keys)),
+                }
+            }
+        })
+        .await?;
+    unknown.sort_unstable();
+    unknown.dedup();
+    Ok(unknown)
+}
+
+/// The ids that records had, and those of records that are not there any more.
+async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result<(Ids, Vec<i64>)> {
+    let mut before = Ids::none(records.len());
+    let mut gone = Vec::new();
+    map.read(|batch| {
+        let text = |name: &str| batch.column_by_name(name).map(|c| c.as_string::<i32>().clone());
+        let (Some(sources), Some(ids)) = (text("source"), text("record_id")) else { return };
+        let one_ids = batch.column_by_name("one_id").map(|c| c.as_primitive::<Int64Type>());
+        let since = batch.column_by_name("since_run").map(|c| c.as_primitive::<Int32Type>());
+        let (Some(one_ids), Some(since)) = (one_ids, since) else { return };
+        for row in 0..batch.num_rows() {
+            let one_id = one_ids.value(row);
+            match records.number(sources.value(row), ids.value(row)) {
+                Some(number) => {
+                    before.ids[number as usize] = one_id;
+                    // Rows from before there were runs are of the first one.
+                    before.since[number as usize] = since.value(row).max(1) as u32;
+                }
+                None => gone.push(one_id),
+            }
+        }
+    })
+    .await?;
+    gone.sort_unstable();
+    gone.dedup();
+    Ok((before, gone))
+}
+
+async fn last_run(runs: &mut Table<'_>) -> Result<u32> {
+    let mut last = 0;
+    runs.read(|batch| {
+        if let Some(column) = batch.column_by_name("run") {
+            let run = arrow::compute::max(column.as_primitive::<Int32Type>());
+            last = last.max(run.unwrap_or(0) as u32);
+        }
+    })
+    .await?;
+    Ok(last)
+}
+
+/// The masked values of hubs and of what is for review: the rows are read once more, until all are found.
+async fn values_told(
+    warehouse: &Warehouse,
+    source: &Source,
+    collected: &Collected,
+) -> Result<HashMap<Value, String>> {
+    let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
+    let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
+    let mut wanted: HashMap<Value, u16> =
+        of_reviews.chain(of_hubs).map(|(kind, value)| (value, kind)).collect();
+    let types: HashSet<&str> = wanted.values().map(|kind| type_name(collected, *kind)).collect();
+    let mut told = HashMap::new();
+    if wanted.is_empty() {
+        return Ok(told);
+    }
+    source
+        .each(warehouse, |seen| {
+            if let Some((id_type, raw)) = seen.identifier.filter(|(t, _)| types.contains(t))
+                && let Some(value) = value_of(warehouse.key(), id_type, raw, seen.scope)
+                && wanted.remove(&value).is_some()
+            {
+                let cleaned = clientele_udfs::identity::clean(id_type, raw).unwrap_or_default();
+                told.insert(value, masked(id_type, &cleaned));
+            }
+            !wanted.is_empty()
+        })
+        .await?;
+    Ok(told)
+}
+
+fn type_name(collected: &Collected, kind: u16) -> &str {
+    let name = collected.names[usize::from(kind)];
+    &collected.types[usize::from(name)]
+}
+
+fn text(values: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+fn small(values: impl Iterator<Item = u32>) -> ArrayRef {
+    Arc::new(Int32Array::from_iter_values(values.map(|n| n.min(i32::MAX as u32) as i32)))
+}
+
+/// Source and id of some records, as two columns.
+fn key_columns(records: &Records, of: impl Iterator<Item = u32> + Clone) -> [ArrayRef; 2] {
+    let (mut sources, mut ids) = (StringBuilder::new(), StringBuilder::new());
+    for number in of {
+        let (source, record_id) = records.key(number);
+        sources.append_value(source);
+        ids.append_value(record_id);
+    }
+    [Arc::new(sources.finish()), Arc::new(ids.finish())]
+}
+
+async fn write_map(map: &mut Table<'_>, records: &Records, ids: &Ids) -> Result<()> {
+    for from in (0..records.len()).step_by(BATCH_ROWS) {
+        let to = records.len().min(from + BATCH_ROWS as u32);
+        let [sources, record_ids] = key_columns(records, from..to);
+        let part = from as usize..to as usize;
+        map.write(vec![
+            ("source", sources),
+            ("record_id", record_ids),
+            ("one_id", numbers(ids.ids[part.clone()].iter().copied())),
+            ("since_run", small(ids.since[part].iter().copied())),
+        ])
+        .await?;
+    }
+    Ok(())
+}
+
+async fn write_rejected(table: &mut Table<'_>, collected: &Collected) -> Result<()> {
+    for part in collected.rejected.chunks(BATCH_ROWS) {
+        let [sources, record_ids] = key_columns(&collected.records, part.iter().map(|r| r.record));
+        let name = |at: u16| collected.types[usize::from(at)].clone();
+        table
+            .write(vec![
+                ("source", sources),
+                ("record_id", record_ids),
+                ("id_type", text(part.iter().map(|r| name(r.id_type)))),
+                ("reason", text(part.iter().map(|r| r.reason.to_owned()))),
+            ])
+            .await?;
+    }
+    Ok(())
+}
+
+fn hub_rows(
+    definition: &Definition,
+    collected: &Collected,
+    values: &HashMap<Value, String>,
+) -> Vec<(&'static str, ArrayRef)> {
+    let mut rows: Vec<(String, String, u32, u32)> = { collected.resolution.hubs.iter() }
+        .map(|hub| {
+            let id_type = type_name(collected, hub.kind).to_owned();
+            let most = definition.rule_of(&id_type).max_records;
+            (id_type, values.get(&hub.value).cloned().unwrap_or_default(), hub.records, most)
+        })
+        .collect();
+    rows.sort_unstable_by(|a, b| (&a.0, b.2, &a.1).cmp(&(&b.0, a.2, &b.1)));
+    vec![
+        ("id_type", text(rows.iter().map(|row| row.0.clone()))),
+        ("value", text(rows.iter().map(|row| row.1.clone()))),
+        ("records", small(rows.iter().map(|row| row.2))),
+        ("max_records", small(rows.iter().map(|row| row.3))),
+    ]
+}
+
+/// One item: kind, type, value, why, records.
+type Item = [String; 5];
+
+fn review_rows(
+    definition: &Definition,
+    collected: &Collected,
+    values: &HashMap<Value, String>,
+    unknown: &[(String, String)],
+) -> Vec<(&'static str, ArrayRef)> {
+    let item = |review: &Review| -> Item {
+        let kind = match (review.by_hand, review.identifier) {
+            (true, _) => "contradiction",
+            (false, Some(_)) => "ambiguous",
+            (false, None) => "conflict",
+        };
+        let (id_type, value) = match review.identifier {
+            Some((kind, value)) => (
+                type_name(collected, kind).to_owned(),
+                values.get(&value).cloned().unwrap_or_default(),
+            ),
+            None => (String::new(), String::new()),
+        };
+        let why = match review.limit {
+            Limit::CannotLink => "two of the records were said to be different people".to_owned(),
+            Limit::Records => format!(
+                "one customer would have more than {} records",
+                definition.max_cluster_records.unwrap_or(0)
+            ),
+            Limit::Values(kind) => {
+                let id_type = type_name(collected, kind);
+                match definition.rule_of(id_type).max_per_customer.unwrap_or(0) {
+                    1 => format!("one customer would have more than one {id_type}"),
+                    most => format!("one customer would have more than {most} {id_type} values"),
+                }
+            }
+        };
+        [kind.to_owned(), id_type, value, why, named(&collected.records, &review.records)]
+    };
+    let mut items: Vec<Item> = collected.resolution.reviews.iter().map(item).collect();
+    items.extend(unknown.iter().map(|(why, records)| {
+        ["override".to_owned(), String::new(), String::new(), why.clone(), records.clone()]
+    }));
+    items.sort_unstable();
+    let id = |item: &Item| blake3::hash(item.join("\u{1}").as_bytes()).to_hex()[..16].to_owned();
+    let column = |at: usize| -> ArrayRef {
+        let texts = items.iter().map(|item| Some(&item[at]).filter(|text| !text.is_empty()));
+        Arc::new(texts.collect::<StringArray>())
+    };
+    vec![
+        ("id", text(items.iter().map(id))),
+        ("kind", column(0)),
+        ("id_type", column(1)),
+        ("value", column(2)),
+        ("why", column(3)),
+        ("records", column(4)),
+        ("state", text(items.iter().map(|_| "open".to_owned()))),
+    ]
+}
+
+/// Records by their keys, in order; the first ones of many.
+fn named(records: &Records, numbers: &[u32]) -> String {
+    let mut keys: Vec<_> = numbers.iter().map(|number| records.key(*number)).collect();
+    keys.sort_unstable();
+    let shown: Vec<String> =
+        keys.iter().take(RECORDS_NAMED).map(|(source, id)| format!("{source}/{id}")).collect();
+    match keys.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Ids that another one has taken the place of, each with the one that stands for it now.
+async fn aliases(
+    table: &mut Table<'_>,
+    assigned: &Assigned,
+    run: u32,
+) -> Result<Vec<(&'static str, ArrayRef)>> {
+    let mut aliases: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
+    table
+        .read(|batch| {
+            let of = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+            let runs = batch.column(2).as_primitive::<Int32Type>();
+            for row in 0..batch.num_rows() {
+                let since = runs.value(row).max(0) as u32;
+                aliases.insert(of(0).value(row), (of(1).value(row), since));
+            }
+        })
+        .await?;
+    let mut now: HashMap<i64, i64> = HashMap::new();
+    for (id, event, other) in &assigned.events {
+        match (event, other) {
+            (Event::Merged, Some(other)) => {
+                now.insert(*id, *other);
+            }
+            // An id that was an alias has records of its own again.
+            (Event::Created | Event::Split, _) => {
+                aliases.remove(id);
+            }
+            _ => {}
+        }
+    }
+    for (stands_for, _) in aliases.values_mut() {
+        *stands_for = now.get(stands_for).copied().unwrap_or(*stands_for);
+    }
+    aliases.extend(now.iter().map(|(id, other)| (*id, (*other, run))));
+    Ok(vec![
+        ("old_id", numbers(aliases.keys().copied())),
+        ("one_id", numbers(aliases.values().map(|(one_id, _)| *one_id))),
+        ("run", small(aliases.values().map(|(_, run)| *run))),
+    ])
+}
+
+fn history_rows(assigned: &Assigned, run: u32) -> Vec<(&'static str, ArrayRef)> {
+    // That everybody is new in the first run needs no telling.
+    let is_told = |(_, event, _): &&(i64, Event, Option<i64>)| run > 1 || *event != Event::Created;
+    let told: Vec<_> = assigned.events.iter().filter(is_told).collect();
+    let word = |event: Event| match event {
+        Event::Created => "created",
+        Event::Split => "split",
+        Event::Merged => "merged",
+        Event::Retired => "retired",
+    };
+    vec![
+        ("one_id", numbers(told.iter().map(|(id, _, _)| *id))),
+        ("run", small(told.iter().map(|_| run))),
+        ("event", text(told.iter().map(|(_, event, _)| word(*event).to_owned()))),
+        ("other_id", Arc::new(told.iter().map(|(_, _, other)| *other).collect::<Int64Array>())),
+    ]
+}
+
+fn run_row(
+    collected: &Collected,
+    assigned: &Assigned,
+    run: u32,
+    reviews: usize,
+) -> Vec<(&'static str, ArrayRef)> {
+    let one = |n: usize| numbers(std::iter::once(n as i64));
+    let of = |event: Event| one(assigned.events.iter().filter(|(_, e, _)| *e == event).count());
+    let now = chrono::Utc::now().timestamp_micros();
+    vec![
+        ("run", small(std::iter::once(run))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![now]).with_timezone("UTC"))),
+        ("records", one(collected.records.len() as usize)),
+        ("customers", one(assigned.customers)),
+        ("created", of(Event::Created)),
+        ("merged", of(Event::Merged)),
+        ("split", of(Event::Split)),
+        ("retired", of(Event::Retired)),
+        ("rejected", one(collected.rejected.len())),
+        ("hubs", one(collected.resolution.hubs.len())),
+        ("reviews", one(reviews)),
+    ]
+}

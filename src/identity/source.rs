@@ -1,0 +1,203 @@
+//! The rows that a graph reads.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use clientele_udfs::identity::collect::Collector;
+use futures::StreamExt;
+
+use super::rules::Definition;
+use crate::error::{Error, Kind, Result};
+use crate::store::{Erased, Relation, TableSnapshot, Warehouse};
+
+/// A version of the table that a graph reads, its columns checked.
+pub(super) struct Source {
+    snapshot: Arc<TableSnapshot>,
+    definition: Definition,
+    erased: Arc<Erased>,
+}
+
+/// One row's identifier: source, record, type, value, scope, time.
+pub(super) struct Sighting<'a> {
+    pub(super) source: &'a str,
+    pub(super) record_id: &'a str,
+    /// Type and value; `None` for a record of which nothing is known.
+    pub(super) identifier: Option<(&'a str, &'a str)>,
+    pub(super) scope: Option<&'a str>,
+    pub(super) seen_at: Option<i64>,
+}
+
+impl Source {
+    /// The newest version.
+    pub(super) async fn open(warehouse: &Warehouse, definition: &Definition) -> Result<Self> {
+        let relation = definition.relation();
+        let newest = warehouse.newest().await?;
+        let def = match newest.relations.get(&relation) {
+            Some(Relation::Table(def)) => def,
+            Some(_) => {
+                return Err(Error::new(
+                    Kind::WrongObjectType,
+                    format!("\"{relation}\" is not a table; a graph reads a table"),
+                )
+                .hint("CREATE TABLE ... AS SELECT keeps a view's rows"));
+            }
+            None => {
+                return Err(Error::new(
+                    Kind::UndefinedTable,
+                    format!("relation \"{relation}\" does not exist"),
+                ));
+            }
+        };
+        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        let erased = warehouse.erased().await?;
+        let source = Self { snapshot, definition: definition.clone(), erased };
+        source.check()?;
+        Ok(source)
+    }
+
+    fn check(&self) -> Result<()> {
+        let relation = self.definition.relation();
+        let of = |column: &String| {
+            let field = self.snapshot.schema.field_with_name(column).map_err(|_| {
+                Error::new(
+                    Kind::UndefinedColumn,
+                    format!("column \"{column}\" of \"{relation}\" does not exist"),
+                )
+            })?;
+            Ok::<_, Error>(field.data_type())
+        };
+        let mismatch = |column: &String, found: &DataType, wanted: &str| {
+            Err(Error::new(
+                Kind::DatatypeMismatch,
+                format!("column \"{column}\" of \"{relation}\" is {found}; {wanted}"),
+            ))
+        };
+        let ids = self.definition.ids.iter().map(|id| &id.column);
+        for column in self.definition.columns.iter().chain(ids).chain(&self.definition.link_scope) {
+            match of(column)? {
+                DataType::Utf8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {}
+                other => return mismatch(column, other, "identifiers are text or whole numbers"),
+            }
+        }
+        if let Some(column) = &self.definition.seen_at {
+            match of(column)? {
+                DataType::Timestamp(..) | DataType::Date32 => {}
+                other => return mismatch(column, other, "it says when a value was seen"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns that are read, in the order in which [`Self::each`] takes them.
+    fn columns(&self) -> Vec<String> {
+        let definition = &self.definition;
+        let mut columns = definition.columns.clone();
+        columns.extend(definition.ids.iter().map(|id| id.column.clone()));
+        columns.extend(definition.link_scope.clone());
+        columns.extend(definition.seen_at.clone());
+        columns
+    }
+
+    /// Gives every identifier to `take`, in the order of files and rows, until it says that it has enough. Rows of erased
+    /// records, and those without a source or a record, are left out.
+    pub(super) async fn each(
+        &self,
+        warehouse: &Warehouse,
+        mut take: impl FnMut(Sighting<'_>) -> bool,
+    ) -> Result<u64> {
+        let columns = self.columns();
+        let mut without_key = 0;
+        for file in &self.snapshot.files {
+            let mut batches = warehouse.open_file(&self.snapshot, file, &columns).await?;
+            while let Some(batch) = batches.next().await {
+                let (batch, _) = self.erased.sieve(&batch?)?;
+                if !self.of_batch(&batch, &mut without_key, &mut take)? {
+                    return Ok(without_key);
+                }
+            }
+        }
+        Ok(without_key)
+    }
+
+    fn of_batch(
+        &self,
+        batch: &RecordBatch,
+        without_key: &mut u64,
+        take: &mut impl FnMut(Sighting<'_>) -> bool,
+    ) -> Result<bool> {
+        let text = |at: usize| -> Result<StringArray> {
+            Ok(cast(batch.column(at), &DataType::Utf8)?.as_string::<i32>().clone())
+        };
+        let named = self.definition.columns.len();
+        let ids = self.definition.ids.len();
+        let texts = (0..named + ids).map(text).collect::<Result<Vec<_>>>()?;
+        let mut next = named + ids;
+        let mut following = |is_there: bool| {
+            next += usize::from(is_there);
+            is_there.then(|| next - 1)
+        };
+        let scopes = following(self.definition.link_scope.is_some()).map(text).transpose()?;
+        let times = following(self.definition.seen_at.is_some());
+        let times = times.map(|at| instants(batch.column(at))).transpose()?;
+        let value = |array: &'_ StringArray, row: usize| -> Option<usize> {
+            array.is_valid(row).then_some(row)
+        };
+        for row in 0..batch.num_rows() {
+            let (Some(_), Some(_)) = (value(&texts[0], row), value(&texts[1], row)) else {
+                *without_key += 1;
+                continue;
+            };
+            let sighting = |identifier| Sighting {
+                source: texts[0].value(row),
+                record_id: texts[1].value(row),
+                identifier,
+                scope: scopes.as_ref().filter(|s| s.is_valid(row)).map(|s| s.value(row)),
+                seen_at: times.as_ref().and_then(|times| {
+                    let times = times.as_primitive::<TimestampMicrosecondType>();
+                    times.is_valid(row).then(|| times.value(row))
+                }),
+            };
+            let goes_on = if ids == 0 {
+                // A row without a type says only that the record is there.
+                let id_type = texts[2].is_valid(row).then(|| texts[2].value(row));
+                let value = if texts[3].is_valid(row) { texts[3].value(row) } else { "" };
+                take(sighting(id_type.map(|id_type| (id_type, value))))
+            } else {
+                let mut goes_on = take(sighting(None));
+                for (id, texts) in self.definition.ids.iter().zip(&texts[named..]) {
+                    // An empty cell is no identifier, and nothing to tell of.
+                    if goes_on && texts.is_valid(row) {
+                        goes_on = take(sighting(Some((&id.id_type, texts.value(row)))));
+                    }
+                }
+                goes_on
+            };
+            if !goes_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds every identifier to a collector; gives the number of rows without a record.
+    pub(super) async fn collect(
+        &self,
+        warehouse: &Warehouse,
+        collector: &mut Collector,
+    ) -> Result<u64> {
+        self.each(warehouse, |seen| {
+            let record = collector.record(seen.source, seen.record_id);
+            if let Some((id_type, value)) = seen.identifier {
+                collector.identifier(record, id_type, value, seen.scope, seen.seen_at);
+            }
+            true
+        })
+        .await
+    }
+}
+
+fn instants(column: &ArrayRef) -> Result<ArrayRef> {
+    Ok(cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?)
+}

@@ -1,0 +1,189 @@
+//! The relations of a graph.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::error::Result;
+use crate::store::{Name, TableChange, TableDef, Warehouse};
+
+/// The relation that holds a graph's definition, within the graph's schema.
+pub(super) const DEFINITION: &str = "graph";
+
+/// Who is who: every record.
+pub(super) const MAP: &str = "map";
+
+/// Ids that another one has taken the place of.
+pub(super) const ALIAS: &str = "alias";
+
+/// What became of ids, run by run.
+pub(super) const HISTORY: &str = "history";
+
+/// What was not joined, for a person to look at.
+pub(super) const REVIEW: &str = "review";
+
+/// Identifiers that join nobody.
+pub(super) const REJECTED: &str = "rejected";
+
+/// Values that too many records share.
+pub(super) const HUBS: &str = "hubs";
+
+/// What was said by hand; the one relation of a graph that users write.
+pub const OVERRIDES: &str = "overrides";
+
+/// The refreshes.
+pub(super) const RUNS: &str = "runs";
+
+/// Every table of a graph: name and columns.
+pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
+    let (text, id, number) = (DataType::Utf8, DataType::Int64, DataType::Int32);
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let schema = |columns: &[(&str, &DataType)]| {
+        let fields = columns.iter().map(|(name, kind)| Field::new(*name, (*kind).clone(), true));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    };
+    vec![
+        (
+            MAP,
+            schema(&[
+                ("source", &text),
+                ("record_id", &text),
+                ("one_id", &id),
+                ("since_run", &number),
+            ]),
+        ),
+        (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
+        (
+            HISTORY,
+            schema(&[("one_id", &id), ("run", &number), ("event", &text), ("other_id", &id)]),
+        ),
+        (
+            REVIEW,
+            schema(&[
+                ("id", &text),
+                ("kind", &text),
+                ("id_type", &text),
+                ("value", &text),
+                ("why", &text),
+                ("records", &text),
+                ("state", &text),
+            ]),
+        ),
+        (
+            REJECTED,
+            schema(&[
+                ("source", &text),
+                ("record_id", &text),
+                ("id_type", &text),
+                ("reason", &text),
+            ]),
+        ),
+        (
+            HUBS,
+            schema(&[
+                ("id_type", &text),
+                ("value", &text),
+                ("records", &number),
+                ("max_records", &number),
+            ]),
+        ),
+        (
+            OVERRIDES,
+            schema(&[
+                ("op", &text),
+                ("a", &text),
+                ("b", &text),
+                ("by", &text),
+                ("note", &text),
+                ("at", &instant),
+            ]),
+        ),
+        (
+            RUNS,
+            schema(&[
+                ("run", &number),
+                ("at", &instant),
+                ("records", &id),
+                ("customers", &id),
+                ("created", &id),
+                ("merged", &id),
+                ("split", &id),
+                ("retired", &id),
+                ("rejected", &id),
+                ("hubs", &id),
+                ("reviews", &id),
+            ]),
+        ),
+    ]
+}
+
+/// One table of a graph as it is written.
+pub(super) struct Table<'a> {
+    warehouse: &'a Warehouse,
+    name: Name,
+    def: TableDef,
+    schema: SchemaRef,
+    writer: crate::store::TableWriter,
+}
+
+impl<'a> Table<'a> {
+    /// The table, with the columns that an earlier version of this program did not give it.
+    pub(super) async fn open(warehouse: &'a Warehouse, graph: &str, table: &str) -> Result<Self> {
+        let name = Name::new(graph, table);
+        let Some((_, expected)) = all().into_iter().find(|(of, _)| *of == table) else {
+            return Err(crate::error::Error::internal("a graph has no such table"));
+        };
+        let def = loop {
+            let newest = warehouse.newest().await?;
+            let Some(def) = newest.table(&name) else {
+                let path = warehouse.prepare_table(&name, &expected, &[], None).await?;
+                let mut group = crate::store::Group::default();
+                group.tables.push(TableChange::create(name.clone(), path, vec![]));
+                warehouse.publish(group).await?;
+                continue;
+            };
+            let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+            let has = |field: &&Arc<Field>| snapshot.schema.index_of(field.name()).is_err();
+            let Some(missing) = expected.fields().iter().find(has) else { break def.clone() };
+            warehouse.add_column(&name, def, missing, &[]).await?;
+        };
+        let schema = Arc::clone(&warehouse.snapshot(&def.path, def.version).await?.schema);
+        let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
+        Ok(Self { warehouse, name, def, schema, writer })
+    }
+
+    /// Adds rows, given as their columns by name.
+    pub(super) async fn write(&mut self, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        let rows = columns.first().map_or(0, |(_, column)| column.len());
+        let column = |field: &Arc<Field>| {
+            let given = columns.iter().find(|(name, _)| name == field.name());
+            given.map_or_else(
+                || new_null_array(field.data_type(), rows),
+                |(_, column)| Arc::clone(column),
+            )
+        };
+        let columns = self.schema.fields().iter().map(column).collect();
+        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await
+    }
+
+    /// What is to be published: rows that take the place of all others.
+    pub(super) async fn replaced(self) -> Result<TableChange> {
+        let files = self.writer.finish().await?;
+        Ok(TableChange::replace(self.name, self.def.path, files))
+    }
+
+    /// What is to be published: rows beside the others.
+    pub(super) async fn appended(self) -> Result<TableChange> {
+        let files = self.writer.finish().await?;
+        Ok(TableChange::append(self.name, self.def.path, files))
+    }
+
+    /// Rows that are published, batch by batch; columns that they have not are NULL.
+    pub(super) async fn read(&mut self, mut take: impl FnMut(RecordBatch)) -> Result<()> {
+        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let columns: Vec<String> =
+            self.schema.fields().iter().map(|field| field.name().clone()).collect();
+        self.warehouse.read_columns(&snapshot, &columns, &mut take).await
+    }
+}

@@ -1,0 +1,256 @@
+//! From rows of identifiers to a graph: cleaned, hashed, and what is no identifier set aside.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::graph::{Graph, Resolution, Rules, TypeRule, Value};
+use super::norm_id::{Reject, clean};
+use super::records::Records;
+
+/// An identifier that joins nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rejected {
+    /// Number of the record.
+    pub record: u32,
+    /// Number of the type's name.
+    pub id_type: u16,
+    /// Why: [`Reject::as_str`], or `undeclared` where the graph has no rule for the type.
+    pub reason: &'static str,
+}
+
+struct Type {
+    name: String,
+    /// Number of its rule; `None` when the graph has none for it.
+    kind: Option<u16>,
+    hasher: SipHasher13,
+}
+
+/// Collects identifiers of records.
+pub struct Collector {
+    secret: [u8; 16],
+    types: Vec<Type>,
+    /// Number of the type's name by that of its rule.
+    names: Vec<u16>,
+    records: Records,
+    graph: Graph,
+    rejected: Vec<Rejected>,
+    rule_of: fn(&str) -> Option<TypeRule>,
+}
+
+/// What was collected and resolved.
+#[derive(Debug)]
+pub struct Collected {
+    /// The records.
+    pub records: Records,
+    /// Who is who.
+    pub resolution: Resolution,
+    /// What joins nobody, each once.
+    pub rejected: Vec<Rejected>,
+    /// Names of types, by number.
+    pub types: Vec<String>,
+    /// Number of a type's name by the number of its rule.
+    pub names: Vec<u16>,
+}
+
+impl Collector {
+    /// A collector with rules for these types; `rule_of` gives rules for others, or none for those that join nobody.
+    ///
+    /// `secret` is the key of all hashes.
+    pub fn new(
+        secret: &[u8; 32],
+        declared: &[(String, TypeRule)],
+        max_cluster_records: Option<u32>,
+        rule_of: fn(&str) -> Option<TypeRule>,
+    ) -> Self {
+        let (mut of_records, mut of_values) = ([0; 16], [0; 16]);
+        of_records.copy_from_slice(&secret[..16]);
+        of_values.copy_from_slice(&secret[16..]);
+        let mut collector = Self {
+            secret: of_values,
+            types: Vec::new(),
+            names: Vec::new(),
+            records: Records::new(of_records),
+            graph: Graph::new(Rules { types: Vec::new(), max_cluster_records }),
+            rejected: Vec::new(),
+            rule_of,
+        };
+        for (name, rule) in declared {
+            collector.add_type(name, Some(rule.clone()));
+        }
+        collector
+    }
+
+    fn add_type(&mut self, name: &str, rule: Option<TypeRule>) -> usize {
+        let kind = rule.map(|rule| {
+            self.names.push(self.types.len() as u16);
+            self.graph.add_type(rule)
+        });
+        let hasher = hasher_of(&self.secret, name);
+        self.types.push(Type { name: name.to_owned(), kind, hasher });
+        self.types.len() - 1
+    }
+
+    /// A record, whatever is known of it.
+    pub fn record(&mut self, source: &str, record_id: &str) -> u32 {
+        self.records.add(source, record_id)
+    }
+
+    /// The number of a record that was collected.
+    pub fn number(&self, source: &str, record_id: &str) -> Option<u32> {
+        self.records.number(source, record_id)
+    }
+
+    /// An identifier of a record. It joins within its `scope`, when there is one.
+    pub fn identifier(
+        &mut self,
+        record: u32,
+        id_type: &str,
+        value: &str,
+        scope: Option<&str>,
+        seen_at: Option<i64>,
+    ) {
+        let at = match self.types.iter().position(|known| known.name == id_type) {
+            Some(at) => at,
+            None => self.add_type(id_type, (self.rule_of)(id_type)),
+        };
+        let of = &self.types[at];
+        let reason = match (of.kind, clean(id_type, value)) {
+            (Some(kind), Ok(cleaned)) => {
+                self.graph.add(kind, hashed(&of.hasher, &cleaned, scope), record, seen_at);
+                return;
+            }
+            // A value that is missing is missing, whatever its type.
+            (_, Err(Reject::Null)) => Reject::Null.as_str(),
+            (None, _) => "undeclared",
+            (Some(_), Err(reason)) => reason.as_str(),
+        };
+        self.rejected.push(Rejected { record, id_type: at as u16, reason });
+    }
+
+    /// Two records are one customer, said by hand.
+    pub fn must_link(&mut self, a: u32, b: u32) {
+        self.graph.must_link(a, b);
+    }
+
+    /// Two records are two customers, said by hand.
+    pub fn cannot_link(&mut self, a: u32, b: u32) {
+        self.graph.cannot_link(a, b);
+    }
+
+    /// Who is who.
+    pub fn resolve(mut self) -> Collected {
+        self.rejected.sort_unstable();
+        self.rejected.dedup();
+        let resolution = self.graph.resolve(self.records.len());
+        Collected {
+            records: self.records,
+            resolution,
+            rejected: self.rejected,
+            types: self.types.into_iter().map(|of| of.name).collect(),
+            names: self.names,
+        }
+    }
+}
+
+/// The hash of an identifier of a type, as a collector with this secret has it; `None` for a value that is no identifier.
+pub fn value_of(
+    secret: &[u8; 32],
+    id_type: &str,
+    value: &str,
+    scope: Option<&str>,
+) -> Option<Value> {
+    let mut of_values = [0; 16];
+    of_values.copy_from_slice(&secret[16..]);
+    let cleaned = clean(id_type, value).ok()?;
+    Some(hashed(&hasher_of(&of_values, id_type), &cleaned, scope))
+}
+
+fn hasher_of(secret: &[u8; 16], id_type: &str) -> SipHasher13 {
+    let mut hasher = SipHasher13::new_with_key(secret);
+    hasher.write(id_type.as_bytes());
+    // No text holds this byte.
+    hasher.write_u8(0xff);
+    hasher
+}
+
+fn hashed(of_type: &SipHasher13, cleaned: &str, scope: Option<&str>) -> Value {
+    let mut hasher = *of_type;
+    hasher.write(cleaned.as_bytes());
+    if let Some(scope) = scope {
+        hasher.write_u8(0xff);
+        hasher.write(scope.as_bytes());
+    }
+    let hash = hasher.finish128();
+    [hash.h1, hash.h2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(_: &str) -> Option<TypeRule> {
+        Some(TypeRule { priority: 1, max_records: 5, max_per_customer: None, reuse_gap_us: None })
+    }
+
+    fn resolve(
+        rule_of: fn(&str) -> Option<TypeRule>,
+        rows: &[(&str, &str, &str, Option<&str>)],
+    ) -> Collected {
+        let declared: Vec<_> = { ["phone", "email", "device"].into_iter() }
+            .filter_map(|name| Some((name.to_owned(), plain(name)?)))
+            .collect();
+        let mut collector = Collector::new(&[7; 32], &declared, None, rule_of);
+        for (record, id_type, value, scope) in rows {
+            let record = collector.record("s", record);
+            collector.identifier(record, id_type, value, *scope, None);
+        }
+        collector.resolve()
+    }
+
+    /// The classic case: phone + device, email + device, email + open id are one person.
+    #[test]
+    fn a_chain_of_identifiers_is_one_person() {
+        let rows = [
+            ("1", "phone", "+86 138 0013 8001", None),
+            ("1", "device", "D-1", None),
+            ("2", "email", "Li@QQ.com", None),
+            ("2", "device", "ｄ-１", None),
+            ("3", "email", "li@qq.com", None),
+            ("3", "open_id", "oX", None),
+            ("4", "phone", "13800138002", None),
+        ];
+        assert_eq!(resolve(plain, &rows).resolution.roots, [0, 0, 0, 3]);
+        let undeclared = resolve(|_| None, &rows);
+        assert_eq!(undeclared.rejected.len(), 1);
+        let rejected = undeclared.rejected[0];
+        assert_eq!(
+            (undeclared.types[usize::from(rejected.id_type)].as_str(), rejected.reason),
+            ("open_id", "undeclared")
+        );
+    }
+
+    /// A value joins within its scope only.
+    #[test]
+    fn scopes_are_kept_apart() {
+        let rows = [
+            ("1", "phone", "13800138001", Some("a")),
+            ("2", "phone", "13800138001", Some("b")),
+            ("3", "phone", "13800138001", Some("a")),
+        ];
+        assert_eq!(resolve(plain, &rows).resolution.roots, [0, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_no_identifier_is_told() {
+        let rows = [
+            ("1", "phone", "00000000000", None),
+            ("1", "phone", "00000000000", None),
+            ("2", "phone", "12345", None),
+            ("3", "other", "null", None),
+        ];
+        let collected = resolve(|_| None, &rows);
+        let told: Vec<_> = collected.rejected.iter().map(|r| (r.record, r.reason)).collect();
+        assert_eq!(told, [(0, "placeholder"), (1, "invalid"), (2, "null")]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Records by number.
+
+use std::hash::Hasher;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+/// A record's key: its source, and its id within it.
+pub type RecordKey<'a> = (&'a str, &'a str);
+
+/// Records in the order in which they were first seen, each once.
+///
+/// A record takes some 25 bytes and the text of its id.
+#[derive(Debug, Clone)]
+pub struct Records {
+    key: [u8; 16],
+    sources: Vec<String>,
+    source_of: Vec<u32>,
+    /// The ids, one after the other, and where each ends.
+    text: String,
+    ends: Vec<usize>,
+    hashes: Vec<u64>,
+    table: HashTable<u32>,
+}
+
+impl Records {
+    /// No records yet; `key` is the secret of their hashes.
+    pub fn new(key: [u8; 16]) -> Self {
+        Self {
+            key,
+            sources: Vec::new(),
+            source_of: Vec::new(),
+            text: String::new(),
+            ends: Vec::new(),
+            hashes: Vec::new(),
+            table: HashTable::new(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.ends.len() as u32
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// A record's key.
+    pub fn key(&self, number: u32) -> RecordKey<'_> {
+        let at = number as usize;
+        let from = if at == 0 { 0 } else { self.ends[at - 1] };
+        (&self.sources[self.source_of[at] as usize], &self.text[from..self.ends[at]])
+    }
+
+    /// A keyed hash of a record's key.
+    pub fn hash(&self, number: u32) -> u64 {
+        self.hashes[number as usize]
+    }
+
+    /// The number of a record, if it was seen.
+    pub fn number(&self, source: &str, record_id: &str) -> Option<u32> {
+        let hash = self.hash_of(source, record_id);
+        self.table.find(hash, |at| self.key(*at) == (source, record_id)).copied()
+    }
+
+    /// The number of a record, a new one when it was not seen before.
+    pub fn add(&mut self, source: &str, record_id: &str) -> u32 {
+        // Identifiers of one record mostly come together.
+        if let Some(last) = self.len().checked_sub(1)
+            && self.key(last) == (source, record_id)
+        {
+            return last;
+        }
+        let hash = self.hash_of(source, record_id);
+        if let Some(known) = self.table.find(hash, |at| self.key(*at) == (source, record_id)) {
+            return *known;
+        }
+        let number = self.len();
+        let of = match self.sources.iter().position(|known| known == source) {
+            Some(at) => at,
+            None => {
+                self.sources.push(source.to_owned());
+                self.sources.len() - 1
+            }
+        };
+        self.source_of.push(of as u32);
+        self.text.push_str(record_id);
+        self.ends.push(self.text.len());
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.table.insert_unique(hash, number, |at| hashes[*at as usize]);
+        number
+    }
+
+    fn hash_of(&self, source: &str, record_id: &str) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(source.as_bytes());
+        // No text holds this byte.
+        hasher.write_u8(0xff);
+        hasher.write(record_id.as_bytes());
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_one_number() {
+        let mut records = Records::new([3; 16]);
+        let given: Vec<u32> =
+            [("a", "1"), ("a", "1"), ("b", "1"), ("a", "11"), ("", "a1"), ("a", "1")]
+                .into_iter()
+                .map(|(source, id)| records.add(source, id))
+                .collect();
+        assert_eq!(given, [0, 0, 1, 2, 3, 0]);
+        for n in 0..5000 {
+            assert_eq!(records.add("many", &n.to_string()), 4 + n);
+        }
+        assert_eq!(records.number("many", "77"), Some(81));
+        assert_eq!((records.key(2), records.number("b", "2")), (("a", "11"), None));
+    }
+}
