@@ -1,5 +1,7 @@
 //! `norm_email(text)`: one spelling for every email address.
 
+use std::borrow::Cow;
+
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -45,16 +47,17 @@ impl ScalarUDFImpl for NormEmail {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        map_text(&args, |text| clean_email(text).ok())
+        map_text(&args, |text| clean_email(text).ok().map(Cow::into_owned))
     }
 }
 
-pub(crate) fn clean_email(raw: &str) -> Result<String, Reject> {
+pub(crate) fn clean_email(raw: &str) -> Result<Cow<'_, str>, Reject> {
     let folded = fold(raw);
     if is_null_word(&folded) {
         return Err(Reject::Null);
     }
-    let email = folded.to_lowercase();
+    let is_lower = folded.is_ascii() && !folded.bytes().any(|byte| byte.is_ascii_uppercase());
+    let email = if is_lower { folded } else { Cow::Owned(folded.to_lowercase()) };
     let Some((name, domain)) = email.rsplit_once('@') else {
         return Err(Reject::Invalid);
     };

@@ -1,5 +1,6 @@
 //! `norm_id(type, text)`: one spelling for an identifier of any type.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, StringArray};
@@ -40,20 +41,21 @@ impl Reject {
 ///
 /// `phone` and `email` as [`norm_phone`](super::norm_phone) and [`norm_email`](super::norm_email); `id_card` and `imei`
 /// by their check digits; `device` in lower case; any other type (open ids, union ids, numbers of a card) is opaque: only folded and trimmed, case kept.
-pub fn clean(id_type: &str, raw: &str) -> Result<String, Reject> {
+pub fn clean<'a>(id_type: &str, raw: &'a str) -> Result<Cow<'a, str>, Reject> {
     match id_type {
         "phone" | "mobile" => clean_phone(raw),
         "email" => clean_email(raw),
-        "id_card" | "idcard" => clean_id_card(raw),
-        "imei" => clean_imei(raw),
-        "device" | "device_id" | "idfa" | "oaid" => {
-            clean_opaque(raw).map(|id| id.to_ascii_lowercase())
-        }
+        "id_card" | "idcard" => clean_id_card(raw).map(Cow::Owned),
+        "imei" => clean_imei(raw).map(Cow::Owned),
+        "device" | "device_id" | "idfa" | "oaid" => clean_opaque(raw).map(|id| {
+            let is_lower = !id.bytes().any(|byte| byte.is_ascii_uppercase());
+            if is_lower { id } else { Cow::Owned(id.to_ascii_lowercase()) }
+        }),
         _ => clean_opaque(raw),
     }
 }
 
-fn clean_opaque(raw: &str) -> Result<String, Reject> {
+fn clean_opaque(raw: &str) -> Result<Cow<'_, str>, Reject> {
     let folded = fold(raw);
     if is_null_word(&folded) {
         return Err(Reject::Null);
@@ -112,7 +114,9 @@ impl ScalarUDFImpl for NormId {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let pairs = arrays[0].as_string::<i32>().iter().zip(arrays[1].as_string::<i32>());
-        let cleaned: StringArray = pairs.map(|(id_type, raw)| clean(id_type?, raw?).ok()).collect();
+        let cleaned: StringArray = { pairs }
+            .map(|(id_type, raw)| clean(id_type?, raw?).ok().map(Cow::into_owned))
+            .collect();
         Ok(one_or_many(&args, Arc::new(cleaned)))
     }
 }

@@ -1,5 +1,7 @@
 //! `norm_phone(text)`: one spelling for every phone number.
 
+use std::borrow::Cow;
+
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -46,11 +48,15 @@ impl ScalarUDFImpl for NormPhone {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        map_text(&args, |text| clean_phone(text).ok())
+        map_text(&args, |text| clean_phone(text).ok().map(Cow::into_owned))
     }
 }
 
-pub(crate) fn clean_phone(raw: &str) -> Result<String, Reject> {
+pub(crate) fn clean_phone(raw: &str) -> Result<Cow<'_, str>, Reject> {
+    let is_digits = raw.bytes().all(|byte| byte.is_ascii_digit());
+    if is_digits && is_cn_mobile(raw) && !has_equal_tail(raw) {
+        return Ok(Cow::Borrowed(raw));
+    }
     let folded = fold(raw);
     if is_null_word(&folded) {
         return Err(Reject::Null);
@@ -74,7 +80,7 @@ pub(crate) fn clean_phone(raw: &str) -> Result<String, Reject> {
     }
     let national = match digits.strip_prefix("86") {
         Some(rest) if is_international || digits.len() == 13 => rest,
-        _ if is_international => return foreign(&digits),
+        _ if is_international => return foreign(&digits).map(Cow::Owned),
         _ => &digits,
     };
     if !is_cn_mobile(national) {
@@ -83,7 +89,7 @@ pub(crate) fn clean_phone(raw: &str) -> Result<String, Reject> {
     if has_equal_tail(national) {
         return Err(Reject::Placeholder);
     }
-    Ok(national.to_owned())
+    Ok(Cow::Owned(national.to_owned()))
 }
 
 /// E.164 allows up to 15 digits after the plus; fewer than 8 is no subscriber's number.

@@ -1,5 +1,6 @@
 //! What every identifier goes through first.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
@@ -8,14 +9,17 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 /// Full-width forms folded to ASCII, zero-width characters and outer blanks removed.
-pub(crate) fn fold(raw: &str) -> String {
+pub(crate) fn fold(raw: &str) -> Cow<'_, str> {
+    if raw.is_ascii() {
+        return Cow::Borrowed(raw.trim());
+    }
     let folded = raw.chars().filter_map(|c| match c {
         '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '\u{feff}' => None,
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0),
         '\u{3000}' | '\u{a0}' => Some(' '),
         other => Some(other),
     });
-    folded.collect::<String>().trim().to_owned()
+    Cow::Owned(folded.collect::<String>().trim().to_owned())
 }
 
 /// Spellings of "there is no value" that forms and exports leave behind.
@@ -39,7 +43,12 @@ pub(crate) fn is_null_word(folded: &str) -> bool {
         "匿名",
         "没有",
     ];
+    /// Bytes of the longest of them.
+    const LONGEST: usize = 9;
     let bare = folded.trim_matches(|c: char| c == '-' || c == '_' || c == '.' || c == '*');
+    if bare.len() > LONGEST {
+        return false;
+    }
     bare.is_empty() || WORDS.iter().any(|word| bare.eq_ignore_ascii_case(word))
 }
 
@@ -81,5 +90,6 @@ mod tests {
             assert!(is_null_word(&fold(word)), "{word:?}");
         }
         assert!(!is_null_word("0"));
+        assert!(is_null_word(&fold("--anonymous--")) && is_null_word("匿名"));
     }
 }
