@@ -5,6 +5,7 @@
 
 mod bounded;
 mod functions;
+mod graphs;
 mod kinds;
 mod meaning;
 mod operators;
@@ -92,6 +93,7 @@ impl Engine {
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();
         register_functions(&mut state)?;
+        graphs::register(&mut state, &warehouse);
         Ok(Arc::new(Self { warehouse, config, base: state }))
     }
 

@@ -4,6 +4,7 @@
 //! within the graph's limits, and gives every customer a `one_id` that stays. The result is a function of the data, the rules
 //! and what was said by hand: no order of rows, files or loads changes it.
 
+mod ask;
 mod graph;
 mod mask;
 mod refresh;
@@ -12,6 +13,7 @@ mod source;
 mod statement;
 mod tables;
 
+pub use ask::{preview, preview_schema, why, why_schema};
 pub use graph::{execute, relation_of};
 pub use statement::{GraphStatement, parse_statement};
 pub use tables::OVERRIDES;

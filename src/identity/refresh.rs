@@ -28,13 +28,14 @@ const BATCH_ROWS: usize = 64 * 1024;
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
 
+/// REFRESH IDENTITY GRAPH.
 pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
     let definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     let source = Source::open(warehouse, &definition).await?;
     let mut collector = collector(&definition, warehouse.key());
     let without_key = source.collect(warehouse, &mut collector).await?;
     let unknown = say_by_hand(warehouse, name, &mut collector).await?;
-    let collected = in_background(move || collector.resolve()).await?;
+    let collected = in_background(move || collector.resolve().0).await?;
 
     let mut map = Table::open(warehouse, name, MAP).await?;
     let (before, gone) = ids_before(&mut map, &collected.records).await?;
@@ -90,12 +91,14 @@ pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer>
     Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) })
 }
 
-async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(super) async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| Error::internal("identity resolution stopped unexpectedly"))
 }
 
-fn collector(definition: &Definition, key: &[u8; 32]) -> Collector {
+pub(super) fn collector(definition: &Definition, key: &[u8; 32]) -> Collector {
     fn undeclared(_: &str) -> Option<TypeRule> {
         None
     }
@@ -110,7 +113,7 @@ fn collector(definition: &Definition, key: &[u8; 32]) -> Collector {
 }
 
 /// Adds what was said by hand; gives what speaks of records that are not there, or says nothing that is known.
-async fn say_by_hand(
+pub(super) async fn say_by_hand(
     warehouse: &Warehouse,
     name: &str,
     collector: &mut Collector,
@@ -149,7 +152,7 @@ async fn say_by_hand(
 }
 
 /// The ids that records had, and those of records that are not there any more.
-async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result<(Ids, Vec<i64>)> {
+pub(super) async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result<(Ids, Vec<i64>)> {
     let mut before = Ids::none(records.len());
     let mut gone = Vec::new();
     map.read(|batch| {
@@ -176,7 +179,7 @@ async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result<(Ids, Vec<
     Ok((before, gone))
 }
 
-async fn last_run(runs: &mut Table<'_>) -> Result<u32> {
+pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<u32> {
     let mut last = 0;
     runs.read(|batch| {
         if let Some(column) = batch.column_by_name("run") {
@@ -218,7 +221,7 @@ async fn values_told(
     Ok(told)
 }
 
-fn type_name(collected: &Collected, kind: u16) -> &str {
+pub(super) fn type_name(collected: &Collected, kind: u16) -> &str {
     let name = collected.names[usize::from(kind)];
     &collected.types[usize::from(name)]
 }

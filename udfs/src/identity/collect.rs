@@ -138,18 +138,19 @@ impl Collector {
         self.graph.cannot_link(a, b);
     }
 
-    /// Who is who.
-    pub fn resolve(mut self) -> Collected {
+    /// Who is who; the graph can be asked why.
+    pub fn resolve(mut self) -> (Collected, Graph) {
         self.rejected.sort_unstable();
         self.rejected.dedup();
         let resolution = self.graph.resolve(self.records.len());
-        Collected {
+        let collected = Collected {
             records: self.records,
             resolution,
             rejected: self.rejected,
             types: self.types.into_iter().map(|of| of.name).collect(),
             names: self.names,
-        }
+        };
+        (collected, self.graph)
     }
 }
 
@@ -205,7 +206,7 @@ mod tests {
             let record = collector.record("s", record);
             collector.identifier(record, id_type, value, *scope, None);
         }
-        collector.resolve()
+        collector.resolve().0
     }
 
     /// The classic case: phone + device, email + device, email + open id are one person.

@@ -18,7 +18,7 @@ mod links;
 mod tests;
 mod tiers;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use self::components::Components;
 use self::links::{Observation, Partitions, Timed};
@@ -115,13 +115,27 @@ pub struct Graph {
     timed: Vec<Timed>,
     must: Vec<(u32, u32)>,
     cannot: Vec<(u32, u32)>,
+    /// Values of owners of a value that has had several, and what they are owners of.
+    owners: HashMap<Value, Value>,
+}
+
+/// One step of a chain between two records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The record that it begins with.
+    pub from: u32,
+    /// The identifier that both have: type and value; `None` for a link made by hand.
+    pub by: Option<(u16, Value)>,
+    /// The record that it leads to.
+    pub to: u32,
 }
 
 impl Graph {
     /// A graph without records.
     pub fn new(rules: Rules) -> Self {
         let (must, cannot) = (Vec::new(), Vec::new());
-        Self { rules, plain: Partitions::default(), timed: Vec::new(), must, cannot }
+        let (plain, timed, owners) = (Partitions::default(), Vec::new(), HashMap::new());
+        Self { rules, plain, timed, must, cannot, owners }
     }
 
     /// Another type of identifiers; gives its number.
@@ -154,13 +168,13 @@ impl Graph {
     }
 
     /// Who is who among records `0..records`.
-    pub fn resolve(mut self, records: u32) -> Resolution {
+    pub fn resolve(&mut self, records: u32) -> Resolution {
         for list in [&mut self.must, &mut self.cannot] {
             list.sort_unstable();
             list.dedup();
         }
-        let mut owners = HashMap::new();
-        for observation in links::with_owners(self.timed, &self.rules, &mut owners) {
+        let timed = std::mem::take(&mut self.timed);
+        for observation in links::with_owners(timed, &self.rules, &mut self.owners) {
             self.plain.push(observation);
         }
         let mut all = Components::new(records);
@@ -177,20 +191,100 @@ impl Graph {
                 }
             }
         }
-        // Owners of one value are told of as that value.
-        let told = |value: &mut Value| {
-            if let Some(shared) = owners.get(value) {
-                *value = *shared;
-            }
-        };
-        hubs.iter_mut().for_each(|hub| told(&mut hub.value));
+        hubs.iter_mut().for_each(|hub| hub.value = self.told(hub.value));
         for review in &mut reviews {
             if let Some((_, value)) = &mut review.identifier {
-                told(value);
+                *value = self.told(*value);
             }
         }
         hubs.sort_unstable();
         reviews.sort_unstable();
         Resolution { roots, hubs, reviews }
+    }
+
+    /// Owners of one value are told of as that value.
+    fn told(&self, value: Value) -> Value {
+        self.owners.get(&value).copied().unwrap_or(value)
+    }
+
+    /// The shortest chain of identifiers and links by hand between two records of one customer; nothing for others.
+    pub fn path(&self, resolution: &Resolution, a: u32, b: u32) -> Vec<Step> {
+        let roots = &resolution.roots;
+        let root = roots[a as usize];
+        if root != roots[b as usize] {
+            return Vec::new();
+        }
+        let ambiguous: HashSet<(u16, Value)> =
+            resolution.reviews.iter().filter_map(|review| review.identifier).collect();
+        let mut on: BTreeMap<(u16, Value), Vec<u32>> = BTreeMap::new();
+        let mut has: BTreeMap<u32, Vec<(u16, Value)>> = BTreeMap::new();
+        for observation in self.plain.joining().filter(|o| roots[o.record as usize] == root) {
+            let identifier = (observation.kind, observation.value);
+            if !ambiguous.contains(&(observation.kind, self.told(observation.value))) {
+                on.entry(identifier).or_default().push(observation.record);
+                has.entry(observation.record).or_default().push(identifier);
+            }
+        }
+        on.values_mut().for_each(|records| records.sort_unstable());
+        has.values_mut().for_each(|identifiers| identifiers.sort_unstable());
+        // Breadth first, in order, so that of two chains as long always the same one is found.
+        let mut came: HashMap<u32, Step> = HashMap::new();
+        let mut next = VecDeque::from([a]);
+        while let Some(from) = next.pop_front() {
+            if from == b {
+                break;
+            }
+            let by_hand = self.must.iter().filter_map(|(x, y)| match (*x == from, *y == from) {
+                (true, _) => Some((None, *y)),
+                (_, true) => Some((None, *x)),
+                _ => None,
+            });
+            let identifiers = has.get(&from).into_iter().flatten();
+            let shared = identifiers.flat_map(|identifier| {
+                on[identifier].iter().map(move |to| (Some(*identifier), *to))
+            });
+            for (by, to) in by_hand.chain(shared) {
+                if to != a && roots[to as usize] == root && !came.contains_key(&to) {
+                    let by = by.map(|(kind, value)| (kind, self.told(value)));
+                    came.insert(to, Step { from, by, to });
+                    next.push_back(to);
+                }
+            }
+        }
+        let mut path = Vec::new();
+        let mut at = b;
+        while let Some(step) = came.get(&at) {
+            path.push(*step);
+            at = step.from;
+        }
+        path.reverse();
+        path
+    }
+
+    /// Identifiers that records of both customers have: hubs, what is for review, and what had several owners.
+    pub fn shared(&self, resolution: &Resolution, a: u32, b: u32) -> Vec<(u16, Value)> {
+        let roots = &resolution.roots;
+        let (a, b) = (roots[a as usize], roots[b as usize]);
+        let mut seen: BTreeMap<(u16, Value), (bool, bool)> = BTreeMap::new();
+        for observation in self.plain.all() {
+            let root = roots[observation.record as usize];
+            if root == a || root == b {
+                let identifier = (observation.kind, self.told(observation.value));
+                let of = seen.entry(identifier).or_default();
+                of.0 |= root == a;
+                of.1 |= root == b;
+            }
+        }
+        seen.into_iter().filter(|(_, of)| *of == (true, true)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether records of both customers were said to be different people.
+    pub fn kept_apart(&self, resolution: &Resolution, a: u32, b: u32) -> bool {
+        let root = |record: u32| resolution.roots[record as usize];
+        let (a, b) = (root(a), root(b));
+        self.cannot.iter().any(|(x, y)| {
+            let (x, y) = (root(*x), root(*y));
+            (x, y) == (a, b) || (x, y) == (b, a)
+        })
     }
 }

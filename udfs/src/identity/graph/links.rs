@@ -78,10 +78,15 @@ impl Partitions {
         hubs
     }
 
-    /// Every identifier that joins, as it was added: some may come twice.
+    /// Every identifier, as it was added: some may come twice.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Observation> {
+        self.partitions.iter().flatten().flatten()
+    }
+
+    /// Every identifier that joins.
     pub(super) fn joining(&self) -> impl Iterator<Item = &Observation> {
-        let all = self.partitions.iter().flatten().flatten();
-        all.filter(|observation| self.hubs.is_empty() || !self.hubs.contains(&observation.value))
+        self.all()
+            .filter(|observation| self.hubs.is_empty() || !self.hubs.contains(&observation.value))
     }
 }
 

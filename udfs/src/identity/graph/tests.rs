@@ -328,3 +328,39 @@ fn a_recycled_number_has_two_owners() {
     assert_eq!(resolve(&rules, 4, &rows[..2], &[], &[]).roots, [0, 0, 2, 3]);
     assert_eq!(resolve(&rules, 4, &[rows[0], rows[1], rows[3]], &[], &[]).roots, [0, 0, 2, 0]);
 }
+
+/// Why two records are one: the shortest chain; why two are not: what they share all the same.
+#[test]
+fn chains_and_what_kept_apart_are_told() {
+    let types = vec![rule(1, 50, Some(1)), rule(2, 2, None)];
+    let rules = Rules { types, max_cluster_records: None };
+    let rows: [Row; 11] = [
+        (1, 1, 0, None),
+        (1, 1, 1, None),
+        (1, 2, 1, None),
+        (1, 2, 2, None),
+        // A hub of three, and an id card each.
+        (1, 3, 2, None),
+        (1, 3, 3, None),
+        (1, 3, 4, None),
+        (0, 7, 3, None),
+        (0, 8, 5, None),
+        (1, 4, 3, None),
+        (1, 4, 5, None),
+    ];
+    let mut graph = Graph::new(rules);
+    for (kind, value, record, _) in rows {
+        graph.add(kind, hashed(kind, value), record, None);
+    }
+    graph.must_link(4, 6);
+    graph.cannot_link(0, 6);
+    let found = graph.resolve(7);
+    let by = |kind: u16, value: u64| Some((kind, hashed(kind, value)));
+    let chain = [Step { from: 0, by: by(1, 1), to: 1 }, Step { from: 1, by: by(1, 2), to: 2 }];
+    assert_eq!(graph.path(&found, 0, 2), chain);
+    assert_eq!(graph.path(&found, 6, 4), [Step { from: 6, by: None, to: 4 }]);
+    assert!(graph.path(&found, 0, 3).is_empty());
+    assert_eq!(graph.shared(&found, 2, 3), [(1, hashed(1, 3))]);
+    assert_eq!(graph.shared(&found, 3, 5), [(1, hashed(1, 4))]);
+    assert!(graph.kept_apart(&found, 4, 2) && !graph.kept_apart(&found, 3, 5));
+}
