@@ -16,7 +16,6 @@ mod tables;
 pub use ask::{preview, preview_schema, why, why_schema};
 pub use graph::{execute, relation_of};
 pub use statement::{GraphStatement, parse_statement};
-pub use tables::OVERRIDES;
 
 /// What a graph statement answers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,9 +18,9 @@ use super::graph::definition_of;
 use super::mask::masked;
 use super::rules::Definition;
 use super::source::Source;
-use super::tables::{ALIAS, HISTORY, HUBS, MAP, OVERRIDES, REJECTED, REVIEW, RUNS, Table};
+use super::tables::{ALIAS, HISTORY, HUBS, MAP, REJECTED, REVIEW, RUNS, Table};
 use crate::error::{Error, Result};
-use crate::store::{Group, Warehouse};
+use crate::store::{Group, OVERRIDES, Warehouse};
 
 /// Rows that are written at a time.
 const BATCH_ROWS: usize = 64 * 1024;
@@ -415,9 +415,7 @@ async fn aliases(
 }
 
 fn history_rows(assigned: &Assigned, run: u32) -> Vec<(&'static str, ArrayRef)> {
-    // That everybody is new in the first run needs no telling.
-    let is_told = |(_, event, _): &&(i64, Event, Option<i64>)| run > 1 || *event != Event::Created;
-    let told: Vec<_> = assigned.events.iter().filter(is_told).collect();
+    let told = &assigned.events;
     let word = |event: Event| match event {
         Event::Created => "created",
         Event::Split => "split",
@@ -446,7 +444,7 @@ fn run_row(
         ("at", Arc::new(TimestampMicrosecondArray::from(vec![now]).with_timezone("UTC"))),
         ("records", one(collected.records.len() as usize)),
         ("customers", one(assigned.customers)),
-        ("created", of(Event::Created)),
+        ("created", one(assigned.created)),
         ("merged", of(Event::Merged)),
         ("split", of(Event::Split)),
         ("retired", of(Event::Retired)),

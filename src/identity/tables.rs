@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::error::Result;
-use crate::store::{Name, TableChange, TableDef, Warehouse};
+use crate::store::{Name, OVERRIDES, TableChange, TableDef, Warehouse};
 
 /// The relation that holds a graph's definition, within the graph's schema.
 pub(super) const DEFINITION: &str = "graph";
@@ -28,9 +28,6 @@ pub(super) const REJECTED: &str = "rejected";
 
 /// Values that too many records share.
 pub(super) const HUBS: &str = "hubs";
-
-/// What was said by hand; the one relation of a graph that users write.
-pub const OVERRIDES: &str = "overrides";
 
 /// The refreshes.
 pub(super) const RUNS: &str = "runs";

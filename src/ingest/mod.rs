@@ -157,6 +157,16 @@ async fn try_load(
     }
 
     let newest = warehouse.newest().await?;
+    if newest.is_result(&request.table) {
+        return Err(Error::new(
+            Kind::NotAllowed,
+            format!(
+                "\"{}\" belongs to the identity graph \"{}\"",
+                request.table, request.table.schema
+            ),
+        )
+        .hint("REFRESH IDENTITY GRAPH computes it; what is said by hand goes into its overrides"));
+    }
     if let Some(existing) = newest.table(&request.table) {
         let ids: Vec<String> = inputs.iter().map(|i| i.load_id.clone()).collect();
         if let Some(key) = &request.key {

@@ -206,7 +206,7 @@ pub(super) fn refuse_reserved(name: &Name) -> Result<()> {
 
 /// What a graph computes is not written by hand; what is said by hand is.
 pub(super) fn refuse_graph_results(state: &crate::store::Generation, name: &Name) -> Result<()> {
-    if name.table == identity::OVERRIDES { Ok(()) } else { refuse_graphs(state, name) }
+    if state.is_result(name) { refuse_graphs(state, name) } else { Ok(()) }
 }
 
 /// The tables of an identity graph are its result; nobody else writes or drops them.
@@ -828,9 +828,13 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
 }
 
 async fn copy_from_path(session: &Session, copy: &CopyStatement, path: &str) -> Result<Outcome> {
-    let CopySource::Table(name, _) = &copy.source else {
+    let CopySource::Table(name, columns) = &copy.source else {
         return Err(Error::new(Kind::Syntax, "syntax error: COPY (query) goes TO, not FROM"));
     };
+    if columns.is_some() {
+        return Err(Error::not_supported("COPY t (columns) FROM 'path' is not supported")
+            .hint("a file's header names its columns; COPY t (columns) FROM STDIN takes others"));
+    }
     refuse_reserved(name)?;
     let config = session.engine().config();
     let refused = || {

@@ -17,6 +17,9 @@ const FOLDER: &str = "_clientele/generations";
 /// Every so many generations the whole state is written beside the change, so that opening reads few documents.
 const CHECKPOINT_EVERY: u64 = 32;
 
+/// Of the relations of an identity graph the one that users write: what they say by hand.
+pub const OVERRIDES: &str = "overrides";
+
 /// A relation's schema and name, as stored: already folded to lower case unless it was quoted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
@@ -184,6 +187,14 @@ impl Generation {
             Relation::Table(table) => Some(table),
             Relation::View(_) | Relation::Graph(_) => None,
         }
+    }
+
+    /// Whether a name is a result of an identity graph, which nobody writes by hand.
+    pub fn is_result(&self, name: &Name) -> bool {
+        let of_graph = |(graph, relation): (&Name, &Relation)| {
+            graph.schema == name.schema && matches!(relation, Relation::Graph(_))
+        };
+        name.table != OVERRIDES && self.relations.iter().any(of_graph)
     }
 
     /// Version of `system.erased`; 0 when nobody was erased.

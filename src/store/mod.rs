@@ -40,7 +40,7 @@ mod writer;
 pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
 pub use erased::{Erased, Erasure, Purged};
-pub use generation::{Change, Generation, GraphDef, Name, Relation, TableDef, ViewDef};
+pub use generation::{Change, Generation, GraphDef, Name, OVERRIDES, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
 pub use lease::Lease;
 pub use object_store::ObjectStore;

@@ -333,3 +333,22 @@ fn a_column_that_a_file_brings_is_added() {
         run_well(&["sql", "--dir", &w, "--format", "csv", "SELECT count(city2) AS n FROM t"]);
     assert_eq!(count, "n\n1\n");
 }
+
+/// What a graph computes is not loaded over; what is said by hand may come from a file.
+#[test]
+fn nobody_loads_over_the_result_of_a_graph() {
+    let (dir, w) = warehouse();
+    let ids = "source,record_id,id_type,id_value\na,1,phone,15400000001\nb,2,phone,15400000001\n";
+    run_well(&["load", "--dir", &w, "ids", &file(&dir, "ids.csv", ids)]);
+    let graph = "CREATE IDENTITY GRAPH customer FROM ids; REFRESH IDENTITY GRAPH customer";
+    run_well(&["sql", "--dir", &w, graph]);
+    let map = file(&dir, "map.csv", "source,record_id,one_id,since_run\nx,y,1,1\n");
+    let refused = run(&["load", "--dir", &w, "customer.map", &map]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("belongs to the identity graph"), "{}", stderr(&refused));
+    let said = file(&dir, "said.csv", "op,a,b,by\ncannot_link,a/1,b/2,u7\n");
+    run_well(&["load", "--dir", &w, "customer.overrides", &said]);
+    run_well(&["sql", "--dir", &w, "REFRESH IDENTITY GRAPH customer"]);
+    let count = "SELECT count(DISTINCT one_id) AS n FROM customer.map";
+    assert_eq!(run_well(&["sql", "--dir", &w, "--format", "csv", count]), "n\n2\n");
+}

@@ -48,8 +48,10 @@ pub enum Event {
 pub struct Assigned {
     /// The ids of records.
     pub ids: Ids,
-    /// What changed: the id, what became of it, and the other id.
+    /// What changed: the id, what became of it, and the other id. Where nobody had an id before, that all are new is not told.
     pub events: Vec<(i64, Event, Option<i64>)>,
+    /// Ids that are new and not split from another.
+    pub created: usize,
     /// Customers.
     pub customers: usize,
 }
@@ -114,13 +116,18 @@ pub fn assign(records: &Records, roots: &[u32], before: &Ids, gone: &[i64], run:
     let without = customers.iter().filter(|root| kept.ids[**root as usize] == NO_ID);
     let minted = mint(records, without.map(|root| (first[*root as usize], *root)).collect(), &live);
     let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
+    let is_first = had.is_empty() && gone.is_empty();
+    let mut created = 0;
     for (id, root) in minted {
         kept.ids[root as usize] = id;
         kept.since[root as usize] = run;
-        events.push(match from.get(&root) {
-            Some(other) => (id, Event::Split, Some(*other)),
-            None => (id, Event::Created, None),
-        });
+        match from.get(&root) {
+            Some(other) => events.push((id, Event::Split, Some(*other))),
+            None => created += 1,
+        }
+        if !is_first && !from.contains_key(&root) {
+            events.push((id, Event::Created, None));
+        }
         live.push(id);
     }
     live.sort_unstable();
@@ -135,7 +142,7 @@ pub fn assign(records: &Records, roots: &[u32], before: &Ids, gone: &[i64], run:
         ids: roots.iter().map(|root| kept.ids[*root as usize]).collect(),
         since: roots.iter().map(|root| kept.since[*root as usize]).collect(),
     };
-    Assigned { ids, events, customers: customers.len() }
+    Assigned { ids, events, created, customers: customers.len() }
 }
 
 /// Ids for customers without one, given as their first record and root: hashes of the first keys.
