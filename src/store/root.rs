@@ -293,7 +293,12 @@ async fn probe(bucket: &dyn ObjectStore, url: &Url) -> Result<()> {
     if let Err(error) = first
         && !matches!(error, object_store::Error::AlreadyExists { .. })
     {
-        return Err(error.into());
+        let (error, name) = (Error::from(error), url.host_str().unwrap_or_default());
+        let message = format!("the bucket {name:?} cannot be used: {}", error.message());
+        return Err(Error::new(error.kind(), message).hint(
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a web identity or the machine's role say who asks; \
+             AWS_REGION and AWS_ENDPOINT_URL say where",
+        ));
     }
     let second = create().await;
     if let Err(error) = bucket.delete(&at).await {

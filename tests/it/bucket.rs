@@ -216,4 +216,7 @@ fn what_cannot_hold_a_warehouse_is_refused_in_words() {
     refused(&bucket.run(&of("s3://shop/w")), "lets two writers create the same object");
     refused(&bucket.run(&of("s3://nosuch/w")), "there is no bucket \"nosuch\"");
     refused(&bucket.run(&of("gs://shop/w")), "not under gs://");
+    let mut nobody = bucket.program(&of("s3://shop/w"));
+    nobody.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    refused(&nobody.output().unwrap(), "the bucket \"shop\" cannot be used");
 }
