@@ -35,7 +35,7 @@ pub use error::BadArgument;
 
 /// Every scalar function.
 pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
-    vec![
+    let mut all = vec![
         Arc::new(ScalarUDF::from(identity::norm_phone::NormPhone::new())),
         Arc::new(ScalarUDF::from(identity::norm_email::NormEmail::new())),
         Arc::new(ScalarUDF::from(identity::norm_id::NormId::new())),
@@ -54,7 +54,9 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),
         Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),
         Arc::new(ScalarUDF::from(value::score_fixed::ScoreFixed::new())),
-    ]
+    ];
+    all.extend(identity::norm_id::NormOf::all().map(|of| Arc::new(ScalarUDF::from(of))));
+    all
 }
 
 /// Every aggregate function.

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 use super::check_digit::{clean_id_card, clean_imei};
 use super::norm_email::clean_email;
 use super::norm_phone::clean_phone;
-use super::text::{fold, is_null_word, one_or_many};
+use super::text::{fold, is_null_word, map_text, one_or_many};
 
 /// Why a value identifies nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,44 @@ impl ScalarUDFImpl for NormId {
             .map(|(id_type, raw)| clean(id_type?, raw?).ok().map(Cow::into_owned))
             .collect();
         Ok(one_or_many(&args, Arc::new(cleaned)))
+    }
+}
+
+/// TEXT: [`clean`] of one type in SQL; NULL for a value that is rejected.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct NormOf {
+    name: &'static str,
+    id_type: &'static str,
+    signature: Signature,
+}
+
+impl NormOf {
+    /// `norm_imei`, `norm_idcard` and `norm_openid`.
+    pub fn all() -> [Self; 3] {
+        let of = |name, id_type| Self {
+            name,
+            id_type,
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        };
+        [of("norm_imei", "imei"), of("norm_idcard", "id_card"), of("norm_openid", "open_id")]
+    }
+}
+
+impl ScalarUDFImpl for NormOf {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        map_text(&args, |raw| clean(self.id_type, raw).ok().map(Cow::into_owned))
     }
 }
 
