@@ -44,6 +44,23 @@ pub(super) fn infer(
     }
 }
 
+/// Whether a file can have columns that are not known: of a CSV its header tells, without a look at its rows.
+pub(super) fn may_have_others(
+    path: &Path,
+    format: Option<Format>,
+    options: &CsvOptions,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<bool> {
+    if format.map_or_else(|| Format::of(path), Ok)? != Format::Csv {
+        return Ok(true);
+    }
+    let mut record = ::csv::ByteRecord::new();
+    let mut reader = options.for_file(path).reader(open_text(path)?.0);
+    // What cannot be read is told by the load.
+    let is_read = reader.read_byte_record(&mut record).unwrap_or(false);
+    Ok(!is_read || header_names(&record).iter().any(|name| !is_known(name)))
+}
+
 fn infer_csv(path: &Path, options: &CsvOptions, table: &Name) -> Result<Inferred> {
     let options = options.for_file(path);
     let mut reader = options.reader(open_text(path)?.0);

@@ -245,6 +245,10 @@ async fn add_columns(
     let has = |schema: &arrow::datatypes::Schema, column: &str| {
         schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(column))
     };
+    let is_known = |column: &str| has(&snapshot.schema, column);
+    if !infer::may_have_others(file, request.format, &request.csv, is_known)? {
+        return Ok(());
+    }
     let found = infer::infer(file, request.format, &request.csv, name)?;
     let found = stored_schema(&found.schema)?;
     let new = found.fields().iter().filter(|field| !has(&snapshot.schema, field.name()));
