@@ -1,49 +1,45 @@
 //! `oneid_why` and `oneid_preview`: a graph is resolved anew in memory and asked; nothing is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use clientele_udfs::identity::collect::{Collected, value_of};
+use arrow::datatypes::{DataType, SchemaRef};
+use clientele_udfs::identity::collect::Collected;
 use clientele_udfs::identity::graph::{Graph, Limit, Value};
 use clientele_udfs::identity::ids::{Event, assign};
 
 use super::graph::definition_of;
-use super::mask::masked;
-use super::refresh::{collector, ids_before, in_background, last_run, say_by_hand, type_name};
+use super::refresh::{
+    collector, ids_before, in_background, last_run, say_by_hand, type_name, values_told,
+};
 use super::rules::{Definition, Rule};
 use super::source::Source;
 use super::statement::RuleChange;
-use super::tables::{MAP, RUNS, Table};
+use super::tables::{MAP, RUNS, Table, schema};
 use crate::error::{Error, Kind, Result};
 use crate::store::Warehouse;
 
 /// Columns of `oneid_why`.
 pub fn why_schema() -> SchemaRef {
     schema(&[
-        ("step", DataType::Int32),
-        ("record", DataType::Utf8),
-        ("id_type", DataType::Utf8),
-        ("value", DataType::Utf8),
-        ("next", DataType::Utf8),
-        ("note", DataType::Utf8),
+        ("step", &DataType::Int32),
+        ("record", &DataType::Utf8),
+        ("id_type", &DataType::Utf8),
+        ("value", &DataType::Utf8),
+        ("next", &DataType::Utf8),
+        ("note", &DataType::Utf8),
     ])
 }
 
 /// Columns of `oneid_preview`.
 pub fn preview_schema() -> SchemaRef {
     schema(&[
-        ("event", DataType::Utf8),
-        ("one_id", DataType::Int64),
-        ("other_id", DataType::Int64),
-        ("records", DataType::Int64),
+        ("event", &DataType::Utf8),
+        ("one_id", &DataType::Int64),
+        ("other_id", &DataType::Int64),
+        ("records", &DataType::Int64),
     ])
-}
-
-fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
-    let fields = columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true));
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// A graph with what it was made from.
@@ -93,7 +89,8 @@ pub async fn why(warehouse: &Warehouse, name: &str, a: &str, b: &str) -> Result<
     let is_one = resolution.roots[first as usize] == resolution.roots[second as usize];
     let shared = if is_one { vec![] } else { all.graph.shared(resolution, first, second) };
     let of_path = path.iter().filter_map(|step| step.by);
-    let values = all.values(warehouse, of_path.chain(shared.iter().copied()).collect()).await?;
+    let identifiers = of_path.chain(shared.iter().copied());
+    let values = values_told(warehouse, &all.source, &all.collected, identifiers).await?;
     let of = |identifier: Option<(u16, Value)>| match identifier {
         Some((kind, value)) => {
             (Some(type_name(&all.collected, kind).to_owned()), values.get(&value).cloned())
@@ -172,34 +169,6 @@ impl Resolved {
             }
             None => "part of a conflict: with others it would break a limit".to_owned(),
         }
-    }
-
-    /// The masked values of some identifiers; the rows are read until all are found.
-    async fn values(
-        &self,
-        warehouse: &Warehouse,
-        identifiers: Vec<(u16, Value)>,
-    ) -> Result<HashMap<Value, String>> {
-        let mut wanted: HashMap<Value, &str> = { identifiers.iter() }
-            .map(|(kind, value)| (*value, type_name(&self.collected, *kind)))
-            .collect();
-        let mut told = HashMap::new();
-        if wanted.is_empty() {
-            return Ok(told);
-        }
-        self.source
-            .each(warehouse, |seen| {
-                if let Some((id_type, raw)) = seen.identifier
-                    && let Some(value) = value_of(warehouse.key(), id_type, raw, seen.scope)
-                    && wanted.remove(&value).is_some()
-                {
-                    let cleaned = clientele_udfs::identity::clean(id_type, raw).unwrap_or_default();
-                    told.insert(value, masked(id_type, &cleaned));
-                }
-                !wanted.is_empty()
-            })
-            .await?;
-        Ok(told)
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer>
         (collected, assigned)
     })
     .await?;
-    let values = values_told(warehouse, &source, &collected).await?;
+    let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
+    let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
+    let values = values_told(warehouse, &source, &collected, of_reviews.chain(of_hubs)).await?;
 
     let mut group = Group::default();
     write_map(&mut map, &collected.records, &assigned.ids).await?;
@@ -191,16 +193,14 @@ pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<u32> {
     Ok(last)
 }
 
-/// The masked values of hubs and of what is for review: the rows are read once more, until all are found.
-async fn values_told(
+/// The masked values of some identifiers: the rows are read once more, until all are found.
+pub(super) async fn values_told(
     warehouse: &Warehouse,
     source: &Source,
     collected: &Collected,
+    identifiers: impl Iterator<Item = (u16, Value)>,
 ) -> Result<HashMap<Value, String>> {
-    let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
-    let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
-    let mut wanted: HashMap<Value, u16> =
-        of_reviews.chain(of_hubs).map(|(kind, value)| (value, kind)).collect();
+    let mut wanted: HashMap<Value, u16> = identifiers.map(|(kind, value)| (value, kind)).collect();
     let types: HashSet<&str> = wanted.values().map(|kind| type_name(collected, *kind)).collect();
     let mut told = HashMap::new();
     if wanted.is_empty() {

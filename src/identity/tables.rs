@@ -32,14 +32,16 @@ pub(super) const HUBS: &str = "hubs";
 /// The refreshes.
 pub(super) const RUNS: &str = "runs";
 
+/// Columns that may be NULL.
+pub(super) fn schema(columns: &[(&str, &DataType)]) -> SchemaRef {
+    let fields = columns.iter().map(|(name, kind)| Field::new(*name, (*kind).clone(), true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// Every table of a graph: name and columns.
 pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
     let (text, id, number) = (DataType::Utf8, DataType::Int64, DataType::Int32);
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let schema = |columns: &[(&str, &DataType)]| {
-        let fields = columns.iter().map(|(name, kind)| Field::new(*name, (*kind).clone(), true));
-        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-    };
     vec![
         (
             MAP,

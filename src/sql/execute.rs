@@ -211,10 +211,7 @@ pub(super) fn refuse_graph_results(state: &crate::store::Generation, name: &Name
 
 /// The tables of an identity graph are its result; nobody else writes or drops them.
 fn refuse_graphs(state: &crate::store::Generation, name: &Name) -> Result<()> {
-    let is_graphs = state.relations.iter().any(|(graph, relation)| {
-        graph.schema == name.schema && matches!(relation, Relation::Graph(_))
-    });
-    if is_graphs {
+    if state.is_of_graph(name) {
         return Err(Error::new(
             Kind::NotAllowed,
             format!("\"{name}\" belongs to the identity graph \"{}\"", name.schema),

@@ -189,12 +189,16 @@ impl Generation {
         }
     }
 
+    /// Whether a name is in the schema of an identity graph.
+    pub fn is_of_graph(&self, name: &Name) -> bool {
+        self.relations.iter().any(|(graph, relation)| {
+            graph.schema == name.schema && matches!(relation, Relation::Graph(_))
+        })
+    }
+
     /// Whether a name is a result of an identity graph, which nobody writes by hand.
     pub fn is_result(&self, name: &Name) -> bool {
-        let of_graph = |(graph, relation): (&Name, &Relation)| {
-            graph.schema == name.schema && matches!(relation, Relation::Graph(_))
-        };
-        name.table != OVERRIDES && self.relations.iter().any(of_graph)
+        name.table != OVERRIDES && self.is_of_graph(name)
     }
 
     /// Version of `system.erased`; 0 when nobody was erased.
