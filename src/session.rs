@@ -4,12 +4,15 @@
 //! holds the pinned catalog and answers the SQL planner from memory.
 
 mod bounded;
+mod elements;
 mod functions;
 mod graphs;
+mod in_order;
 mod kinds;
 mod meaning;
 mod operators;
 mod settings;
+pub mod stop;
 mod types;
 mod yielding;
 mod zones;
@@ -25,13 +28,13 @@ use datafusion::config::{ConfigOptions, Dialect as ConfigDialect};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::{DataFusionError, Result as EngineResult};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
@@ -54,6 +57,7 @@ use crate::store::{DATA_URL, Name, Pin, Relation, ViewDef, Warehouse};
 
 use self::meaning::Semantics;
 use self::operators::Operators;
+use self::stop::Stop;
 use self::zones::Zones;
 
 pub use settings::{REPORTED, Settings};
@@ -90,6 +94,7 @@ impl Engine {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_type_planner(Arc::new(types::PgTypes))
+            .with_physical_optimizer_rule(Arc::new(in_order::GatherInOrder))
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();
         register_functions(&mut state)?;
@@ -259,7 +264,8 @@ impl Session {
         }
         let zones = Arc::new(Zones::new(settings.timezone()));
         let operators = Operators { zones: Arc::clone(&zones), is_lenient };
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(operators)];
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> =
+            vec![Arc::new(operators), Arc::new(elements::Elements)];
         expr_planners.extend(state.expr_planners().iter().map(Arc::clone));
         let defaults = Defaults { as_of: settings.as_of(), timezone: settings.timezone() };
         Ok(Planning {
@@ -356,7 +362,8 @@ impl Planning {
     /// Runs a plan. Rows come as they are made.
     pub async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
         let physical = self.state.create_physical_plan(plan).await?;
-        let stream = execute_stream(physical, self.state.task_ctx())?;
+        let context = Stop::current().bounds(TaskContext::from(&self.state));
+        let stream = execute_stream(physical, context)?;
         let (schema, pin) = (stream.schema(), Arc::clone(&self.pin));
         let held = stream.inspect(move |_| {
             // The stream holds the pin for as long as it lives.

@@ -16,6 +16,7 @@ use super::encode::{self, Prepared, Rows, Style};
 use crate::config::{Config, processors};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
+use crate::session::stop::Stop;
 use crate::sql::statement::Parsed;
 use crate::sql::{CopyStatement, Outcome, OutputColumn, SessionCommand};
 
@@ -96,13 +97,15 @@ impl Executor {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
-        Task { handle: self.handle.spawn(work) }
+        let stop = Stop::default();
+        Task { handle: self.handle.spawn(stop.over(work)), stop }
     }
 }
 
 /// Work on the computing runtime. It ends when this is dropped.
 pub(crate) struct Task<T> {
     handle: JoinHandle<T>,
+    stop: Stop,
 }
 
 impl<T> Task<T> {
@@ -123,6 +126,7 @@ impl<T> Task<T> {
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
+        self.stop.set();
         self.handle.abort();
     }
 }

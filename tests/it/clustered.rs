@@ -21,7 +21,9 @@ async fn text(client: &tokio_postgres::Client, sql: &str) -> String {
 }
 
 /// Questions whose answers must not depend on how the rows are kept; `{t}` is the table.
-const QUESTIONS: [&str; 11] = [
+const QUESTIONS: [&str; 13] = [
+    "SELECT string_agg(path, ' ' ORDER BY path) FROM (SELECT record_id || string_agg(event, ',' ORDER BY occurred_at, amount) || array_agg(amount ORDER BY occurred_at, amount)::text AS path FROM {t} WHERE amount < 3000 GROUP BY source, record_id) AS paths",
+    "SELECT string_agg(event || amount::text, ',' ORDER BY occurred_at DESC, amount) || count(*)::text FROM {t} WHERE amount % 7 = 0",
     "SELECT count(*)::text || ' ' || sum(amount)::text || ' ' || count(DISTINCT record_id)::text FROM {t}",
     "SELECT sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} GROUP BY source, record_id) AS g",
     "SELECT sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} GROUP BY record_id, source) AS g",
@@ -72,8 +74,13 @@ async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
             "SELECT row_number() OVER (PARTITION BY source, record_id ORDER BY occurred_at) FROM {table}"
         )
     };
+    let gathered = |table: &str| {
+        format!(
+            "SELECT record_id, string_agg(event, ',' ORDER BY occurred_at), count(*) FROM {table} GROUP BY source, record_id"
+        )
+    };
     for table in tables {
-        for sql in [grouped(table), windowed(table)] {
+        for sql in [grouped(table), windowed(table), gathered(table)] {
             let plan = plan(&client, &sql).await;
             assert!(
                 !plan.contains("RepartitionExec") && !plan.contains("SortExec"),
@@ -96,7 +103,7 @@ async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
     }
     same_answers(&client, &tables, "with a tail").await;
     for table in tables {
-        for sql in [grouped(table), windowed(table)] {
+        for sql in [grouped(table), windowed(table), gathered(table)] {
             let plan = plan(&client, &sql).await;
             assert!(plan.contains("ClusterMergeExec"), "{sql}\n{plan}");
             assert!(

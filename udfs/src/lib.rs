@@ -66,6 +66,7 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(funnel::funnel_path::FunnelPath::new())),
         Arc::new(AggregateUDF::from(funnel::retention::Retention::new())),
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
+        Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
     ]
 }
 

@@ -7,6 +7,7 @@ pub mod numeric_div;
 pub mod read_time;
 pub mod round_half;
 pub mod span;
+pub mod string_agg;
 pub mod sum;
 pub mod template;
 pub mod text;
