@@ -219,8 +219,13 @@ impl Config {
             shown = file.display().to_string();
             figment = figment.merge(Toml::file_exact(file));
         }
-        let figment = figment
-            .merge(Env::prefixed("CLIENTELE_").ignore(&["dir", "config", "password"]).split("__"));
+        let figment = figment.merge(
+            Env::prefixed("CLIENTELE_")
+                .ignore(&["dir", "config", "password"])
+                // CLIENTELE_TEST_PYTHON and its kin speak to the project's own tests.
+                .filter(|key| !key.starts_with("test_"))
+                .split("__"),
+        );
         let config: Self = figment.extract().map_err(|error| {
             let problem = error.to_string();
             Error::new(Kind::Config, format!("configuration: {problem}"))

@@ -99,6 +99,8 @@ impl Engine {
             .build();
         register_functions(&mut state)?;
         graphs::register(&mut state, &warehouse);
+        let hash = functions::oneid_hash(*warehouse.key());
+        datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(hash))?;
         Ok(Arc::new(Self { warehouse, config, base: state }))
     }
 

@@ -68,12 +68,17 @@ impl RelationPlanner for Analytics {
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
         let call = read_call(function, args, context)?;
-        let input = context.plan(call.relation.clone())?;
+        let mut arguments = Arguments::new(function, call.named);
+        let relation = match arguments.text("identity")? {
+            Some(graph) => of_customers(function, call.relation, &graph, context)?,
+            None => call.relation,
+        };
+        let input = context.plan(relation.clone())?;
         let columns = Columns { schema: input.schema().as_ref() };
         let request = Request {
             function,
-            relation: format!("(SELECT * FROM {})", call.relation),
-            arguments: Arguments::new(function, call.named),
+            relation: format!("(SELECT * FROM {relation})"),
+            arguments,
             columns,
             defaults: &self.defaults,
             tag: self.calls.fetch_add(1, Ordering::Relaxed),
@@ -170,6 +175,39 @@ fn relation_of(function: &'static str, expr: Expr) -> Result<TableFactor> {
             .hint("give a table, a view or a query in brackets")
             .into()),
     }
+}
+
+/// The rows of `relation` whose record is in the map of identity graph `graph`, with the `one_id` that it has there.
+fn of_customers(
+    function: &'static str,
+    relation: TableFactor,
+    graph: &str,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<TableFactor> {
+    let input = context.plan(relation.clone())?;
+    let columns = Columns { schema: input.schema().as_ref() };
+    if let Some(missing) = ["source", "record_id"].into_iter().find(|name| !columns.has(name)) {
+        return Err(misuse(function, format!("identity => '{graph}': the relation has no column {missing}"))
+            .hint("records are named by source and record_id; SELECT ... AS source gives another column that name")
+            .into());
+    }
+    let map = format!("{}.map", dialect::quoted(graph));
+    if context.plan(derived(&format!("SELECT 1 FROM {map}"))?).is_err() {
+        return Err(Error::new(
+            Kind::UndefinedObject,
+            format!("{function}: identity => '{graph}': there is no such identity graph"),
+        )
+        .hint("CREATE IDENTITY GRAPH makes one; the demo's is customer")
+        .into());
+    }
+    // Columns are named, for the relation may have a one_id of its own, of another graph or another day.
+    let own = columns.names().into_iter().filter(|name| name != "one_id");
+    let own = own.map(|name| format!("__r.{}", dialect::quoted(&name)));
+    let own = own.collect::<Vec<_>>().join(", ");
+    derived(&format!(
+        "SELECT {own}, __m.one_id FROM {relation} AS __r JOIN {map} AS __m \
+         ON __r.source = __m.source AND __r.record_id = __m.record_id"
+    ))
 }
 
 fn derived(sql: &str) -> Result<TableFactor> {

@@ -190,6 +190,13 @@ fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Na
     let wants_all = Pinned::wants_catalogue(words);
     loop {
         let before = names.len();
+        // identity => 'graph' reads the graph's map, and the graph's name may come with a parameter.
+        if wanted.contains("identity") {
+            wanted.insert("map".to_owned());
+        }
+        if wanted.contains("oneid") {
+            wanted.insert("lookup".to_owned());
+        }
         for (name, relation) in &generation.relations {
             let is_new = (wants_all || wanted.contains(&name.table)) && names.insert(name.clone());
             if let (true, Relation::View(view)) = (is_new, relation) {

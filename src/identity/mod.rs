@@ -6,6 +6,7 @@
 
 mod ask;
 mod graph;
+mod lookup;
 mod mask;
 mod refresh;
 mod rules;
@@ -15,6 +16,7 @@ mod tables;
 
 pub use ask::{preview, preview_schema, why, why_schema};
 pub use graph::{execute, relation_of};
+pub use lookup::{can_look_up, lookup_hash};
 pub use statement::{GraphStatement, parse_statement};
 
 /// What a graph statement answers.

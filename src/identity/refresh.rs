@@ -15,15 +15,13 @@ use clientele_udfs::identity::records::Records;
 
 use super::Answer;
 use super::graph::definition_of;
+use super::lookup;
 use super::mask::masked;
 use super::rules::Definition;
 use super::source::Source;
-use super::tables::{ALIAS, HISTORY, HUBS, MAP, REJECTED, REVIEW, RUNS, Table};
+use super::tables::{ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, MAP, REJECTED, REVIEW, RUNS, Table};
 use crate::error::{Error, Result};
 use crate::store::{Group, OVERRIDES, Warehouse};
-
-/// Rows that are written at a time.
-const BATCH_ROWS: usize = 64 * 1024;
 
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
@@ -35,7 +33,7 @@ pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer>
     let mut collector = collector(&definition, warehouse.key());
     let without_key = source.collect(warehouse, &mut collector).await?;
     let unknown = say_by_hand(warehouse, name, &mut collector).await?;
-    let collected = in_background(move || collector.resolve().0).await?;
+    let (collected, graph) = in_background(move || collector.resolve()).await?;
 
     let mut map = Table::open(warehouse, name, MAP).await?;
     let (before, gone) = ids_before(&mut map, &collected.records).await?;
@@ -47,11 +45,15 @@ pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer>
         (collected, assigned)
     })
     .await?;
+    let mut group = Group::default();
+    let mut found = Table::open(warehouse, name, LOOKUP).await?;
+    lookup::write(&mut found, &graph, &collected.resolution, &assigned.ids).await?;
+    group.tables.push(found.replaced().await?);
+    drop(graph);
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let values = values_told(warehouse, &source, &collected, of_reviews.chain(of_hubs)).await?;
 
-    let mut group = Group::default();
     write_map(&mut map, &collected.records, &assigned.ids).await?;
     group.tables.push(map.replaced().await?);
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;

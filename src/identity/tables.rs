@@ -32,6 +32,12 @@ pub(super) const HUBS: &str = "hubs";
 /// The refreshes.
 pub(super) const RUNS: &str = "runs";
 
+/// Whose an identifier is.
+pub(super) const LOOKUP: &str = "lookup";
+
+/// Rows that are written at a time.
+pub(super) const BATCH_ROWS: usize = 64 * 1024;
+
 /// Columns that may be NULL.
 pub(super) fn schema(columns: &[(&str, &DataType)]) -> SchemaRef {
     let fields = columns.iter().map(|(name, kind)| Field::new(*name, (*kind).clone(), true));
@@ -52,6 +58,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
                 ("since_run", &number),
             ]),
         ),
+        (LOOKUP, schema(&[("hash", &id), ("one_id", &id)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (
             HISTORY,

@@ -15,6 +15,7 @@ use super::settings::{SERVER_VERSION, Settings};
 use crate::catalog::pg_catalog::{described, format_type, relation_oid};
 use crate::catalog::{DATABASE, Pinned};
 use crate::error::Error;
+use crate::identity;
 
 type Body = Arc<dyn Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync>;
 
@@ -206,6 +207,17 @@ fn about_session(user: &str, settings: &Settings) -> Vec<ScalarUDF> {
         RowFunction::boolean("pg_is_in_recovery", |_| false),
         RowFunction::bigint("txid_current", |_| Some(1)),
     ]
+}
+
+/// `oneid_hash(type, value, scope)`: what `oneid()` looks for.
+pub(super) fn oneid_hash(key: [u8; 32]) -> ScalarUDF {
+    RowFunction::bigint("oneid_hash", move |args| {
+        let text = |at: usize| {
+            let value = args.get(at)?;
+            text_of(Some(value)).or_else(|| number_of(Some(value)).map(|n| n.to_string()))
+        };
+        identity::lookup_hash(&key, &text(0)?, &text(1)?, text(2).as_deref())
+    })
 }
 
 /// `set_config(name, value, is_local)`: SET as a function, which some drivers call.

@@ -20,8 +20,8 @@ use super::ddl::{AddColumn, CreateTable};
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, check, compact, delete, erase, output_columns, past, quality, restore,
-    rewrite, volatile,
+    Outcome, OutputColumn, check, compact, delete, erase, oneid, output_columns, past, quality,
+    restore, rewrite, volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
@@ -154,6 +154,7 @@ pub(super) async fn plan(
     let past = past::take(&mut statement, &session.settings().timezone())?;
     rewrite::rewrite(&mut statement)?;
     let planning = session.planning(text, &past).await?;
+    oneid::answer(session, &planning, &mut statement).await?;
     let plan = planning.plan(statement, parameters::fields(types))?;
     Ok((plan, planning))
 }

@@ -13,6 +13,7 @@ mod delete;
 mod erase;
 mod execute;
 mod names;
+mod oneid;
 mod parameters;
 mod past;
 mod quality;

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     Value,
 };
 
-use super::{catalogue, names};
+use super::{catalogue, names, oneid};
 use crate::error::{Error, Result};
 
 /// Rewrites a statement before it is planned.
@@ -106,11 +106,12 @@ pub(super) fn rewrite_query(query: Query) -> Result<Query> {
     let mut statement = Statement::Query(Box::new(query));
     refuse_unknown(&statement)?;
     respell_all(&mut statement);
+    if let Statement::Query(query) = &mut statement {
+        names::name_view(query);
+    }
+    oneid::as_queries(&mut statement)?;
     match statement {
-        Statement::Query(mut query) => {
-            names::name_view(&mut query);
-            Ok(*query)
-        }
+        Statement::Query(query) => Ok(*query),
         other => Err(Error::internal(format!("a query became {other}"))),
     }
 }

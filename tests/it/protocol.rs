@@ -39,6 +39,16 @@ async fn parameters_are_typed_by_what_they_meet() {
         .await
         .unwrap();
     assert_eq!(many.len(), 1);
+    client
+        .batch_execute("CREATE TABLE ids AS SELECT 'shop' AS source, '1' AS record_id, 'phone' AS id_type, '13800138000' AS id_value; CREATE IDENTITY GRAPH g FROM ids; REFRESH IDENTITY GRAPH g")
+        .await
+        .unwrap();
+    let who = "SELECT count(*) FROM g.map WHERE one_id = oneid('g', 'phone', $1)";
+    let who = client.prepare(who).await.unwrap();
+    for (phone, customers) in [("+86 138-0013-8000", 1i64), ("+86 138-0013-8001", 0)] {
+        let found = client.query_one(&who, &[&phone]).await.unwrap();
+        assert_eq!(found.get::<_, i64>(0), customers, "{phone}");
+    }
     // A table function can be described before its values are known, and is planned again with them.
     let report = client.prepare("SELECT step, name, users FROM funnel_report((SELECT a AS one_id, at AS occurred_at, b AS event FROM t), steps => $1) ORDER BY step").await.unwrap();
     let rows = client.query(&report, &[&vec!["it's", "never", "again"]]).await.unwrap();

@@ -101,7 +101,7 @@ impl Collector {
         self.records.number(source, record_id)
     }
 
-    /// An identifier of a record. It joins within its `scope`, when there is one.
+    /// An identifier of a record. It joins within its `scope`, when there is one; an empty one is none.
     pub fn identifier(
         &mut self,
         record: u32,
@@ -178,7 +178,7 @@ fn hasher_of(secret: &[u8; 16], id_type: &str) -> SipHasher13 {
 fn hashed(of_type: &SipHasher13, cleaned: &str, scope: Option<&str>) -> Value {
     let mut hasher = *of_type;
     hasher.write(cleaned.as_bytes());
-    if let Some(scope) = scope {
+    if let Some(scope) = scope.filter(|scope| !scope.is_empty()) {
         hasher.write_u8(0xff);
         hasher.write(scope.as_bytes());
     }

@@ -207,6 +207,26 @@ impl Graph {
         self.owners.get(&value).copied().unwrap_or(value)
     }
 
+    /// Every identifier that is one customer's, once resolved: the first half of its value, in ascending order, and the
+    /// customer's first record. Of a value that had several owners it is the last one's. Hubs, and what records of several
+    /// customers have, are nobody's.
+    pub fn of_one_customer(&self, resolution: &Resolution) -> impl Iterator<Item = (u64, u32)> {
+        self.plain.by_first_half().filter_map(|same| {
+            let value = self.told(same[0].value);
+            if same.iter().any(|other| self.told(other.value) != value) {
+                // Two identifiers with the same 64 bits: rather none than the wrong one.
+                return None;
+            }
+            let owners = (0..).map(|number| links::of_owner(value, number));
+            let is_owner = |owner: &Value| *owner == value || self.owners.contains_key(owner);
+            let last = owners.take_while(is_owner).last()?;
+            let mut roots = { same.iter().filter(|other| other.value == last) }
+                .map(|other| resolution.roots[other.record as usize]);
+            let root = roots.next().filter(|_| !self.plain.is_hub(last))?;
+            roots.all(|other| other == root).then_some((value[0], root))
+        })
+    }
+
     /// The shortest chain of identifiers and links by hand between two records of one customer; nothing for others.
     pub fn path(&self, resolution: &Resolution, a: u32, b: u32) -> Vec<Step> {
         let roots = &resolution.roots;

@@ -55,13 +55,12 @@ impl Partitions {
         }
     }
 
-    /// Joins the records of every value that is not a hub, and gives the hubs.
+    /// Joins the records of every value that is not a hub, and gives the hubs. Identifiers are in order then, each once.
     pub(super) fn join(&mut self, rules: &Rules, components: &mut Components) -> Vec<Hub> {
         let mut hubs = Vec::new();
-        let mut sorted = Vec::new();
-        for partition in &self.partitions {
-            sorted.clear();
-            partition.iter().for_each(|piece| sorted.extend_from_slice(piece));
+        for partition in &mut self.partitions {
+            let mut sorted = Vec::with_capacity(partition.iter().map(Vec::len).sum());
+            partition.drain(..).for_each(|piece| sorted.extend_from_slice(&piece));
             sorted.sort_unstable();
             sorted.dedup();
             for same in sorted.chunk_by(|a, b| a.value == b.value) {
@@ -73,12 +72,23 @@ impl Partitions {
                     same[1..].iter().for_each(|other| components.union(first.record, other.record));
                 }
             }
+            partition.push(sorted);
         }
         self.hubs = hubs.iter().map(|hub| hub.value).collect();
         hubs
     }
 
-    /// Every identifier, as it was added: some may come twice.
+    /// Identifiers in order, those with the same first half of their value together, once they were joined.
+    pub(super) fn by_first_half(&self) -> impl Iterator<Item = &[Observation]> {
+        let joined = self.partitions.iter().flatten();
+        joined.flat_map(|partition| partition.chunk_by(|a, b| a.value[0] == b.value[0]))
+    }
+
+    pub(super) fn is_hub(&self, value: Value) -> bool {
+        self.hubs.contains(&value)
+    }
+
+    /// Every identifier.
     pub(super) fn all(&self) -> impl Iterator<Item = &Observation> {
         self.partitions.iter().flatten().flatten()
     }
@@ -109,9 +119,8 @@ pub(super) fn with_owners(
         };
         let periods: Vec<&[Timed]> = seen.chunk_by(|a, b| !is_far(a, b)).collect();
         for (number, period) in periods.iter().enumerate() {
-            let mut value = shared;
+            let value = of_owner(shared, number);
             if number > 0 {
-                value[1] ^= (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 owners.insert(value, shared);
             }
             given.extend(period.iter().map(|timed| Observation { value, ..timed.observation }));
@@ -121,6 +130,11 @@ pub(super) fn with_owners(
         }
     }
     given
+}
+
+/// The value of the owner `number` of a value, the first being 0: its first half is that of the value.
+pub(super) fn of_owner(value: Value, number: usize) -> Value {
+    [value[0], value[1] ^ (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)]
 }
 
 /// The roots of components in which a limit is broken, if everything is joined.

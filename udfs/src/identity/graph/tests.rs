@@ -25,13 +25,26 @@ fn resolve(
     must: &[(u32, u32)],
     cannot: &[(u32, u32)],
 ) -> Resolution {
+    resolve_and_look_up(rules, records, rows, must, cannot).0
+}
+
+/// Who is who, and whose each identifier is, by the first half of its value.
+fn resolve_and_look_up(
+    rules: &Rules,
+    records: u32,
+    rows: &[Row],
+    must: &[(u32, u32)],
+    cannot: &[(u32, u32)],
+) -> (Resolution, Vec<(u64, u32)>) {
     let mut graph = Graph::new(rules.clone());
     for (kind, value, record, day) in rows {
         graph.add(*kind, hashed(*kind, *value), *record, day.map(|day| day * DAY));
     }
     must.iter().for_each(|(a, b)| graph.must_link(*a, *b));
     cannot.iter().for_each(|(a, b)| graph.cannot_link(*a, *b));
-    graph.resolve(records)
+    let resolution = graph.resolve(records);
+    let owners = graph.of_one_customer(&resolution).collect();
+    (resolution, owners)
 }
 
 type Cluster = BTreeSet<u32>;
@@ -49,6 +62,8 @@ struct Slow<'a> {
     rules: &'a Rules,
     /// Which records have an identifier, hubs left out.
     on: BTreeMap<(u16, u64, usize), Cluster>,
+    /// Number of the last owner of each.
+    last: BTreeMap<Identifier, usize>,
     cannot: &'a [(u32, u32)],
     clusters: Vec<Cluster>,
     reviews: BTreeSet<Told>,
@@ -81,11 +96,12 @@ impl<'a> Slow<'a> {
                 on.entry((kind, value, 0)).or_default().insert(*record);
             }
         }
+        let last = on.keys().map(|(kind, value, owner)| ((*kind, *value), *owner)).collect();
         on.retain(|(kind, _, _), records| {
             records.len() <= rules.types[usize::from(*kind)].max_records as usize
         });
         let clusters = (0..records).map(|record| Cluster::from([record])).collect();
-        Self { rules, on, cannot, clusters, reviews: BTreeSet::new() }
+        Self { rules, on, last, cannot, clusters, reviews: BTreeSet::new() }
     }
 
     fn values(&self, kind: u16, of: &Cluster) -> usize {
@@ -236,14 +252,23 @@ proptest! {
     /// Customers and reviews are those of the rules taken word by word; no order of rows changes anything.
     #[test]
     fn the_rules_are_kept(rules in rules(), rows in rows(), must in pairs(), cannot in pairs(), turn in 0usize..28) {
-        let found = resolve(&rules, RECORDS, &rows, &must, &cannot);
+        let (found, owners) = resolve_and_look_up(&rules, RECORDS, &rows, &must, &cannot);
         let ordered = |pairs: &[(u32, u32)]| -> Vec<(u32, u32)> {
             let pairs: BTreeSet<_> = pairs.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
             pairs.into_iter().collect()
         };
         let (must_once, cannot_once) = (ordered(&must), ordered(&cannot));
-        let (roots, reviews) = Slow::new(&rules, RECORDS, &rows, &cannot_once).run(&must_once);
+        let slow = Slow::new(&rules, RECORDS, &rows, &cannot_once);
+        let (on, last) = (slow.on.clone(), slow.last.clone());
+        let (roots, reviews) = slow.run(&must_once);
         prop_assert_eq!(&found.roots, &roots);
+        let whose = |((kind, value), owner): (&Identifier, &usize)| {
+            let records = on.get(&(*kind, *value, *owner))?;
+            let of: BTreeSet<u32> = records.iter().map(|record| roots[*record as usize]).collect();
+            (of.len() == 1).then(|| (hashed(*kind, *value)[0], of.into_iter().next().unwrap()))
+        };
+        let whose: BTreeSet<(u64, u32)> = last.iter().filter_map(whose).collect();
+        prop_assert_eq!(owners, whose.into_iter().collect::<Vec<_>>());
         let told: BTreeSet<_> = found.reviews.iter().collect();
         prop_assert_eq!(told.len(), reviews);
 
