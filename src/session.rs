@@ -48,7 +48,7 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::analysis::{Analytics, Defaults};
+use crate::analysis::{Analytics, Defaults, OwnNodes};
 use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, words_of};
 use crate::config::{Config, processors};
 use crate::dialect;
@@ -94,6 +94,7 @@ impl Engine {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_type_planner(Arc::new(types::PgTypes))
+            .with_query_planner(Arc::new(OwnNodes))
             .with_physical_optimizer_rule(Arc::new(in_order::GatherInOrder))
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();
@@ -270,15 +271,14 @@ impl Session {
             vec![Arc::new(operators), Arc::new(elements::Elements)];
         expr_planners.extend(state.expr_planners().iter().map(Arc::clone));
         let defaults = Defaults { as_of: settings.as_of(), timezone: settings.timezone() };
+        let of_views = Defaults { as_of: None, timezone: "UTC".to_owned() };
+        let key = self.engine.warehouse.key();
         Ok(Planning {
             state,
             pinned,
             pin: Arc::new(pin),
-            relation_planners: vec![Arc::new(Analytics::new(defaults))],
-            view_planners: vec![Arc::new(Analytics::new(Defaults {
-                as_of: None,
-                timezone: "UTC".to_owned(),
-            }))],
+            relation_planners: vec![Arc::new(Analytics::new(defaults, key))],
+            view_planners: vec![Arc::new(Analytics::new(of_views, key))],
             expr_planners,
             zones,
             is_lenient,

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod funnel_report;
+mod oneid_clusters;
 mod retention_matrix;
 mod rfm;
 mod steps;
@@ -26,9 +27,12 @@ use crate::dialect;
 use crate::error::{Error, Kind};
 
 use arguments::Arguments;
+use oneid_clusters::Secret;
+
+pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 3] = ["funnel_report", "retention_matrix", "rfm"];
+pub const FUNCTIONS: [&str; 4] = ["funnel_report", "oneid_clusters", "retention_matrix", "rfm"];
 
 /// What a call gets from its session when it does not say.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,13 +47,14 @@ pub struct Defaults {
 #[derive(Debug)]
 pub struct Analytics {
     defaults: Defaults,
+    secret: Secret,
     calls: AtomicUsize,
 }
 
 impl Analytics {
-    /// A planner with a session's defaults.
-    pub fn new(defaults: Defaults) -> Self {
-        Self { defaults, calls: AtomicUsize::new(0) }
+    /// A planner with a session's defaults; `key` is that of the warehouse's hashes.
+    pub fn new(defaults: Defaults, key: &[u8; 32]) -> Self {
+        Self { defaults, secret: Secret(*key), calls: AtomicUsize::new(0) }
     }
 }
 
@@ -68,6 +73,20 @@ impl RelationPlanner for Analytics {
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
         let call = read_call(function, args, context)?;
+        let alias = alias.or_else(|| {
+            Some(TableAlias {
+                explicit: false,
+                name: Ident::new(function),
+                columns: vec![],
+                at: None,
+            })
+        });
+        if function == "oneid_clusters" {
+            let input = context.plan(call.relation)?;
+            let arguments = Arguments::new(function, call.named);
+            let plan = oneid_clusters::plan(arguments, input, &self.secret)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        }
         let mut arguments = Arguments::new(function, call.named);
         let relation = match arguments.text("identity")? {
             Some(graph) => of_customers(function, call.relation, &graph, context)?,
@@ -88,14 +107,6 @@ impl RelationPlanner for Analytics {
             "retention_matrix" => retention_matrix::select(request)?,
             _ => rfm::select(request)?,
         };
-        let alias = alias.or_else(|| {
-            Some(TableAlias {
-                explicit: false,
-                name: Ident::new(function),
-                columns: vec![],
-                at: None,
-            })
-        });
         let plan = context.plan(derived(&sql)?).map_err(|error| {
             // A place in the text we wrote means nothing in the user's statement.
             Error::from(error).at(None)

@@ -1,6 +1,7 @@
 //! Cleaning of identifiers: what two spellings have in common, and why a value is no identifier.
 
 mod check_digit;
+pub mod clusters;
 pub mod collect;
 pub mod graph;
 pub mod id_reject_reason;

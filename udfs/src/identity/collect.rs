@@ -20,15 +20,51 @@ pub struct Rejected {
 }
 
 struct Type {
-    name: String,
     /// Number of its rule; `None` when the graph has none for it.
     kind: Option<u16>,
+    hashing: Hashing,
+}
+
+/// How values of one type are hashed.
+#[derive(Debug, Clone)]
+pub(super) struct Hashing {
+    name: String,
     hasher: SipHasher13,
+}
+
+impl Hashing {
+    /// Of a type, under a warehouse's secret.
+    pub(super) fn new(secret: &[u8; 32], id_type: &str) -> Self {
+        let mut of_values = [0; 16];
+        of_values.copy_from_slice(&secret[16..]);
+        let mut hasher = SipHasher13::new_with_key(&of_values);
+        hasher.write(id_type.as_bytes());
+        // No text holds this byte.
+        hasher.write_u8(0xff);
+        Self { name: id_type.to_owned(), hasher }
+    }
+
+    /// The type.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The hash of a value that has been cleaned, within its scope; an empty scope is none.
+    pub(super) fn hash(&self, cleaned: &str, scope: Option<&str>) -> Value {
+        let mut hasher = self.hasher;
+        hasher.write(cleaned.as_bytes());
+        if let Some(scope) = scope.filter(|scope| !scope.is_empty()) {
+            hasher.write_u8(0xff);
+            hasher.write(scope.as_bytes());
+        }
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
 }
 
 /// Collects identifiers of records.
 pub struct Collector {
-    secret: [u8; 16],
+    secret: [u8; 32],
     types: Vec<Type>,
     /// Number of the type's name by that of its rule.
     names: Vec<u16>,
@@ -63,11 +99,10 @@ impl Collector {
         max_cluster_records: Option<u32>,
         rule_of: fn(&str) -> Option<TypeRule>,
     ) -> Self {
-        let (mut of_records, mut of_values) = ([0; 16], [0; 16]);
+        let mut of_records = [0; 16];
         of_records.copy_from_slice(&secret[..16]);
-        of_values.copy_from_slice(&secret[16..]);
         let mut collector = Self {
-            secret: of_values,
+            secret: *secret,
             types: Vec::new(),
             names: Vec::new(),
             records: Records::new(of_records),
@@ -86,8 +121,7 @@ impl Collector {
             self.names.push(self.types.len() as u16);
             self.graph.add_type(rule)
         });
-        let hasher = hasher_of(&self.secret, name);
-        self.types.push(Type { name: name.to_owned(), kind, hasher });
+        self.types.push(Type { kind, hashing: Hashing::new(&self.secret, name) });
         self.types.len() - 1
     }
 
@@ -110,14 +144,14 @@ impl Collector {
         scope: Option<&str>,
         seen_at: Option<i64>,
     ) {
-        let at = match self.types.iter().position(|known| known.name == id_type) {
+        let at = match self.types.iter().position(|known| known.hashing.name == id_type) {
             Some(at) => at,
             None => self.add_type(id_type, (self.rule_of)(id_type)),
         };
         let of = &self.types[at];
         let reason = match (of.kind, clean(id_type, value)) {
             (Some(kind), Ok(cleaned)) => {
-                self.graph.add(kind, hashed(&of.hasher, &cleaned, scope), record, seen_at);
+                self.graph.add(kind, of.hashing.hash(&cleaned, scope), record, seen_at);
                 return;
             }
             // A value that is missing is missing, whatever its type.
@@ -147,7 +181,7 @@ impl Collector {
             records: self.records,
             resolution,
             rejected: self.rejected,
-            types: self.types.into_iter().map(|of| of.name).collect(),
+            types: self.types.into_iter().map(|of| of.hashing.name).collect(),
             names: self.names,
         };
         (collected, self.graph)
@@ -161,29 +195,8 @@ pub fn value_of(
     value: &str,
     scope: Option<&str>,
 ) -> Option<Value> {
-    let mut of_values = [0; 16];
-    of_values.copy_from_slice(&secret[16..]);
     let cleaned = clean(id_type, value).ok()?;
-    Some(hashed(&hasher_of(&of_values, id_type), &cleaned, scope))
-}
-
-fn hasher_of(secret: &[u8; 16], id_type: &str) -> SipHasher13 {
-    let mut hasher = SipHasher13::new_with_key(secret);
-    hasher.write(id_type.as_bytes());
-    // No text holds this byte.
-    hasher.write_u8(0xff);
-    hasher
-}
-
-fn hashed(of_type: &SipHasher13, cleaned: &str, scope: Option<&str>) -> Value {
-    let mut hasher = *of_type;
-    hasher.write(cleaned.as_bytes());
-    if let Some(scope) = scope.filter(|scope| !scope.is_empty()) {
-        hasher.write_u8(0xff);
-        hasher.write(scope.as_bytes());
-    }
-    let hash = hasher.finish128();
-    [hash.h1, hash.h2]
+    Some(Hashing::new(secret, id_type).hash(&cleaned, scope))
 }
 
 #[cfg(test)]
