@@ -30,7 +30,9 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::{DataFusionError, Result as EngineResult};
 use datafusion::execution::context::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{
+    FairSpillPool, MemoryConsumer, MemoryReservation, TrackConsumersPool,
+};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -113,6 +115,13 @@ impl Engine {
     /// Bytes that queries hold now.
     pub fn memory_reserved(&self) -> usize {
         self.base.runtime_env().memory_pool.reserved()
+    }
+
+    /// Memory of the engine's, for work of the current statement that is not a query: refused when there is no more, and gone
+    /// with the statement.
+    pub fn memory(&self, what: &str) -> MemoryReservation {
+        let context = Stop::current().bounds(TaskContext::from(&self.base));
+        MemoryConsumer::new(what).register(context.memory_pool())
     }
 
     /// The configuration.

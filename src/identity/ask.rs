@@ -7,11 +7,12 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use clientele_udfs::identity::collect::Collected;
 use clientele_udfs::identity::graph::{Graph, Limit, Value};
-use clientele_udfs::identity::ids::{Event, assign};
+use clientele_udfs::identity::ids::{Event, assign, bytes_to_assign};
+use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::graph::definition_of;
 use super::refresh::{
-    collector, ids_before, in_background, last_run, say_by_hand, type_name, values_told,
+    collector, ids_before, in_background, last_run, resolve, say_by_hand, type_name, values_told,
 };
 use super::rules::{Definition, Rule};
 use super::source::Source;
@@ -50,24 +51,35 @@ struct Resolved {
     graph: Graph,
 }
 
-async fn resolved(warehouse: &Warehouse, name: &str, change: RuleChange) -> Result<Resolved> {
+async fn resolved(
+    warehouse: &Warehouse,
+    name: &str,
+    change: RuleChange,
+    memory: &MemoryReservation,
+) -> Result<Resolved> {
     let mut definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     definition.apply(change);
     definition.check()?;
     let source = Source::open(warehouse, &definition).await?;
     let mut collector = collector(&definition, warehouse.key());
-    source.collect(warehouse, &mut collector).await?;
+    source.collect(warehouse, &mut collector, memory).await?;
     say_by_hand(warehouse, name, &mut collector).await?;
-    let (collected, graph) = in_background(move || collector.resolve()).await?;
+    let (collected, graph) = resolve(collector, memory).await?;
     Ok(Resolved { source, definition, collected, graph })
 }
 
 /// Why two records, named `source/record_id`, are one customer, step by step, or what they share and are not.
 ///
 /// # Errors
-/// 42704 for a graph that is not there, 22023 for a record that it has not.
-pub async fn why(warehouse: &Warehouse, name: &str, a: &str, b: &str) -> Result<RecordBatch> {
-    let all = resolved(warehouse, name, RuleChange::default()).await?;
+/// 42704 for a graph that is not there, 22023 for a record that it has not, 53200 when it does not fit `memory`.
+pub async fn why(
+    warehouse: &Warehouse,
+    name: &str,
+    a: &str,
+    b: &str,
+    memory: &MemoryReservation,
+) -> Result<RecordBatch> {
+    let all = resolved(warehouse, name, RuleChange::default(), memory).await?;
     let records = &all.collected.records;
     let number = |key: &str| {
         let found = key.split_once('/').and_then(|(source, id)| records.number(source, id));
@@ -178,13 +190,19 @@ impl Resolved {
 /// `change` is a list of `type.option=value` and `option=value`, as in `device.max_records=3, max_cluster_records=100`.
 ///
 /// # Errors
-/// 42704 for a graph that is not there, 22023 for a change that cannot be read.
-pub async fn preview(warehouse: &Warehouse, name: &str, change: &str) -> Result<RecordBatch> {
-    let all = resolved(warehouse, name, read_change(change)?).await?;
+/// 42704 for a graph that is not there, 22023 for a change that cannot be read, 53200 when it does not fit `memory`.
+pub async fn preview(
+    warehouse: &Warehouse,
+    name: &str,
+    change: &str,
+    memory: &MemoryReservation,
+) -> Result<RecordBatch> {
+    let all = resolved(warehouse, name, read_change(change)?, memory).await?;
     let mut map = Table::open(warehouse, name, MAP).await?;
     let (before, gone) = ids_before(&mut map, &all.collected.records).await?;
     let mut runs = Table::open(warehouse, name, RUNS).await?;
     let run = last_run(&mut runs).await? + 1;
+    memory.try_grow(bytes_to_assign(all.collected.records.len()))?;
     let assigned = in_background(move || {
         let collected = all.collected;
         assign(&collected.records, &collected.resolution.roots, &before, &gone, run)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use datafusion::execution::memory_pool::MemoryReservation;
+
 use super::Answer;
 use super::refresh::refresh;
 use super::rules::Definition;
@@ -11,14 +13,18 @@ use super::tables::{self, DEFINITION};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Generation, GraphDef, Group, Name, Relation, TableChange, Warehouse};
 
-/// Runs a graph statement.
-pub async fn execute(warehouse: &Warehouse, statement: &GraphStatement) -> Result<Answer> {
+/// Runs a graph statement; a refresh within `memory`.
+pub async fn execute(
+    warehouse: &Warehouse,
+    statement: &GraphStatement,
+    memory: &MemoryReservation,
+) -> Result<Answer> {
     match statement {
         GraphStatement::Create { name, if_not_exists, definition } => {
             create(warehouse, name, *if_not_exists, definition).await
         }
         GraphStatement::Alter { name, change } => alter(warehouse, name, change).await,
-        GraphStatement::Refresh(name) => Box::pin(refresh(warehouse, name)).await,
+        GraphStatement::Refresh(name) => Box::pin(refresh(warehouse, name, memory)).await,
         GraphStatement::Drop { name, if_exists } => drop_graph(warehouse, name, *if_exists).await,
     }
 }

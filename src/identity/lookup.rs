@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::Int64Array;
 use clientele_udfs::identity::collect::value_of;
-use clientele_udfs::identity::graph::{Graph, Resolution};
+use clientele_udfs::identity::graph::Lookup;
 use clientele_udfs::identity::ids::Ids;
 
 use super::graph::definition_of;
@@ -32,22 +32,18 @@ pub fn can_look_up(state: &Generation, name: &str) -> Result<bool> {
     Ok(state.table(&Name::new(name, LOOKUP)).is_some())
 }
 
-/// Writes every identifier that is one customer's, in the order of its hash, so that one is found in one page.
-pub(super) async fn write(
-    table: &mut Table<'_>,
-    graph: &Graph,
-    resolution: &Resolution,
-    ids: &Ids,
-) -> Result<()> {
-    let mut found = graph.of_one_customer(resolution);
-    loop {
-        let part = found.by_ref().take(BATCH_ROWS);
-        let (hashes, one_ids): (Vec<i64>, Vec<i64>) =
-            part.map(|(half, root)| (signed(half), ids.ids[root as usize])).unzip();
-        if hashes.is_empty() {
-            return Ok(());
-        }
-        let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as _;
-        table.write(vec![("hash", column(hashes)), ("one_id", column(one_ids))]).await?;
+/// Writes whose every identifier is, in the order of hashes, so that one is found in one page.
+pub(super) async fn write(table: &mut Table<'_>, lookup: Lookup, ids: &Ids) -> Result<()> {
+    let parts = lookup.halves.chunks(BATCH_ROWS).zip(lookup.records.chunks(BATCH_ROWS));
+    for (halves, records) in parts {
+        let hashes = halves.iter().map(|half| signed(*half));
+        let one_ids = records.iter().map(|record| ids.ids[*record as usize]);
+        table
+            .write(vec![
+                ("hash", Arc::new(Int64Array::from_iter_values(hashes))),
+                ("one_id", Arc::new(Int64Array::from_iter_values(one_ids))),
+            ])
+            .await?;
     }
+    Ok(())
 }

@@ -9,9 +9,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::collect::{Collected, Collector, value_of};
-use clientele_udfs::identity::graph::{Limit, Review, TypeRule, Value};
-use clientele_udfs::identity::ids::{Assigned, Event, Ids, assign};
+use clientele_udfs::identity::graph::{Graph, Limit, Review, TypeRule, Value};
+use clientele_udfs::identity::ids::{Assigned, Event, Ids, assign, bytes_to_assign};
 use clientele_udfs::identity::records::Records;
+use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::Answer;
 use super::graph::definition_of;
@@ -27,18 +28,31 @@ use crate::store::{Group, OVERRIDES, Warehouse};
 const RECORDS_NAMED: usize = 20;
 
 /// REFRESH IDENTITY GRAPH.
-pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer> {
+pub(super) async fn refresh(
+    warehouse: &Warehouse,
+    name: &str,
+    memory: &MemoryReservation,
+) -> Result<Answer> {
     let definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     let source = Source::open(warehouse, &definition).await?;
     let mut collector = collector(&definition, warehouse.key());
-    let without_key = source.collect(warehouse, &mut collector).await?;
+    let without_key = source.collect(warehouse, &mut collector, memory).await?;
     let unknown = say_by_hand(warehouse, name, &mut collector).await?;
-    let (collected, graph) = in_background(move || collector.resolve()).await?;
+    let (collected, graph) = resolve(collector, memory).await?;
+    let graph_bytes = graph.bytes();
+    let (collected, lookup) = in_background(move || {
+        let lookup = graph.into_lookup(&collected.resolution);
+        (collected, lookup)
+    })
+    .await?;
+    memory.shrink(graph_bytes);
+    memory.try_grow(lookup.bytes())?;
 
     let mut map = Table::open(warehouse, name, MAP).await?;
     let (before, gone) = ids_before(&mut map, &collected.records).await?;
     let mut runs = Table::open(warehouse, name, RUNS).await?;
     let run = last_run(&mut runs).await? + 1;
+    memory.try_grow(bytes_to_assign(collected.records.len()))?;
     let (collected, assigned) = in_background(move || {
         let roots = &collected.resolution.roots;
         let assigned = assign(&collected.records, roots, &before, &gone, run);
@@ -47,9 +61,8 @@ pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer>
     .await?;
     let mut group = Group::default();
     let mut found = Table::open(warehouse, name, LOOKUP).await?;
-    lookup::write(&mut found, &graph, &collected.resolution, &assigned.ids).await?;
+    lookup::write(&mut found, lookup, &assigned.ids).await?;
     group.tables.push(found.replaced().await?);
-    drop(graph);
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let values = values_told(warehouse, &source, &collected, of_reviews.chain(of_hubs)).await?;
@@ -93,6 +106,15 @@ pub(super) async fn refresh(warehouse: &Warehouse, name: &str) -> Result<Answer>
             .push_str(&format!("; {without_key} rows without a source or a record were left out"));
     }
     Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) })
+}
+
+/// Resolves what was collected, as far as there is memory for it.
+pub(super) async fn resolve(
+    collector: Collector,
+    memory: &MemoryReservation,
+) -> Result<(Collected, Graph)> {
+    memory.try_grow(collector.bytes_to_resolve())?;
+    in_background(move || collector.resolve()).await
 }
 
 pub(super) async fn in_background<T: Send + 'static>(

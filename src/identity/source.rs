@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use clientele_udfs::identity::collect::Collector;
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
 use super::rules::Definition;
@@ -107,13 +108,24 @@ impl Source {
         warehouse: &Warehouse,
         mut take: impl FnMut(Sighting<'_>) -> bool,
     ) -> Result<u64> {
+        self.each_batch(warehouse, |source, batch, without_key| {
+            source.of_batch(batch, without_key, &mut take)
+        })
+        .await
+    }
+
+    async fn each_batch(
+        &self,
+        warehouse: &Warehouse,
+        mut take: impl FnMut(&Self, &RecordBatch, &mut u64) -> Result<bool>,
+    ) -> Result<u64> {
         let columns = self.columns();
         let mut without_key = 0;
         for file in &self.snapshot.files {
             let mut batches = warehouse.open_file(&self.snapshot, file, &columns).await?;
             while let Some(batch) = batches.next().await {
                 let (batch, _) = self.erased.sieve(&batch?)?;
-                if !self.of_batch(&batch, &mut without_key, &mut take)? {
+                if !take(self, &batch, &mut without_key)? {
                     return Ok(without_key);
                 }
             }
@@ -181,18 +193,23 @@ impl Source {
         Ok(true)
     }
 
-    /// Adds every identifier to a collector; gives the number of rows without a record.
+    /// Adds every identifier to a collector, as far as there is memory for it; gives the number of rows without a record.
     pub(super) async fn collect(
         &self,
         warehouse: &Warehouse,
         collector: &mut Collector,
+        memory: &MemoryReservation,
     ) -> Result<u64> {
-        self.each(warehouse, |seen| {
-            let record = collector.record(seen.source, seen.record_id);
-            if let Some((id_type, value)) = seen.identifier {
-                collector.identifier(record, id_type, value, seen.scope, seen.seen_at);
-            }
-            true
+        self.each_batch(warehouse, |source, batch, without_key| {
+            let goes_on = source.of_batch(batch, without_key, &mut |seen: Sighting<'_>| {
+                let record = collector.record(seen.source, seen.record_id);
+                if let Some((id_type, value)) = seen.identifier {
+                    collector.identifier(record, id_type, value, seen.scope, seen.seen_at);
+                }
+                true
+            })?;
+            memory.try_resize(collector.bytes())?;
+            Ok(goes_on)
         })
         .await
     }

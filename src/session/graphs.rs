@@ -10,6 +10,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -98,16 +99,17 @@ struct Answer {
 }
 
 impl Answer {
-    async fn compute(&self) -> crate::error::Result<RecordBatch> {
+    async fn compute(&self, memory: &MemoryReservation) -> crate::error::Result<RecordBatch> {
         let Some(warehouse) = self.warehouse.upgrade() else {
             return Err(Error::internal("the warehouse is closed"));
         };
         match self.question {
             Question::Why => {
-                identity::why(&warehouse, &self.given[0], &self.given[1], &self.given[2]).await
+                let [graph, a, b] = [0, 1, 2].map(|at| self.given[at].as_str());
+                identity::why(&warehouse, graph, a, b, memory).await
             }
             Question::Preview => {
-                identity::preview(&warehouse, &self.given[0], &self.given[1]).await
+                identity::preview(&warehouse, &self.given[0], &self.given[1], memory).await
             }
         }
     }
@@ -133,7 +135,9 @@ impl TableProvider for Answer {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batch = Box::pin(self.compute()).await.map_err(DataFusionError::from)?;
+        let pool = &state.runtime_env().memory_pool;
+        let memory = MemoryConsumer::new(self.question.name()).register(pool);
+        let batch = Box::pin(self.compute(&memory)).await.map_err(DataFusionError::from)?;
         let rows = MemTable::try_new(self.schema(), vec![vec![batch]])?;
         rows.scan(state, projection, filters, limit).await
     }

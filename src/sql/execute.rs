@@ -57,7 +57,12 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
         Statement::Copy(copy) => Box::pin(run_copy(session, copy)).await,
         Statement::Graph(graph) => {
             let engine = session.engine();
-            let tag = Box::pin(identity::execute(engine.warehouse(), graph)).await?;
+            let tag = Box::pin(identity::execute(
+                engine.warehouse(),
+                graph,
+                &engine.memory("identity graph"),
+            ))
+            .await?;
             Ok(match tag.notice {
                 Some(notice) => Outcome::Noticed { tag: tag.tag, notice },
                 None => Outcome::Done(tag.tag),

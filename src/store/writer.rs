@@ -315,7 +315,8 @@ impl TableWriter {
                     .set_column_encoding(at.clone(), Encoding::DELTA_BINARY_PACKED);
             }
             // A filter of a PERSONAL column would tell whether somebody is in it.
-            let is_id = variety == Variety::Unique && !column.data_type().is_temporal();
+            let is_id =
+                variety == Variety::Unique && !column.data_type().is_temporal() && !ascends(column);
             if is_id && !self.personal.contains(field.name()) {
                 properties = properties
                     .set_column_bloom_filter_enabled(at.clone(), true)
@@ -383,6 +384,15 @@ impl Variety {
             DataType::Utf8 => look(column.as_string::<i32>().iter()),
             _ => Self::Repeats,
         }
+    }
+}
+
+/// Whether numbers come in order: then the bounds of pages find one, and a filter would only take room.
+fn ascends(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Int32 => column.as_primitive::<Int32Type>().values().is_sorted(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().values().is_sorted(),
+        _ => false,
     }
 }
 

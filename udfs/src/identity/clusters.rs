@@ -16,7 +16,6 @@ pub struct Clusters {
     types: Vec<Hashing>,
     graph: Graph,
     rows: u32,
-    identifiers: usize,
 }
 
 impl Clusters {
@@ -33,7 +32,7 @@ impl Clusters {
             });
         }
         let types = types.iter().map(|name| Hashing::new(secret, name)).collect();
-        Self { types, graph, rows: 0, identifiers: 0 }
+        Self { types, graph, rows: 0 }
     }
 
     /// Adds rows. A value that is NULL or no identifier joins nobody. `false` when there are more rows than can be numbered.
@@ -49,7 +48,6 @@ impl Clusters {
             for (row, value) in (self.rows..end).zip(column) {
                 if let Some(Ok(cleaned)) = value.map(|value| clean(of.name(), value)) {
                     self.graph.add(kind as u16, of.hash(&cleaned, None), row, None);
-                    self.identifiers += 1;
                 }
             }
         }
@@ -59,8 +57,8 @@ impl Clusters {
 
     /// Bytes that are held, and that [`Self::ids`] takes, about.
     pub fn bytes(&self) -> usize {
-        // The identifiers are sorted partition by partition; a row has a root and an id.
-        self.identifiers * 28 + self.rows as usize * 24
+        // A row will have a parent, a root and an id.
+        self.graph.bytes() + self.rows as usize * 24
     }
 
     /// The id of each row's component: half of the keyed hash of its smallest identifier, so that the same identifiers have
@@ -71,8 +69,9 @@ impl Clusters {
         let mut of_root: HashMap<u32, i64> = HashMap::new();
         let mut last = 0;
         // They come in ascending order: the first one of a component is its smallest, and ids ascend too.
-        for (half, root) in self.graph.of_one_customer(&resolution) {
-            of_root.entry(root).or_insert_with(|| {
+        let found = self.graph.into_lookup(&resolution);
+        for (half, row) in found.halves.iter().zip(&found.records) {
+            of_root.entry(resolution.roots[*row as usize]).or_insert_with(|| {
                 last = (half >> 1).cast_signed().max(last + 1);
                 last
             });

@@ -162,6 +162,17 @@ impl Collector {
         self.rejected.push(Rejected { record, id_type: at as u16, reason });
     }
 
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        let rejected = self.rejected.capacity() * size_of::<Rejected>();
+        self.records.bytes() + self.graph.bytes() + rejected
+    }
+
+    /// Bytes that [`Self::resolve`] takes besides: a record has a parent, a size, and a root.
+    pub fn bytes_to_resolve(&self) -> usize {
+        self.records.len() as usize * 3 * size_of::<u32>()
+    }
+
     /// Two records are one customer, said by hand.
     pub fn must_link(&mut self, a: u32, b: u32) {
         self.graph.must_link(a, b);

@@ -119,6 +119,46 @@ pub struct Graph {
     owners: HashMap<Value, Value>,
 }
 
+/// Whose identifiers are, in the order of the first halves of their values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lookup {
+    /// The first half of each value, ascending.
+    pub halves: Vec<u64>,
+    /// A record of the customer that has it.
+    pub records: Vec<u32>,
+}
+
+impl Lookup {
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        self.halves.len() * (size_of::<u64>() + size_of::<u32>())
+    }
+}
+
+/// A record of the customer whose records alone have what `same` have in common: the first half of a value.
+fn whose(
+    same: &[Observation],
+    links: &Partitions,
+    owners: &HashMap<Value, Value>,
+    resolution: &Resolution,
+) -> Option<u32> {
+    let shared = |value: Value| owners.get(&value).copied().unwrap_or(value);
+    let value = shared(same[0].value);
+    if same.iter().any(|other| shared(other.value) != value) {
+        // Two identifiers with the same 64 bits: rather none than the wrong one.
+        return None;
+    }
+    let numbered = (0..).map(|number| links::of_owner(value, number));
+    let last = numbered.take_while(|owner| *owner == value || owners.contains_key(owner)).last()?;
+    if links.is_hub(last) {
+        return None;
+    }
+    let root = |observation: &Observation| resolution.roots[observation.record as usize];
+    let mut of_last = same.iter().filter(|other| other.value == last);
+    let first = of_last.next()?;
+    of_last.all(|other| root(other) == root(first)).then_some(first.record)
+}
+
 /// One step of a chain between two records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
@@ -155,6 +195,11 @@ impl Graph {
             true => self.timed.push(Timed { observation, seen_at }),
             false => self.plain.push(observation),
         }
+    }
+
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        self.plain.bytes() + self.timed.capacity() * size_of::<Timed>()
     }
 
     /// Two records are of one customer, whatever limits of values and records say.
@@ -207,24 +252,25 @@ impl Graph {
         self.owners.get(&value).copied().unwrap_or(value)
     }
 
-    /// Every identifier that is one customer's, once resolved: the first half of its value, in ascending order, and the
-    /// customer's first record. Of a value that had several owners it is the last one's. Hubs, and what records of several
-    /// customers have, are nobody's.
-    pub fn of_one_customer(&self, resolution: &Resolution) -> impl Iterator<Item = (u64, u32)> {
-        self.plain.by_first_half().filter_map(|same| {
-            let value = self.told(same[0].value);
-            if same.iter().any(|other| self.told(other.value) != value) {
-                // Two identifiers with the same 64 bits: rather none than the wrong one.
-                return None;
+    /// Whose every identifier is, once resolved. Of a value that had several owners it is the last one's. Hubs, and what
+    /// records of several customers have, are nobody's.
+    pub fn into_lookup(mut self, resolution: &Resolution) -> Lookup {
+        let mut lookup = Lookup::default();
+        let owners = std::mem::take(&mut self.owners);
+        self.plain.each_first_half(|links, same| {
+            let found = match same {
+                // Nearly all: what one record has alone. Its root is not looked at, that would be a miss of every cache.
+                [only] if owners.is_empty() => {
+                    Some(only.record).filter(|_| !links.is_hub(only.value))
+                }
+                _ => whose(same, links, &owners, resolution),
+            };
+            if let Some(record) = found {
+                lookup.halves.push(same[0].value[0]);
+                lookup.records.push(record);
             }
-            let owners = (0..).map(|number| links::of_owner(value, number));
-            let is_owner = |owner: &Value| *owner == value || self.owners.contains_key(owner);
-            let last = owners.take_while(is_owner).last()?;
-            let mut roots = { same.iter().filter(|other| other.value == last) }
-                .map(|other| resolution.roots[other.record as usize]);
-            let root = roots.next().filter(|_| !self.plain.is_hub(last))?;
-            roots.all(|other| other == root).then_some((value[0], root))
-        })
+        });
+        lookup
     }
 
     /// The shortest chain of identifiers and links by hand between two records of one customer; nothing for others.

@@ -59,6 +59,15 @@ pub struct Assigned {
 /// An id that a customer was offered: the oldest is best, then the one with most records, then the smallest.
 type Offer = (u32, Reverse<u32>, i64);
 
+/// Bytes that [`assign`] takes for so many records, with those of the ids before and after.
+pub fn bytes_to_assign(records: u32) -> usize {
+    // Ids and runs before and after, first records, counts, roots of customers, and what each record had, in order.
+    let of_ids = 2 * (size_of::<i64>() + size_of::<u32>());
+    let a_record =
+        of_ids + 3 * size_of::<u32>() + 2 * size_of::<i64>() + size_of::<(i64, u32, u32)>();
+    records as usize * a_record
+}
+
 /// The ids of run number `run`, for customers as `roots` tell: the smallest record of each record's customer. `gone` are ids of
 /// records that are not there any more.
 ///

@@ -47,6 +47,12 @@ impl Records {
         self.ends.is_empty()
     }
 
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        let a_record = size_of::<u32>() + size_of::<usize>() + size_of::<u64>();
+        self.text.capacity() + self.ends.capacity() * a_record + self.table.allocation_size()
+    }
+
     /// A record's key.
     pub fn key(&self, number: u32) -> RecordKey<'_> {
         let at = number as usize;

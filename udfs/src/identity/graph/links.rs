@@ -26,6 +26,8 @@ pub(super) struct Partitions {
     partitions: Vec<Vec<Vec<Observation>>>,
     /// Values that join nobody.
     hubs: HashSet<Value>,
+    /// Room for so many identifiers was taken.
+    room: usize,
 }
 
 const PARTITION_BITS: u32 = 10;
@@ -35,7 +37,8 @@ const PIECE: usize = 2048;
 
 impl Default for Partitions {
     fn default() -> Self {
-        Self { partitions: vec![Vec::new(); 1 << PARTITION_BITS], hubs: HashSet::new() }
+        let partitions = vec![Vec::new(); 1 << PARTITION_BITS];
+        Self { partitions, hubs: HashSet::new(), room: 0 }
     }
 }
 
@@ -48,6 +51,7 @@ impl Partitions {
             last => {
                 // Small inputs should not take 1,024 whole pieces.
                 let size = last.map_or(16, |piece| (piece.capacity() * 4).min(PIECE));
+                self.room += size;
                 let mut piece = Vec::with_capacity(size);
                 piece.push(observation);
                 partition.push(piece);
@@ -55,12 +59,18 @@ impl Partitions {
         }
     }
 
+    /// Bytes that are held.
+    pub(super) fn bytes(&self) -> usize {
+        self.room * size_of::<Observation>()
+    }
+
     /// Joins the records of every value that is not a hub, and gives the hubs. Identifiers are in order then, each once.
     pub(super) fn join(&mut self, rules: &Rules, components: &mut Components) -> Vec<Hub> {
         let mut hubs = Vec::new();
+        let mut sorted = Vec::new();
         for partition in &mut self.partitions {
-            let mut sorted = Vec::with_capacity(partition.iter().map(Vec::len).sum());
-            partition.drain(..).for_each(|piece| sorted.extend_from_slice(&piece));
+            sorted.clear();
+            partition.iter().for_each(|piece| sorted.extend_from_slice(piece));
             sorted.sort_unstable();
             sorted.dedup();
             for same in sorted.chunk_by(|a, b| a.value == b.value) {
@@ -72,16 +82,30 @@ impl Partitions {
                     same[1..].iter().for_each(|other| components.union(first.record, other.record));
                 }
             }
-            partition.push(sorted);
+            // Back into the same pieces: nothing is allocated, and nothing torn.
+            let mut rest = sorted.as_slice();
+            for piece in partition {
+                let (part, others) = rest.split_at(piece.len().min(rest.len()));
+                piece.clear();
+                piece.extend_from_slice(part);
+                rest = others;
+            }
         }
         self.hubs = hubs.iter().map(|hub| hub.value).collect();
         hubs
     }
 
-    /// Identifiers in order, those with the same first half of their value together, once they were joined.
-    pub(super) fn by_first_half(&self) -> impl Iterator<Item = &[Observation]> {
-        let joined = self.partitions.iter().flatten();
-        joined.flat_map(|partition| partition.chunk_by(|a, b| a.value[0] == b.value[0]))
+    /// Gives up all identifiers, once they were joined: in order, those with the same first half of their value together.
+    pub(super) fn each_first_half(&mut self, mut take: impl FnMut(&Self, &[Observation])) {
+        let mut sorted = Vec::new();
+        for at in 0..self.partitions.len() {
+            let pieces = std::mem::take(&mut self.partitions[at]);
+            sorted.clear();
+            pieces.into_iter().for_each(|piece| sorted.extend_from_slice(&piece));
+            sorted
+                .chunk_by(|a: &Observation, b| a.value[0] == b.value[0])
+                .for_each(|same| take(self, same));
+        }
     }
 
     pub(super) fn is_hub(&self, value: Value) -> bool {

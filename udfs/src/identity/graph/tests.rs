@@ -43,7 +43,9 @@ fn resolve_and_look_up(
     must.iter().for_each(|(a, b)| graph.must_link(*a, *b));
     cannot.iter().for_each(|(a, b)| graph.cannot_link(*a, *b));
     let resolution = graph.resolve(records);
-    let owners = graph.of_one_customer(&resolution).collect();
+    let lookup = graph.into_lookup(&resolution);
+    let roots = lookup.records.iter().map(|record| resolution.roots[*record as usize]);
+    let owners = lookup.halves.iter().copied().zip(roots).collect();
     (resolution, owners)
 }
 
