@@ -181,6 +181,8 @@ pub(super) async fn say_by_hand(
 pub(super) async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result<(Ids, Vec<i64>)> {
     let mut before = Ids::none(records.len());
     let mut gone = Vec::new();
+    // The map has the records in the order in which they were collected, and mostly they are collected in it again.
+    let mut near = 0;
     map.read(|batch| {
         let text = |name: &str| batch.column_by_name(name).map(|c| c.as_string::<i32>().clone());
         let (Some(sources), Some(ids)) = (text("source"), text("record_id")) else { return };
@@ -189,8 +191,9 @@ pub(super) async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result
         let (Some(one_ids), Some(since)) = (one_ids, since) else { return };
         for row in 0..batch.num_rows() {
             let one_id = one_ids.value(row);
-            match records.number(sources.value(row), ids.value(row)) {
+            match records.number_near(near, sources.value(row), ids.value(row)) {
                 Some(number) => {
+                    near = number;
                     before.ids[number as usize] = one_id;
                     // Rows from before there were runs are of the first one.
                     before.since[number as usize] = since.value(row).max(1) as u32;

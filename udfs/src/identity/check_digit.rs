@@ -17,12 +17,22 @@ pub(super) fn clean_id_card(raw: &str) -> Result<String, Reject> {
         18 => number,
         _ => return Err(Reject::Invalid),
     };
-    let is_born = NaiveDate::parse_from_str(&number[6..14], "%Y%m%d").is_ok();
     let has_region = !number.starts_with('0');
     match id_card_check(&number[..17]) {
-        Some(check) if number.ends_with(check) && is_born && has_region => Ok(number),
+        Some(check) if number.ends_with(check) && has_region && is_date(&number[6..14]) => {
+            Ok(number)
+        }
         _ => Err(Reject::Invalid),
     }
+}
+
+/// Whether eight digits are a day of the calendar.
+fn is_date(digits: &str) -> bool {
+    let part = |range: std::ops::Range<usize>| digits[range].parse::<u32>().ok();
+    let day = part(0..4).zip(part(4..6)).zip(part(6..8));
+    day.is_some_and(|((year, month), day)| {
+        NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some()
+    })
 }
 
 /// A device number as its 15 digits.

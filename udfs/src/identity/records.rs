@@ -3,6 +3,7 @@
 use std::hash::Hasher;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use siphasher::sip::SipHasher13;
 
 /// A record's key: its source, and its id within it.
@@ -21,7 +22,12 @@ pub struct Records {
     ends: Vec<usize>,
     hashes: Vec<u64>,
     table: HashTable<u32>,
+    /// The record that was found last.
+    last: u32,
 }
+
+/// So many records after the one found last are looked at before the table is asked.
+const NEAR: u32 = 3;
 
 impl Records {
     /// No records yet; `key` is the secret of their hashes.
@@ -34,6 +40,7 @@ impl Records {
             ends: Vec::new(),
             hashes: Vec::new(),
             table: HashTable::new(),
+            last: 0,
         }
     }
 
@@ -55,9 +62,7 @@ impl Records {
 
     /// A record's key.
     pub fn key(&self, number: u32) -> RecordKey<'_> {
-        let at = number as usize;
-        let from = if at == 0 { 0 } else { self.ends[at - 1] };
-        (&self.sources[self.source_of[at] as usize], &self.text[from..self.ends[at]])
+        key_of((&self.sources, &self.source_of, &self.text, &self.ends), number)
     }
 
     /// A keyed hash of a record's key.
@@ -71,19 +76,37 @@ impl Records {
         self.table.find(hash, |at| self.key(*at) == (source, record_id)).copied()
     }
 
+    /// The number of a record as [`Self::number`], when `near` was found just before: rows that come in the order in which the
+    /// records came are found without a look into the table, each of which is a miss of every cache.
+    pub fn number_near(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
+        let near = near..near.saturating_add(NEAR + 1).min(self.len());
+        let is_it = |number: &u32| self.key(*number) == (source, record_id);
+        near.into_iter().find(is_it).or_else(|| self.number(source, record_id))
+    }
+
     /// The number of a record, a new one when it was not seen before.
     pub fn add(&mut self, source: &str, record_id: &str) -> u32 {
-        // Identifiers of one record mostly come together.
-        if let Some(last) = self.len().checked_sub(1)
-            && self.key(last) == (source, record_id)
-        {
-            return last;
+        // Identifiers of one record mostly come together; or those of one type do, records in the same order again.
+        let mut near = self.last..self.last.saturating_add(NEAR + 1).min(self.len());
+        if let Some(number) = near.find(|number| self.key(*number) == (source, record_id)) {
+            self.last = number;
+            return number;
         }
         let hash = self.hash_of(source, record_id);
-        if let Some(known) = self.table.find(hash, |at| self.key(*at) == (source, record_id)) {
-            return *known;
-        }
         let number = self.len();
+        let texts: Texts<'_> = (&self.sources, &self.source_of, &self.text, &self.ends);
+        let hashes = &self.hashes;
+        let is_it = |at: &u32| key_of(texts, *at) == (source, record_id);
+        self.last = match self.table.entry(hash, is_it, |at| hashes[*at as usize]) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(free) => {
+                free.insert(number);
+                number
+            }
+        };
+        if self.last < number {
+            return self.last;
+        }
         let of = match self.sources.iter().position(|known| known == source) {
             Some(at) => at,
             None => {
@@ -95,8 +118,6 @@ impl Records {
         self.text.push_str(record_id);
         self.ends.push(self.text.len());
         self.hashes.push(hash);
-        let hashes = &self.hashes;
-        self.table.insert_unique(hash, number, |at| hashes[*at as usize]);
         number
     }
 
@@ -108,6 +129,15 @@ impl Records {
         hasher.write(record_id.as_bytes());
         hasher.finish()
     }
+}
+
+/// What keys are kept in: sources, whose each record is, ids, and where they end.
+type Texts<'a> = (&'a [String], &'a [u32], &'a str, &'a [usize]);
+
+fn key_of((sources, source_of, text, ends): Texts<'_>, number: u32) -> RecordKey<'_> {
+    let at = number as usize;
+    let from = if at == 0 { 0 } else { ends[at - 1] };
+    (&sources[source_of[at] as usize], &text[from..ends[at]])
 }
 
 #[cfg(test)]
@@ -127,6 +157,16 @@ mod tests {
             assert_eq!(records.add("many", &n.to_string()), 4 + n);
         }
         assert_eq!(records.number("many", "77"), Some(81));
+        // Again in the same order, with gaps and backwards.
+        for n in (0..5000).step_by(3).chain((0..5000).rev().step_by(7)) {
+            assert_eq!(records.add("many", &n.to_string()), 4 + n);
+            assert_eq!(records.number_near(n, "many", &n.to_string()), Some(4 + n));
+            assert_eq!(records.number_near(4 + n, "many", &n.to_string()), Some(4 + n));
+        }
+        assert_eq!(
+            (records.number_near(5003, "many", "x"), records.number_near(9999, "a", "11")),
+            (None, Some(2))
+        );
         assert_eq!((records.key(2), records.number("b", "2")), (("a", "11"), None));
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Partitions {
     room: usize,
 }
 
-const PARTITION_BITS: u32 = 10;
+const PARTITION_BITS: u32 = 8;
 
 /// A partition grows in pieces of this size, so that growing copies nothing.
 const PIECE: usize = 2048;
