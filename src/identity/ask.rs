@@ -201,7 +201,7 @@ pub async fn preview(
     let mut map = Table::open(warehouse, name, MAP).await?;
     let (before, gone) = ids_before(&mut map, &all.collected.records).await?;
     let mut runs = Table::open(warehouse, name, RUNS).await?;
-    let run = last_run(&mut runs).await? + 1;
+    let run = last_run(&mut runs).await?.run + 1;
     memory.try_grow(bytes_to_assign(all.collected.records.len()))?;
     let assigned = in_background(move || {
         let collected = all.collected;

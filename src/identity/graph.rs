@@ -24,7 +24,9 @@ pub async fn execute(
             create(warehouse, name, *if_not_exists, definition).await
         }
         GraphStatement::Alter { name, change } => alter(warehouse, name, change).await,
-        GraphStatement::Refresh(name) => Box::pin(refresh(warehouse, name, memory)).await,
+        GraphStatement::Refresh { name, full } => {
+            Box::pin(refresh(warehouse, name, *full, memory)).await
+        }
         GraphStatement::Drop { name, if_exists } => drop_graph(warehouse, name, *if_exists).await,
     }
 }

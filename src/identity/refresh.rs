@@ -22,36 +22,44 @@ use super::rules::Definition;
 use super::source::Source;
 use super::tables::{ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, MAP, REJECTED, REVIEW, RUNS, Table};
 use crate::error::{Error, Result};
-use crate::store::{Group, OVERRIDES, Warehouse};
+use crate::store::{Group, Name, OVERRIDES, Warehouse};
 
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
+
+/// Counts up with every change of cleaning, hashing or joining: then the same rows can give other customers.
+const HOW: u32 = 1;
 
 /// REFRESH IDENTITY GRAPH.
 pub(super) async fn refresh(
     warehouse: &Warehouse,
     name: &str,
+    full: bool,
     memory: &MemoryReservation,
 ) -> Result<Answer> {
     let definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     let source = Source::open(warehouse, &definition).await?;
+    let made_of = made_of(warehouse, name, &definition, &source).await?;
+    let mut runs = Table::open(warehouse, name, RUNS).await?;
+    let last = last_run(&mut runs).await?;
+    if !full && last.made_of.as_ref() == Some(&made_of) {
+        let notice = format!("nothing has changed since run {}", last.run);
+        return Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) });
+    }
+    let run = last.run + 1;
     let mut collector = collector(&definition, warehouse.key());
     let without_key = source.collect(warehouse, &mut collector, memory).await?;
     let unknown = say_by_hand(warehouse, name, &mut collector).await?;
     let (collected, graph) = resolve(collector, memory).await?;
-    let graph_bytes = graph.bytes();
     let (collected, lookup) = in_background(move || {
         let lookup = graph.into_lookup(&collected.resolution);
         (collected, lookup)
     })
     .await?;
-    memory.shrink(graph_bytes);
-    memory.try_grow(lookup.bytes())?;
+    memory.try_resize(collected.bytes() + lookup.bytes())?;
 
     let mut map = Table::open(warehouse, name, MAP).await?;
     let (before, gone) = ids_before(&mut map, &collected.records).await?;
-    let mut runs = Table::open(warehouse, name, RUNS).await?;
-    let run = last_run(&mut runs).await? + 1;
     memory.try_grow(bytes_to_assign(collected.records.len()))?;
     let (collected, assigned) = in_background(move || {
         let roots = &collected.resolution.roots;
@@ -87,7 +95,7 @@ pub(super) async fn refresh(
     let mut history = Table::open(warehouse, name, HISTORY).await?;
     history.write(history_rows(&assigned, run)).await?;
     group.tables.push(history.appended().await?);
-    runs.write(run_row(&collected, &assigned, run, reviews)).await?;
+    runs.write(run_row(&collected, &assigned, run, reviews, &made_of)).await?;
     group.tables.push(runs.appended().await?);
     warehouse.publish(group).await?;
 
@@ -114,7 +122,9 @@ pub(super) async fn resolve(
     memory: &MemoryReservation,
 ) -> Result<(Collected, Graph)> {
     memory.try_grow(collector.bytes_to_resolve())?;
-    in_background(move || collector.resolve()).await
+    let (collected, graph) = in_background(move || collector.resolve()).await?;
+    memory.try_resize(collected.bytes() + graph.bytes())?;
+    Ok((collected, graph))
 }
 
 pub(super) async fn in_background<T: Send + 'static>(
@@ -208,16 +218,45 @@ pub(super) async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result
     Ok((before, gone))
 }
 
-pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<u32> {
-    let mut last = 0;
+/// The last refresh of a graph.
+#[derive(Debug, Default)]
+pub(super) struct LastRun {
+    /// Its number; 0 when there was none.
+    pub(super) run: u32,
+    /// What it was made of; `None` when it was made by a version that did not say.
+    made_of: Option<String>,
+}
+
+pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<LastRun> {
+    let mut last = LastRun::default();
     runs.read(|batch| {
-        if let Some(column) = batch.column_by_name("run") {
-            let run = arrow::compute::max(column.as_primitive::<Int32Type>());
-            last = last.max(run.unwrap_or(0) as u32);
+        let numbers = batch.column_by_name("run").map(|c| c.as_primitive::<Int32Type>());
+        let made_of = batch.column_by_name("made_of").map(|c| c.as_string::<i32>());
+        let (Some(numbers), Some(made_of)) = (numbers, made_of) else { return };
+        for (run, made_of) in numbers.iter().zip(made_of) {
+            let run = run.unwrap_or(0) as u32;
+            if run > last.run {
+                last = LastRun { run, made_of: made_of.map(str::to_owned) };
+            }
         }
     })
     .await?;
     Ok(last)
+}
+
+/// Everything that a refresh depends on, in a word: the rows, the rules, what was said by hand, and this program.
+async fn made_of(
+    warehouse: &Warehouse,
+    name: &str,
+    definition: &Definition,
+    source: &Source,
+) -> Result<String> {
+    let newest = warehouse.newest().await?;
+    let by_hand = newest.table(&Name::new(name, OVERRIDES)).map(|def| (&def.path, def.version));
+    let rules = serde_json::to_string(definition)?;
+    let program = env!("CARGO_PKG_VERSION");
+    let all = format!("{} {rules} {by_hand:?} {program} {HOW}", source.state());
+    Ok(blake3::hash(all.as_bytes()).to_hex()[..32].to_owned())
 }
 
 /// The masked values of some identifiers: the rows are read once more, until all are found.
@@ -462,6 +501,7 @@ fn run_row(
     assigned: &Assigned,
     run: u32,
     reviews: usize,
+    made_of: &str,
 ) -> Vec<(&'static str, ArrayRef)> {
     let one = |n: usize| numbers(std::iter::once(n as i64));
     let of = |event: Event| one(assigned.events.iter().filter(|(_, e, _)| *e == event).count());
@@ -478,5 +518,6 @@ fn run_row(
         ("rejected", one(collected.rejected.len())),
         ("hubs", one(collected.resolution.hubs.len())),
         ("reviews", one(reviews)),
+        ("made_of", text(std::iter::once(made_of.to_owned()))),
     ]
 }

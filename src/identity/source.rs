@@ -15,6 +15,7 @@ use crate::store::{Erased, Relation, TableSnapshot, Warehouse};
 
 /// A version of the table that a graph reads, its columns checked.
 pub(super) struct Source {
+    path: String,
     snapshot: Arc<TableSnapshot>,
     definition: Definition,
     erased: Arc<Erased>,
@@ -53,9 +54,15 @@ impl Source {
         };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
         let erased = warehouse.erased().await?;
-        let source = Self { snapshot, definition: definition.clone(), erased };
+        let path = def.path.clone();
+        let source = Self { path, snapshot, definition: definition.clone(), erased };
         source.check()?;
         Ok(source)
+    }
+
+    /// The rows, in a word: where it is the same, they are.
+    pub(super) fn state(&self) -> String {
+        format!("{} {} {}", self.path, self.snapshot.version, self.erased.version())
     }
 
     fn check(&self) -> Result<()> {

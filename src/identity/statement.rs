@@ -26,7 +26,12 @@ pub enum GraphStatement {
         change: RuleChange,
     },
     /// REFRESH IDENTITY GRAPH.
-    Refresh(String),
+    Refresh {
+        /// Name of the graph.
+        name: String,
+        /// Whether it is computed anew although nothing has changed.
+        full: bool,
+    },
     /// DROP IDENTITY GRAPH.
     Drop {
         /// Name.
@@ -64,9 +69,7 @@ pub fn parse_statement(sql: &str) -> Result<GraphStatement> {
         reader.expect("IDENTITY")?;
         reader.expect("GRAPH")?;
         let name = reader.name()?;
-        // Every refresh of this version reads everything.
-        reader.eat("FULL");
-        GraphStatement::Refresh(name)
+        GraphStatement::Refresh { name, full: reader.eat("FULL") }
     } else if reader.eat("DROP") {
         reader.expect("IDENTITY")?;
         reader.expect("GRAPH")?;

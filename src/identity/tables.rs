@@ -119,6 +119,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
                 ("rejected", &id),
                 ("hubs", &id),
                 ("reviews", &id),
+                ("made_of", &text),
             ]),
         ),
     ]

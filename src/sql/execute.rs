@@ -159,7 +159,7 @@ pub(super) async fn plan(
     let past = past::take(&mut statement, &session.settings().timezone())?;
     rewrite::rewrite(&mut statement)?;
     let planning = session.planning(text, &past).await?;
-    oneid::answer(session, &planning, &mut statement).await?;
+    Box::pin(oneid::answer(session, &planning, &mut statement)).await?;
     let plan = planning.plan(statement, parameters::fields(types))?;
     Ok((plan, planning))
 }

@@ -270,7 +270,7 @@ async fn a_full_disk_is_an_error_and_what_was_there_stands() {
         mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) ^ (mixed >> 29)
     };
     let line = |n: u64| format!("{n},{:016x}{:016x}\n", noise(n), noise(n ^ 0xff_ffff));
-    let rows: String = (0..900_000).map(line).collect();
+    let rows: String = (0..1_200_000).map(line).collect();
     let file = dir.path().join("many.csv");
     std::fs::write(&file, format!("n,filler\n{rows}")).unwrap();
     let load = run(&["load", "--dir", &w.display().to_string(), "t", &file.display().to_string()]);

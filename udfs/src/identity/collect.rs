@@ -89,6 +89,14 @@ pub struct Collected {
     pub names: Vec<u16>,
 }
 
+impl Collected {
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        let rejected = self.rejected.capacity() * size_of::<Rejected>();
+        self.records.bytes() + rejected + self.resolution.roots.capacity() * size_of::<u32>()
+    }
+}
+
 impl Collector {
     /// A collector with rules for these types; `rule_of` gives rules for others, or none for those that join nobody.
     ///
@@ -212,6 +220,10 @@ pub fn value_of(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn plain(_: &str) -> Option<TypeRule> {
@@ -253,6 +265,48 @@ mod tests {
             (undeclared.types[usize::from(rejected.id_type)].as_str(), rejected.reason),
             ("open_id", "undeclared")
         );
+    }
+
+    proptest! {
+        /// Rows in any order, records met in any order: the same records are together, and the same values are rejected.
+        #[test]
+        fn no_order_of_rows_changes_anything(
+            rows in prop::collection::vec((0u8..9, 0u8..4, 0u8..6), 0..40), turn in 0usize..40
+        ) {
+            let texts = |rows: &[(u8, u8, u8)]| -> Vec<(String, &'static str, String)> {
+                let types = ["phone", "email", "device", "unknown"];
+                let value = |kind: u8, n: u8| match (kind, n) {
+                    (_, 0) => "n/a".to_owned(),
+                    (0, n) => format!("+86 1380013800{n}"),
+                    (1, n) => format!("Li{n}@qq.com"),
+                    (_, n) => format!("D-{n}"),
+                };
+                let row = |(record, kind, n): &(u8, u8, u8)| {
+                    (record.to_string(), types[usize::from(*kind)], value(*kind, *n))
+                };
+                rows.iter().map(row).collect()
+            };
+            let told = |rows: &[(u8, u8, u8)]| {
+                let texts = texts(rows);
+                let rows: Vec<_> =
+                    texts.iter().map(|(r, t, v)| (r.as_str(), *t, v.as_str(), None)).collect();
+                let collected = resolve(|_| None, &rows);
+                let name = |number: u32| collected.records.key(number).1.to_owned();
+                let mut clusters: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+                for (number, root) in collected.resolution.roots.iter().enumerate() {
+                    clusters.entry(*root).or_default().insert(name(number as u32));
+                }
+                let clusters: BTreeSet<_> = clusters.into_values().collect();
+                let rejected = collected.rejected.iter().map(|r| {
+                    (name(r.record), collected.types[usize::from(r.id_type)].clone(), r.reason)
+                });
+                (clusters, rejected.collect::<BTreeSet<_>>())
+            };
+            let mut turned = rows.clone();
+            turned.rotate_left(turn.min(rows.len()));
+            turned.reverse();
+            prop_assert_eq!(told(&rows), told(&turned));
+        }
     }
 
     /// A value joins within its scope only.

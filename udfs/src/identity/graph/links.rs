@@ -37,15 +37,21 @@ const PIECE: usize = 2048;
 
 impl Default for Partitions {
     fn default() -> Self {
-        let partitions = vec![Vec::new(); 1 << PARTITION_BITS];
-        Self { partitions, hubs: HashSet::new(), room: 0 }
+        Self::new(PARTITION_BITS)
     }
 }
 
 impl Partitions {
+    /// By so many bits of the value.
+    pub(super) fn new(bits: u32) -> Self {
+        Self { partitions: vec![Vec::new(); 1 << bits], hubs: HashSet::new(), room: 0 }
+    }
+
     pub(super) fn push(&mut self, observation: Observation) {
-        let partition =
-            &mut self.partitions[(observation.value[0] >> (64 - PARTITION_BITS)) as usize];
+        // Their number is a power of two; the first bits of the value say which it is.
+        let bits = self.partitions.len().trailing_zeros();
+        let at = observation.value[0].checked_shr(u64::BITS - bits).unwrap_or(0);
+        let partition = &mut self.partitions[at as usize];
         match partition.last_mut() {
             Some(piece) if piece.len() < piece.capacity() => piece.push(observation),
             last => {
