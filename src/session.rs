@@ -8,6 +8,7 @@ mod elements;
 mod functions;
 mod graphs;
 mod in_order;
+mod key_order;
 mod kinds;
 mod meaning;
 mod operators;
@@ -97,6 +98,7 @@ impl Engine {
             .with_default_features()
             .with_type_planner(Arc::new(types::PgTypes))
             .with_query_planner(Arc::new(OwnNodes))
+            .with_optimizer_rule(Arc::new(key_order::KeysInOrder))
             .with_physical_optimizer_rule(Arc::new(in_order::GatherInOrder))
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();

@@ -20,7 +20,9 @@ use datafusion::datasource::MemTable;
 
 use crate::error::Result;
 use crate::scan::SnapshotTable;
-use crate::store::{Erased, Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system};
+use crate::store::{
+    Clustering, Erased, Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system,
+};
 
 pub use past::{Moment, Past};
 pub use policy::PolicyTable;
@@ -180,6 +182,12 @@ impl Pinned {
     pub fn relations(&self) -> &BTreeMap<Name, Relation> {
         &self.generation.relations
     }
+}
+
+/// How the rows of a table are kept, where it is one of ours and clustered.
+pub fn clustering_of(table: &dyn TableProvider) -> Option<&Clustering> {
+    let table = table.downcast_ref::<PolicyTable>()?.inner();
+    table.downcast_ref::<SnapshotTable>()?.snapshot().clustering.as_ref()
 }
 
 /// Relations that a statement may mean, by the words in it: views bring the words of their queries along.

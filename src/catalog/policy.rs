@@ -39,6 +39,11 @@ impl PolicyTable {
         Self { inner, role: role.to_owned(), hidden: None }
     }
 
+    /// What is seen.
+    pub fn inner(&self) -> &dyn TableProvider {
+        self.inner.as_ref()
+    }
+
     /// The table without the rows of erased records; one whose rows are nobody's stays as it is.
     pub fn without(mut self, erased: &Arc<Erased>) -> Self {
         let key = Erased::key_columns(&self.inner.schema());

@@ -74,13 +74,18 @@ async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
             "SELECT row_number() OVER (PARTITION BY source, record_id ORDER BY occurred_at) FROM {table}"
         )
     };
+    let turned = |table: &str| {
+        format!(
+            "SELECT count(*), record_id, event, max(source) FROM {table} WHERE amount > 10 GROUP BY event, record_id, source"
+        )
+    };
     let gathered = |table: &str| {
         format!(
-            "SELECT record_id, string_agg(event, ',' ORDER BY occurred_at), count(*) FROM {table} GROUP BY source, record_id"
+            "SELECT record_id, string_agg(event, ',' ORDER BY occurred_at), count(*) FROM {table} GROUP BY record_id, source"
         )
     };
     for table in tables {
-        for sql in [grouped(table), windowed(table), gathered(table)] {
+        for sql in [grouped(table), windowed(table), gathered(table), turned(table)] {
             let plan = plan(&client, &sql).await;
             assert!(
                 !plan.contains("RepartitionExec") && !plan.contains("SortExec"),
@@ -103,7 +108,7 @@ async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
     }
     same_answers(&client, &tables, "with a tail").await;
     for table in tables {
-        for sql in [grouped(table), windowed(table), gathered(table)] {
+        for sql in [grouped(table), windowed(table), gathered(table), turned(table)] {
             let plan = plan(&client, &sql).await;
             assert!(plan.contains("ClusterMergeExec"), "{sql}\n{plan}");
             assert!(
