@@ -47,6 +47,8 @@ pub(crate) struct Shared {
 pub struct Server {
     listener: TcpListener,
     http: Option<TcpListener>,
+    /// A role that may connect.
+    somebody: String,
     shared: Arc<Shared>,
 }
 
@@ -55,7 +57,8 @@ impl Server {
     pub async fn bind(engine: Arc<Engine>, executor: Executor) -> Result<Self> {
         let config = engine.config();
         let is_loopback = config.server.listen.ip().is_loopback();
-        let has_users = !engine.warehouse().users().await?.users.is_empty();
+        let users = engine.warehouse().users().await?.users;
+        let has_users = !users.is_empty();
         let tls = tls::acceptor(&config.tls)?;
         let is_guarded = has_users && tls.is_some();
         if !is_loopback && !is_guarded {
@@ -83,7 +86,8 @@ impl Server {
         };
         let registry = Arc::new(Registry::default());
         let shared = Arc::new(Shared { engine, executor, registry, tls, is_loopback });
-        Ok(Self { listener, http, shared })
+        let somebody = users.into_keys().next().unwrap_or_else(|| LOCAL_USER.to_owned());
+        Ok(Self { listener, http, somebody, shared })
     }
 
     /// The address, with the port that was given out for port 0.
@@ -99,12 +103,13 @@ impl Server {
     /// How to connect, as a line for psql.
     pub fn psql_line(&self) -> Result<String> {
         let address = self.address()?;
-        Ok(format!("psql -h {} -p {} -U {LOCAL_USER} -d {DATABASE}", address.ip(), address.port()))
+        let (host, port, user) = (address.ip(), address.port(), &self.somebody);
+        Ok(format!("psql -h {host} -p {port} -U {user} -d {DATABASE}"))
     }
 
     /// Serves until `stop`; then lets running statements end within the configured time.
     pub async fn serve(self, stop: CancellationToken) -> Result<()> {
-        let Self { listener, http, shared } = self;
+        let Self { listener, http, shared, .. } = self;
         let users = shared.engine.warehouse().users().await?.users.len();
         if users == 0 {
             tracing::warn!("no users: anyone on this machine may connect as {LOCAL_USER}");
