@@ -21,7 +21,7 @@ use super::mask::masked;
 use super::rules::Definition;
 use super::source::Source;
 use super::tables::{ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, MAP, REJECTED, REVIEW, RUNS, Table};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::store::{Group, Name, OVERRIDES, Warehouse};
 
 /// Records of a review item that are named; of more only the number is told.
@@ -31,7 +31,28 @@ const RECORDS_NAMED: usize = 20;
 const HOW: u32 = 1;
 
 /// REFRESH IDENTITY GRAPH.
+///
+/// Those of one process wait for each other; of two processes the later one begins again, from what the earlier one has
+/// published.
 pub(super) async fn refresh(
+    warehouse: &Warehouse,
+    name: &str,
+    full: bool,
+    memory: &MemoryReservation,
+) -> Result<Answer> {
+    const TRIES_MAX: u32 = 5;
+    let _turn = warehouse.turn_to_refresh().await;
+    for _ in 0..TRIES_MAX {
+        match Box::pin(run(warehouse, name, full, memory)).await {
+            Err(error) if error.kind() == Kind::StaleBase => memory.free(),
+            ended => return ended,
+        };
+    }
+    Err(Error::new(Kind::Serialization, "others refreshed the graph, and were faster every time")
+        .hint("run the statement again"))
+}
+
+async fn run(
     warehouse: &Warehouse,
     name: &str,
     full: bool,
@@ -67,16 +88,17 @@ pub(super) async fn refresh(
         (collected, assigned)
     })
     .await?;
-    let mut group = Group::default();
     let mut found = Table::open(warehouse, name, LOOKUP).await?;
     lookup::write(&mut found, lookup, &assigned.ids).await?;
-    group.tables.push(found.replaced().await?);
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let values = values_told(warehouse, &source, &collected, of_reviews.chain(of_hubs)).await?;
 
+    // The map comes first: if another refresh has taken its place meanwhile, nothing of this one is published.
+    let mut group = Group::default();
     write_map(&mut map, &collected.records, &assigned.ids).await?;
-    group.tables.push(map.replaced().await?);
+    group.tables.push(map.replaced_as_read().await?);
+    group.tables.push(found.replaced().await?);
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
     write_rejected(&mut rejected, &collected).await?;
     group.tables.push(rejected.replaced().await?);

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::error::Result;
-use crate::store::{Name, OVERRIDES, TableChange, TableDef, Warehouse};
+use crate::store::{Name, OVERRIDES, Replaced, TableChange, TableDef, Warehouse};
 
 /// The relation that holds a graph's definition, within the graph's schema.
 pub(super) const DEFINITION: &str = "graph";
@@ -178,6 +178,14 @@ impl<'a> Table<'a> {
     pub(super) async fn replaced(self) -> Result<TableChange> {
         let files = self.writer.finish().await?;
         Ok(TableChange::replace(self.name, self.def.path, files))
+    }
+
+    /// As [`Self::replaced`], when the table is still the one that was read.
+    pub(super) async fn replaced_as_read(self) -> Result<TableChange> {
+        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let files = snapshot.files.iter().map(|file| file.path.clone()).collect();
+        let replaced = Some(Replaced { version: self.def.version, files });
+        Ok(TableChange { replaced, ..self.replaced().await? })
     }
 
     /// What is to be published: rows beside the others.

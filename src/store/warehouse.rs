@@ -50,6 +50,7 @@ pub struct Warehouse {
     /// The newest list of erased records that was read.
     erased: RwLock<Arc<Erased>>,
     readers: Readers,
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Warehouse {
@@ -101,7 +102,8 @@ impl Warehouse {
         let tables = Tables::new(Arc::clone(root.whole()), root.url().clone());
         let chain = Chain::open(Arc::clone(root.store())).await?;
         let (codec, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
-        let warehouse = Self { root, tables, chain, key, codec, erased, readers };
+        let refreshing = tokio::sync::Mutex::default();
+        let warehouse = Self { root, tables, chain, key, codec, erased, readers, refreshing };
         warehouse.settle_copy(MARKER).await?;
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
@@ -109,6 +111,12 @@ impl Warehouse {
 
     pub(super) fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// Waits until no other refresh of this process is under way: each holds all records in memory, and of two of one graph
+    /// only one could be published.
+    pub async fn turn_to_refresh(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.refreshing.lock().await
     }
 
     /// The store whose root is the warehouse, for the engine's scans.

@@ -283,3 +283,34 @@ async fn a_full_disk_is_an_error_and_what_was_there_stands() {
     assert!(checked.iter().all(|row| row.get::<_, String>("state") == "ok"));
     drop(server);
 }
+
+/// Of refreshes at once each is a run of its own, made of what those before it published.
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshes_at_once_follow_each_other() {
+    let server = Server::start();
+    let client = server.connect().await;
+    let rows = "SELECT 'shop' AS source, x::text AS record_id, 'phone' AS id_type, '1380013' || (x / 2 + 1000)::text AS id_value FROM generate_series(1, 2000) AS s(x)";
+    client
+        .batch_execute(&format!("CREATE TABLE ids AS {rows}; CREATE IDENTITY GRAPH g FROM ids"))
+        .await
+        .unwrap();
+    let mut refreshes = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let client = server.connect().await;
+        refreshes.spawn(async move {
+            for _ in 0..3 {
+                client.batch_execute("REFRESH IDENTITY GRAPH g FULL").await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = refreshes.join_next().await {
+        done.unwrap();
+    }
+    let runs = "SELECT count(*), count(DISTINCT run), max(run), sum(created) FROM g.runs";
+    let runs = client.query_one(runs, &[]).await.unwrap();
+    let of = |at: usize| runs.get::<_, i64>(at);
+    assert_eq!((of(0), of(1), i64::from(runs.get::<_, i32>(2))), (12, 12, 12));
+    let customers = "SELECT count(DISTINCT one_id), max(since_run)::bigint FROM g.map";
+    let customers = client.query_one(customers, &[]).await.unwrap();
+    assert_eq!((customers.get::<_, i64>(0), customers.get::<_, i64>(1)), (1001, 1));
+}
