@@ -7,6 +7,7 @@ mod bounded;
 mod elements;
 mod functions;
 mod graphs;
+mod headroom;
 mod in_order;
 mod key_order;
 mod kinds;
@@ -31,9 +32,7 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::{DataFusionError, Result as EngineResult};
 use datafusion::execution::context::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{
-    FairSpillPool, MemoryConsumer, MemoryReservation, TrackConsumersPool,
-};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -77,7 +76,7 @@ impl Engine {
     pub fn new(warehouse: Arc<Warehouse>, config: Config) -> Result<Arc<Self>> {
         warehouse.configure(&config.storage);
         let most = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
-        let pool = TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes()), most);
+        let pool = TrackConsumersPool::new(headroom::Headroom::new(config.memory_bytes()), most);
         let spill = match &config.memory.spill_dir {
             Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
             None => DiskManagerMode::OsTmpDirectory,
