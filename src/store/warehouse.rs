@@ -239,8 +239,12 @@ impl Warehouse {
             }
         }
         let path = format!("{plain}-{}", uuid::Uuid::new_v4().simple());
-        self.tables.create(&path, schema, personal, clustering).await?;
-        Ok(path)
+        match self.tables.create(&path, schema, personal, clustering).await {
+            Ok(_) => Ok(path),
+            // Nobody else has this folder: what was answered with an error was carried out.
+            Err(_) if self.tables.exists(&path).await? => Ok(path),
+            Err(error) => Err(error),
+        }
     }
 
     /// A writer of Parquet files into a table's folder. Rows of erased records do not get through it.
