@@ -101,10 +101,7 @@ impl Engine {
             .with_physical_optimizer_rule(Arc::new(in_order::GatherInOrder))
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();
-        register_functions(&mut state)?;
-        graphs::register(&mut state, &warehouse);
-        let hash = functions::oneid_hash(*warehouse.key());
-        datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(hash))?;
+        register_functions(&mut state, &warehouse)?;
         Ok(Arc::new(Self { warehouse, config, base: state }))
     }
 
@@ -121,8 +118,8 @@ impl Engine {
     /// Memory of the engine's, for work of the current statement that is not a query: refused when there is no more, and gone
     /// with the statement.
     pub fn memory(&self, what: &str) -> MemoryReservation {
-        let context = Stop::current().bounds(TaskContext::from(&self.base));
-        MemoryConsumer::new(what).register(context.memory_pool())
+        let pool = Stop::current().memory(&self.base.runtime_env().memory_pool);
+        MemoryConsumer::new(what).register(&pool)
     }
 
     /// The configuration.
@@ -164,7 +161,7 @@ fn session_config() -> SessionConfig {
 /// Functions of the engine that would do harm: they make arrays of any length outside of the memory limit.
 const LEFT_OUT: [&str; 2] = ["generate_series", "range"];
 
-fn register_functions(state: &mut SessionState) -> Result<()> {
+fn register_functions(state: &mut SessionState, warehouse: &Arc<Warehouse>) -> Result<()> {
     use datafusion::execution::FunctionRegistry;
     // Ours take the place of the engine's where both have a name: to_char and its kin take PostgreSQL's templates.
     for udf in clientele_udfs::all_udfs() {
@@ -176,6 +173,8 @@ fn register_functions(state: &mut SessionState) -> Result<()> {
     for udf in functions::fixed_functions() {
         state.register_udf(Arc::new(udf))?;
     }
+    state.register_udf(Arc::new(functions::oneid_hash(*warehouse.key())))?;
+    graphs::register(state, warehouse);
     for udaf in clientele_udfs::all_udafs() {
         state.register_udaf(udaf)?;
     }

@@ -53,11 +53,17 @@ impl Arguments {
         })
     }
 
-    /// A text, or an array of texts.
+    /// A text, or an array of texts; a parameter without a value yet stands for one.
     pub(super) fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>> {
+        let texts = self.texts_so_far(name)?;
+        Ok(texts.map(|texts| if texts.is_empty() { vec!["?".to_owned()] } else { texts }))
+    }
+
+    /// A text, or an array of texts; none of a parameter without a value yet.
+    pub(super) fn texts_so_far(&mut self, name: &'static str) -> Result<Option<Vec<String>>> {
         let Some(expr) = self.expression(name) else { return Ok(None) };
         if is_placeholder(&expr) {
-            return Ok(Some(vec!["?".to_owned()]));
+            return Ok(Some(vec![]));
         }
         let elements = match &expr {
             Expr::Array(Array { elem, .. }) => elem.iter().map(text_of).collect(),

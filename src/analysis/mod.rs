@@ -269,6 +269,22 @@ impl Columns<'_> {
         self.schema.fields().iter().map(|f| f.name().clone()).collect()
     }
 
+    /// Where the column is that `argument` of `function` names.
+    fn place(&self, function: &str, argument: &str, column: &str) -> Result<usize, Error> {
+        if let Some(at) = self.schema.fields().iter().position(|field| field.name() == column) {
+            return Ok(at);
+        }
+        let names = self.names();
+        let error = Error::new(
+            Kind::UndefinedColumn,
+            format!("{function}: {argument} => '{column}': the relation has no such column"),
+        );
+        Err(match crate::error::nearest(column, &names) {
+            Some(near) => error.hint(format!("perhaps you mean '{near}'")),
+            None => error.detail(format!("its columns: {}", names.join(", "))),
+        })
+    }
+
     fn data_type(&self, name: &str) -> Option<&arrow::datatypes::DataType> {
         self.schema.fields().iter().find(|f| f.name() == name).map(|f| f.data_type())
     }
@@ -331,18 +347,7 @@ impl Request<'_> {
     }
 
     fn existing(&self, argument: &str, column: &str) -> Result<(), Error> {
-        if self.columns.has(column) {
-            return Ok(());
-        }
-        let names = self.columns.names();
-        let error = Error::new(
-            Kind::UndefinedColumn,
-            format!("{}: {argument} => '{column}': the relation has no such column", self.function),
-        );
-        Err(match crate::error::nearest(column, &names) {
-            Some(near) => error.hint(format!("perhaps you mean '{near}'")),
-            None => error.detail(format!("its columns: {}", names.join(", "))),
-        })
+        self.columns.place(self.function, argument, column).map(|_| ())
     }
 
     /// The zone of days, given or the session's, as a literal.

@@ -30,7 +30,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use futures::StreamExt;
 
 use super::arguments::Arguments;
-use super::misuse;
+use super::{Columns, misuse};
 use crate::error::{Error, Kind};
 
 /// The column that is added.
@@ -53,7 +53,8 @@ pub(super) fn plan(
     secret: &Secret,
 ) -> Result<LogicalPlan> {
     const FUNCTION: &str = "oneid_clusters";
-    let given = arguments.texts("ids")?;
+    // Of a parameter that has no value yet, none: the columns of the answer are the same for all.
+    let given = arguments.texts_so_far("ids")?;
     let max_records = arguments.number("max_records", 1..=i64::from(u32::MAX))?;
     arguments.finish()?;
     let Some(given) = given else {
@@ -70,20 +71,7 @@ pub(super) fn plan(
             .map_or((id.as_str(), id.as_str()), |(column, id_type)| {
                 (column.trim(), id_type.trim())
             });
-        // A parameter that has no value yet: the columns of the answer are the same for all.
-        if id == "?" && given.len() == 1 {
-            continue;
-        }
-        let names: Vec<String> =
-            input.schema().fields().iter().map(|field| field.name().clone()).collect();
-        let Some(at) = names.iter().position(|name| name == column) else {
-            return Err(Error::new(
-                Kind::UndefinedColumn,
-                format!("{FUNCTION}: ids => '{column}': the relation has no such column"),
-            )
-            .detail(format!("its columns: {}", names.join(", ")))
-            .into());
-        };
+        let at = Columns { schema: input.schema().as_ref() }.place(FUNCTION, "ids", column)?;
         match input.schema().field(at).data_type() {
             DataType::Utf8
             | DataType::Utf8View

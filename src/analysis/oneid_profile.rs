@@ -19,11 +19,11 @@ pub(super) fn profile(mut request: Request) -> Result<String> {
     let time = request.column("time", &["updated_at", "registered_at"])?;
     let level = request.column("level", &["member_level"])?;
     let points = request.column("points", &["points"])?;
-    let attributes = request.arguments.texts("attributes")?;
-    let trust = given(request.arguments.texts("trust")?);
-    let levels = given(request.arguments.texts("levels")?);
-    let level_map = given(request.arguments.texts("level_map")?);
-    let rates = given(request.arguments.texts("rates")?);
+    let attributes = request.arguments.texts_so_far("attributes")?;
+    let trust = request.arguments.texts_so_far("trust")?.unwrap_or_default();
+    let levels = request.arguments.texts_so_far("levels")?.unwrap_or_default();
+    let level_map = request.arguments.texts_so_far("level_map")?.unwrap_or_default();
+    let rates = request.arguments.texts_so_far("rates")?.unwrap_or_default();
     request.arguments.finish()?;
     for needed in ["source", "record_id"] {
         request.existing("records", needed)?;
@@ -34,7 +34,7 @@ pub(super) fn profile(mut request: Request) -> Result<String> {
         .chain([&time, &level, &points].into_iter().flatten().map(String::as_str))
         .collect();
     let attributes = match attributes {
-        Some(given) if given == ["?"] => {
+        Some(given) if given.is_empty() => {
             return Err(misuse(
                 request.function,
                 "attributes => a parameter: its columns are not known then",
@@ -117,11 +117,6 @@ pub(super) fn benefits(mut request: Request) -> Result<String> {
         request.relation,
         all_known(&customer),
     ))
-}
-
-/// A list; a parameter without a value yet is none.
-fn given(texts: Option<Vec<String>>) -> Vec<String> {
-    texts.filter(|texts| texts != &["?"]).unwrap_or_default()
 }
 
 /// `name: rule`, and what the rule is when none is given.

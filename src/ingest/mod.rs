@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::store::{
-    Clustering, Group, Name, Published, TableChange, TableSnapshot, TableWriter, Warehouse,
-    stored_schema,
+    Clustering, Generation, Group, Name, Published, TableChange, TableSnapshot, TableWriter,
+    Warehouse, stored_schema,
 };
 
 pub use self::csv::CsvOptions;
@@ -158,14 +158,9 @@ async fn try_load(
 
     let newest = warehouse.newest().await?;
     if newest.is_result(&request.table) {
-        return Err(Error::new(
-            Kind::NotAllowed,
-            format!(
-                "\"{}\" belongs to the identity graph \"{}\"",
-                request.table, request.table.schema
-            ),
-        )
-        .hint("REFRESH IDENTITY GRAPH computes it; what is said by hand goes into its overrides"));
+        return Err(Generation::refusal_of_graph(&request.table).hint(
+            "REFRESH IDENTITY GRAPH computes it; what is said by hand goes into its overrides",
+        ));
     }
     if let Some(existing) = newest.table(&request.table) {
         let ids: Vec<String> = inputs.iter().map(|i| i.load_id.clone()).collect();

@@ -14,6 +14,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::stop::Stop;
 use crate::error::{Error, Kind};
 use crate::identity;
 use crate::store::Warehouse;
@@ -135,8 +136,8 @@ impl TableProvider for Answer {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let pool = &state.runtime_env().memory_pool;
-        let memory = MemoryConsumer::new(self.question.name()).register(pool);
+        let pool = Stop::current().memory(&state.runtime_env().memory_pool);
+        let memory = MemoryConsumer::new(self.question.name()).register(&pool);
         let batch = Box::pin(self.compute(&memory)).await.map_err(DataFusionError::from)?;
         let rows = MemTable::try_new(self.schema(), vec![vec![batch]])?;
         rows.scan(state, projection, filters, limit).await

@@ -43,11 +43,16 @@ impl Stop {
         self.is_set.load(Ordering::Relaxed)
     }
 
+    /// `pool` as far as the statement goes.
+    pub(super) fn memory(&self, pool: &Arc<dyn MemoryPool>) -> Arc<dyn MemoryPool> {
+        Arc::new(Stoppable { inner: Arc::clone(pool), stop: self.clone() })
+    }
+
     /// `context` whose memory ends with the statement.
     pub(super) fn bounds(&self, context: TaskContext) -> Arc<TaskContext> {
         let shared = context.runtime_env();
-        let pool = Stoppable { inner: Arc::clone(&shared.memory_pool), stop: self.clone() };
-        let own = RuntimeEnv { memory_pool: Arc::new(pool), ..RuntimeEnv::clone(&shared) };
+        let memory_pool = self.memory(&shared.memory_pool);
+        let own = RuntimeEnv { memory_pool, ..RuntimeEnv::clone(&shared) };
         Arc::new(context.with_runtime(Arc::new(own)))
     }
 }

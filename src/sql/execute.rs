@@ -29,7 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, LoadRequest, Silent, model};
 use crate::session::{Planning, Session};
 use crate::store::{
-    Change, Clustering, Group, Name, Relation, TableChange, ViewDef, stored_schema,
+    Change, Clustering, Generation, Group, Name, Relation, TableChange, ViewDef, stored_schema,
 };
 use crate::{dialect, identity};
 
@@ -211,20 +211,18 @@ pub(super) fn refuse_reserved(name: &Name) -> Result<()> {
 }
 
 /// What a graph computes is not written by hand; what is said by hand is.
-pub(super) fn refuse_graph_results(state: &crate::store::Generation, name: &Name) -> Result<()> {
-    if state.is_result(name) { refuse_graphs(state, name) } else { Ok(()) }
+pub(super) fn refuse_graph_results(state: &Generation, name: &Name) -> Result<()> {
+    if state.is_result(name) { Err(refusal_of_graph(name)) } else { Ok(()) }
 }
 
 /// The tables of an identity graph are its result; nobody else writes or drops them.
-fn refuse_graphs(state: &crate::store::Generation, name: &Name) -> Result<()> {
-    if state.is_of_graph(name) {
-        return Err(Error::new(
-            Kind::NotAllowed,
-            format!("\"{name}\" belongs to the identity graph \"{}\"", name.schema),
-        )
-        .hint("REFRESH IDENTITY GRAPH computes it; DROP IDENTITY GRAPH drops it"));
-    }
-    Ok(())
+fn refuse_graphs(state: &Generation, name: &Name) -> Result<()> {
+    if state.is_of_graph(name) { Err(refusal_of_graph(name)) } else { Ok(()) }
+}
+
+fn refusal_of_graph(name: &Name) -> Error {
+    Generation::refusal_of_graph(name)
+        .hint("REFRESH IDENTITY GRAPH computes it; DROP IDENTITY GRAPH drops it")
 }
 
 async fn insert_types(

@@ -38,13 +38,14 @@ pub(super) async fn answer(
     statement: &mut Statement,
 ) -> Result<()> {
     let mut constants: BTreeMap<(String, i64), Option<i64>> = BTreeMap::new();
-    let mut problem = None;
+    let (mut problem, mut is_called) = (None, false);
     let key = session.engine().warehouse().key();
     statement.each(|node| {
         let found = match node {
             Node::Expr(Expr::Function(function)) if is_call(function) => read(function),
             _ => return,
         };
+        is_called = true;
         match found.and_then(|call| check(planning.pinned(), &call.graph).map(|()| call)) {
             Ok(call) => {
                 if let Some(Some(hash)) = hash_of(key, &call) {
@@ -56,6 +57,9 @@ pub(super) async fn answer(
     });
     if let Some(problem) = problem {
         return Err(problem);
+    }
+    if !is_called {
+        return Ok(());
     }
     for ((graph, hash), answer) in &mut constants {
         *answer = look_up(planning, graph, *hash).await?;

@@ -201,6 +201,14 @@ impl Generation {
         name.table != OVERRIDES && self.is_of_graph(name)
     }
 
+    /// The refusal to write or drop what a graph has computed.
+    pub fn refusal_of_graph(name: &Name) -> Error {
+        Error::new(
+            Kind::NotAllowed,
+            format!("\"{name}\" belongs to the identity graph \"{}\"", name.schema),
+        )
+    }
+
     /// Version of `system.erased`; 0 when nobody was erased.
     pub fn erasures(&self) -> u64 {
         self.table(&super::system::erased().0).map_or(0, |def| def.version)

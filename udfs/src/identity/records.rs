@@ -79,16 +79,18 @@ impl Records {
     /// The number of a record as [`Self::number`], when `near` was found just before: rows that come in the order in which the
     /// records came are found without a look into the table, each of which is a miss of every cache.
     pub fn number_near(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
-        let near = near..near.saturating_add(NEAR + 1).min(self.len());
-        let is_it = |number: &u32| self.key(*number) == (source, record_id);
-        near.into_iter().find(is_it).or_else(|| self.number(source, record_id))
+        self.at_or_after(near, source, record_id).or_else(|| self.number(source, record_id))
+    }
+
+    fn at_or_after(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
+        let mut few = near..near.saturating_add(NEAR + 1).min(self.len());
+        few.find(|number| self.key(*number) == (source, record_id))
     }
 
     /// The number of a record, a new one when it was not seen before.
     pub fn add(&mut self, source: &str, record_id: &str) -> u32 {
         // Identifiers of one record mostly come together; or those of one type do, records in the same order again.
-        let mut near = self.last..self.last.saturating_add(NEAR + 1).min(self.len());
-        if let Some(number) = near.find(|number| self.key(*number) == (source, record_id)) {
+        if let Some(number) = self.at_or_after(self.last, source, record_id) {
             self.last = number;
             return number;
         }
