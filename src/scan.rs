@@ -4,6 +4,8 @@
 //! optimizer rule and every tool that knows it keeps working. Nothing is declared about order or partitioning that the
 //! files do not have.
 
+mod customers;
+mod in_buckets;
 mod merge;
 
 use std::sync::Arc;
@@ -38,25 +40,34 @@ use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr, Physica
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::repartition::RepartitionExec;
-use datafusion::physical_plan::sorts::sort::SortExec;
 use parquet::arrow::async_reader::AsyncFileReader;
 
+use self::customers::Standing;
+use self::in_buckets::InBucketsExec;
 use self::merge::{ClusterMergeExec, merge_sorted};
-use crate::store::{DATA_URL, FileEntry, ObjectStore, Place, TableSnapshot, checked};
+use crate::store::{
+    Customers, DATA_URL, FileEntry, Known, ONE_ID, ObjectStore, Place, TableSnapshot, checked,
+};
 
 /// A table at one version.
 #[derive(Debug)]
 pub struct SnapshotTable {
     snapshot: Arc<TableSnapshot>,
     schema: SchemaRef,
+    /// Who is who, for a table that is kept by the customers of a graph.
+    customers: Option<Arc<Customers>>,
 }
 
 impl SnapshotTable {
     /// The provider of `snapshot`.
     pub fn new(snapshot: Arc<TableSnapshot>) -> Self {
         let schema = Arc::new(read_schema(&snapshot.schema));
-        Self { snapshot, schema }
+        Self { snapshot, schema, customers: None }
+    }
+
+    /// The provider of a table that is kept by the customers of a graph, as they are now.
+    pub fn of_customers(snapshot: Arc<TableSnapshot>, customers: Arc<Customers>) -> Self {
+        Self { customers: Some(customers), ..Self::new(snapshot) }
     }
 
     /// What it reads.
@@ -64,26 +75,63 @@ impl SnapshotTable {
         &self.snapshot
     }
 
+    /// Who is who, where the rows are kept by customers.
+    pub fn customers(&self) -> Option<&Arc<Customers>> {
+        self.customers.as_ref()
+    }
+
+    /// The same rows with their customers in a column more, [`ONE_ID`]; NULL for a record that the map has not.
+    pub fn with_one_id(&self) -> Option<Self> {
+        let customers = Arc::clone(self.customers.as_ref()?);
+        Some(Self::of_customers(Arc::new(self.snapshot.with_one_id()), customers))
+    }
+
+    /// What a compaction can say of the customers of the rows that it writes.
+    pub fn known(&self) -> Option<Known> {
+        self.customers.as_ref()?.known()
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        Some(Standing::of(&self.snapshot, self.customers.as_ref()?))
+    }
+
     /// Whether a clustered table is as a compaction leaves it: a file a bucket, in order, and at most one of recent rows.
-    pub fn is_compact(snapshot: &TableSnapshot) -> bool {
-        Self::loose(snapshot) == (0, 0)
+    pub fn is_compact(&self) -> bool {
+        self.loose() == (0, 0) && !self.has_suspects()
+    }
+
+    /// Whether rows may be under customers that they are not of any more, and are looked up whenever they are read.
+    pub fn has_suspects(&self) -> bool {
+        self.standing().is_some_and(|standing| standing.has_suspects())
     }
 
     /// How many files of a clustered table are not yet in their place, and how many rows those have.
     ///
     /// Recent rows are in their place in one file of their own, as long as they are few beside the others.
-    pub fn loose(snapshot: &TableSnapshot) -> (usize, u64) {
+    pub fn loose(&self) -> (usize, u64) {
+        let snapshot = &self.snapshot;
         let Some(clustering) = &snapshot.clustering else { return (0, 0) };
+        let standing = self.standing();
+        if clustering.graph.is_some() && self.known().is_none() {
+            // Nobody can put them in their place.
+            return (0, 0);
+        }
+        if standing.as_ref().is_some_and(|s| s.has_many_suspects(snapshot.rows())) {
+            return (snapshot.files.len(), snapshot.rows());
+        }
         let mut seen = std::collections::HashSet::new();
-        let is_loose = |file: &&FileEntry| match &file.mark {
+        let mut is_loose = |file: &&FileEntry| match &file.mark {
             Some(mark) if mark.holds_for(clustering) => {
                 !matches!(&mark.place, Place::Run { bucket } if seen.insert(*bucket))
             }
             _ => true,
         };
-        let loose: Vec<&FileEntry> = snapshot.files.iter().filter(is_loose).collect();
-        let recent = Self::tails(snapshot).into_iter().map(|file| file.rows).max().unwrap_or(0);
-        let is_settled = Self::keeps_recent(snapshot) && recent * TAIL_SHARE <= snapshot.rows();
+        let is_lost =
+            |file: &&FileEntry| standing.as_ref().is_some_and(|s| s.loose.contains(*file));
+        let loose: Vec<&FileEntry> =
+            snapshot.files.iter().filter(|file| is_lost(file) || is_loose(file)).collect();
+        let recent = self.tails().into_iter().map(|file| file.rows).max().unwrap_or(0);
+        let is_settled = self.keeps_recent() && recent * TAIL_SHARE <= snapshot.rows();
         let rows: u64 = loose.iter().map(|file| file.rows).sum();
         match is_settled && recent > 0 {
             true => (loose.len() - 1, rows - recent),
@@ -92,43 +140,48 @@ impl SnapshotTable {
     }
 
     /// Whether a clustered table's recent rows are worth a file of their own: it is large, and its rows have a time.
-    pub fn keeps_recent(snapshot: &TableSnapshot) -> bool {
+    pub fn keeps_recent(&self) -> bool {
         /// A table with fewer rows is read whole as fast.
         const ROWS_MIN: u64 = 1_000_000;
-        let has_time = snapshot.clustering.as_ref().is_some_and(|c| c.time().is_some());
-        has_time && snapshot.rows() >= ROWS_MIN
+        let has_time = self.snapshot.clustering.as_ref().is_some_and(|c| c.time().is_some());
+        has_time && self.snapshot.rows() >= ROWS_MIN
     }
 
     /// The fresh files of a clustered table that are in order by themselves, oldest first.
-    pub fn tails(snapshot: &TableSnapshot) -> Vec<&FileEntry> {
-        let Some(clustering) = &snapshot.clustering else { return Vec::new() };
+    pub fn tails(&self) -> Vec<&FileEntry> {
+        let Some(clustering) = &self.snapshot.clustering else { return Vec::new() };
+        let lost = self.standing().map(|standing| standing.loose).unwrap_or_default();
         let is_tail = |file: &&FileEntry| {
             let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
             mark.is_some_and(|mark| matches!(mark.place, Place::Tail { .. }))
+                && !lost.contains(*file)
         };
         // The log names files newest first.
-        snapshot.files.iter().rev().filter(is_tail).collect()
+        self.snapshot.files.iter().rev().filter(is_tail).collect()
+    }
+
+    /// The fresh files of a clustered table, oldest first: those in order, and of a table that is kept by customers those whose
+    /// customers are to be looked up.
+    pub fn fresh(&self) -> Vec<FileEntry> {
+        let tails = self.tails().into_iter().cloned();
+        let loose = self.standing().map(|standing| standing.loose).unwrap_or_default();
+        loose.into_iter().rev().chain(tails).collect()
     }
 
     /// All rows of a clustered table, bucket by bucket in order, however its files are.
-    pub fn buckets(&self, state: &dyn Session) -> Result<Buckets> {
+    pub async fn buckets(&self, state: &dyn Session) -> Result<Buckets> {
         let Some(clustering) = &self.snapshot.clustering else {
             return internal_err!("only clustered tables have buckets");
         };
         let count = clustering.buckets as usize;
-        let column = |name: &String| -> Result<Arc<dyn PhysicalExpr>> {
-            Ok(Arc::new(Column::new(name, self.schema.index_of(name)?)))
-        };
-        let columns = clustering.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
-        let keys = columns[..clustering.keys].to_vec();
-        let Some(ordering) = LexOrdering::new(columns.into_iter().map(ascending)) else {
-            return internal_err!("a clustered table has an order");
-        };
+        let (keys, ordering) = self.order()?;
+        let standing = self.standing();
         let (url, source) = self.source(state)?;
         let mut marked = Vec::new();
         let mut others = Vec::new();
         // The log names files newest first; equal rows are given oldest first.
-        for file in self.snapshot.files.iter().rev() {
+        let files = standing.as_ref().map_or(&self.snapshot.files, |standing| &standing.settled);
+        for file in files.iter().rev() {
             let place = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
             match place.map(|mark| &mark.place) {
                 Some(Place::Run { bucket }) => marked.extend((0..count).map(|b| {
@@ -149,17 +202,86 @@ impl SnapshotTable {
                 .with_file_groups(marked)
                 .with_output_partitioning(Some(unknown))
                 .build();
-            sources.push(DataSourceExec::from_data_source(config));
+            let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(config);
+            sources.push(match &standing {
+                Some(standing) => standing.without_suspects(state, scan)?,
+                None => scan,
+            });
         }
-        if !others.is_empty() {
-            let groups = FileGroup::new(others).split_files(state.config().target_partitions());
-            let config = FileScanConfigBuilder::new(url, source).with_file_groups(groups).build();
-            let parts = Partitioning::Hash(keys, count);
-            let parts = RepartitionExec::try_new(DataSourceExec::from_data_source(config), parts)?;
-            let sorted = SortExec::new(ordering.clone(), Arc::new(parts));
-            sources.push(Arc::new(sorted.with_preserve_partitioning(true)));
+        let others: Option<Arc<dyn ExecutionPlan>> = match (&standing, &self.customers) {
+            (Some(standing), Some(customers)) => {
+                let schema = &self.schema;
+                standing.looked_up(state, &self.snapshot, customers, schema, &[], false).await?
+            }
+            _ if others.is_empty() => None,
+            _ => {
+                let groups = FileGroup::new(others).split_files(state.config().target_partitions());
+                let config = FileScanConfigBuilder::new(url, source).with_file_groups(groups);
+                Some(DataSourceExec::from_data_source(config.build()))
+            }
+        };
+        if let Some(others) = others {
+            let others = InBucketsExec::try_new(others, keys, count, ordering.clone())?;
+            sources.push(Arc::new(others));
         }
         Ok(Buckets { sources, count, ordering, schema: Arc::clone(&self.schema) })
+    }
+
+    /// The columns that decide on the bucket, and the order of rows within one.
+    fn order(&self) -> Result<(Vec<Arc<dyn PhysicalExpr>>, LexOrdering)> {
+        let Some(clustering) = &self.snapshot.clustering else {
+            return internal_err!("only clustered tables have an order");
+        };
+        let column = |name: &String| -> Result<Arc<dyn PhysicalExpr>> {
+            Ok(Arc::new(Column::new(name, self.schema.index_of(name)?)))
+        };
+        let columns = clustering.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let keys = columns[..clustering.keys].to_vec();
+        match LexOrdering::new(columns.into_iter().map(ascending)) {
+            Some(ordering) => Ok((keys, ordering)),
+            None => internal_err!("a clustered table has an order"),
+        }
+    }
+
+    /// The rows with their customers, where those are asked for: in order and by bucket as far as the files are.
+    async fn with_customers(
+        &self,
+        customers: &Customers,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = project_schema(&self.schema, projection)?;
+        let mut standing = Standing::of(&self.snapshot, customers);
+        let settled = self.snapshot.only(&standing.settled);
+        let settled = Self::new(Arc::new(settled));
+        let loose: u64 = standing.loose.iter().map(|file| file.rows).sum();
+        let layout = match loose * TAIL_SHARE <= self.snapshot.rows() {
+            true => Layout::of(&settled.snapshot, &self.schema, projection),
+            false => None,
+        };
+        let Some(layout) = layout else {
+            // As fast, where so much is to be looked up: everything is.
+            standing = Standing::of_none(&self.snapshot);
+            let rows = standing
+                .looked_up(state, &self.snapshot, customers, &schema, filters, true)
+                .await?;
+            return Ok(rows.unwrap_or_else(|| Arc::new(EmptyExec::new(schema))));
+        };
+        let layout = layout.only(self.bucket_asked(filters));
+        let (url, source) = self.source(state)?;
+        let rows = settled.clustered(&layout, &url, &source, projection, None)?;
+        let rows = standing.without_suspects(state, rows)?;
+        let looked_up =
+            standing.looked_up(state, &self.snapshot, customers, &schema, filters, true).await?;
+        let Some(looked_up) = looked_up else { return Ok(rows) };
+        let Some(ordering) = layout.projected_ordering(projection) else {
+            return internal_err!("the keys of a clustered scan are projected");
+        };
+        let keys = ordering.iter().take(layout.keys.len()).map(|sort| Arc::clone(&sort.expr));
+        let (keys, buckets) = (keys.collect(), layout.runs.len());
+        let looked_up = InBucketsExec::try_new(looked_up, keys, buckets, ordering.clone())?;
+        Ok(Arc::new(ClusterMergeExec::try_new(rows, Arc::new(looked_up), ordering, None)?))
     }
 
     /// The parts of a fresh file: the row groups of each bucket, or of one only; none where a bucket has no rows.
@@ -509,6 +631,11 @@ impl TableProvider for SnapshotTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let (Some(customers), Ok(one_id)) = (&self.customers, self.schema.index_of(ONE_ID))
+            && projection.is_none_or(|projection| projection.contains(&one_id))
+        {
+            return self.with_customers(customers, state, projection, filters).await;
+        }
         let bucket = self.bucket_asked(filters);
         let read = self.files_of(bucket);
         if read.is_empty() {

@@ -4,6 +4,7 @@
 //! holds the pinned catalog and answers the SQL planner from memory.
 
 mod bounded;
+mod customers;
 mod elements;
 mod functions;
 mod graphs;
@@ -97,6 +98,7 @@ impl Engine {
             .with_default_features()
             .with_type_planner(Arc::new(types::PgTypes))
             .with_query_planner(Arc::new(OwnNodes))
+            .with_optimizer_rule(Arc::new(customers::KnownCustomers))
             .with_optimizer_rule(Arc::new(key_order::KeysInOrder))
             .with_physical_optimizer_rule(Arc::new(in_order::GatherInOrder))
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))

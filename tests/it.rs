@@ -10,6 +10,7 @@ mod it {
     mod bucket;
     mod clustered;
     mod command_line;
+    mod customers;
     mod demo;
     mod durability;
     mod erasure;

@@ -21,7 +21,8 @@ use datafusion::datasource::MemTable;
 use crate::error::Result;
 use crate::scan::SnapshotTable;
 use crate::store::{
-    Clustering, Erased, Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse, system,
+    Clustering, Customers, Erased, Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse,
+    system,
 };
 
 pub use past::{Moment, Past};
@@ -46,6 +47,8 @@ pub enum Meaning {
 pub struct Pinned {
     generation: Arc<Generation>,
     snapshots: HashMap<Name, Arc<TableSnapshot>>,
+    /// Who is who, by graph, for tables that are kept by customers.
+    customers: HashMap<String, Arc<Customers>>,
     /// Tables of the past, under their marked names.
     past: HashMap<Name, Arc<TableSnapshot>>,
     /// `system.versions`, when the statement asks for it.
@@ -77,9 +80,15 @@ impl Pinned {
     ) -> Result<Self> {
         let generation = warehouse.newest().await?;
         let mut snapshots = HashMap::new();
+        let mut customers = HashMap::new();
         for name in names_among(&generation, words) {
             if let Some(table) = generation.table(&name) {
                 let snapshot = warehouse.snapshot(&table.path, table.version).await?;
+                if let Some(graph) = graph_of(&snapshot)
+                    && let Some(found) = warehouse.customers(&generation, graph).await?
+                {
+                    customers.insert(graph.to_owned(), found);
+                }
                 snapshots.insert(name, snapshot);
             }
         }
@@ -93,7 +102,7 @@ impl Pinned {
         };
         let view_schemas = HashMap::new();
         let erased = warehouse.erased_in(&generation).await?;
-        Ok(Self { generation, snapshots, past, versions, view_schemas, erased, about })
+        Ok(Self { generation, snapshots, customers, past, versions, view_schemas, erased, about })
     }
 
     /// Whether `words` ask for the catalogues, which describe every view's columns too.
@@ -172,8 +181,13 @@ impl Pinned {
 
     /// A table for this role; `clean_to` is the version of the list of erased records up to which its files are clean.
     fn as_seen(&self, snapshot: &Arc<TableSnapshot>, clean_to: u64) -> Meaning {
-        let table = Arc::new(SnapshotTable::new(Arc::clone(snapshot)));
-        let table = PolicyTable::new(table, &self.about.user);
+        let customers = graph_of(snapshot).and_then(|graph| self.customers.get(graph));
+        let snapshot = Arc::clone(snapshot);
+        let table = match customers {
+            Some(customers) => SnapshotTable::of_customers(snapshot, Arc::clone(customers)),
+            None => SnapshotTable::new(snapshot),
+        };
+        let table = PolicyTable::new(Arc::new(table), &self.about.user);
         let is_clean = clean_to >= self.erased.version();
         Meaning::Table(Arc::new(if is_clean { table } else { table.without(&self.erased) }))
     }
@@ -184,10 +198,26 @@ impl Pinned {
     }
 }
 
+/// The stored table that a role sees as `table`.
+pub fn stored_table(table: &dyn TableProvider) -> Option<&SnapshotTable> {
+    table.downcast_ref::<PolicyTable>()?.inner().downcast_ref::<SnapshotTable>()
+}
+
 /// How the rows of a table are kept, where it is one of ours and clustered.
 pub fn clustering_of(table: &dyn TableProvider) -> Option<&Clustering> {
-    let table = table.downcast_ref::<PolicyTable>()?.inner();
-    table.downcast_ref::<SnapshotTable>()?.snapshot().clustering.as_ref()
+    stored_table(table)?.snapshot().clustering.as_ref()
+}
+
+/// `table` as the same role sees it, with the customers of its rows in a column more; `None` when they are not kept with it.
+pub fn with_one_id(table: &dyn TableProvider) -> Option<Arc<dyn TableProvider>> {
+    let with_one_id = stored_table(table)?.with_one_id()?;
+    let seen = table.downcast_ref::<PolicyTable>()?.over(Arc::new(with_one_id));
+    Some(Arc::new(seen))
+}
+
+/// The graph whose customers a table's rows are kept by.
+fn graph_of(snapshot: &TableSnapshot) -> Option<&str> {
+    snapshot.clustering.as_ref()?.graph.as_deref()
 }
 
 /// Relations that a statement may mean, by the words in it: views bring the words of their queries along.

@@ -39,6 +39,11 @@ impl PolicyTable {
         Self { inner, role: role.to_owned(), hidden: None }
     }
 
+    /// The same view of the same rows, with columns more.
+    pub fn over(&self, inner: Arc<dyn TableProvider>) -> Self {
+        Self { inner, role: self.role.clone(), hidden: self.hidden.clone() }
+    }
+
     /// What is seen.
     pub fn inner(&self) -> &dyn TableProvider {
         self.inner.as_ref()

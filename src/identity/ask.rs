@@ -17,9 +17,9 @@ use super::refresh::{
 use super::rules::{Definition, Rule};
 use super::source::Source;
 use super::statement::RuleChange;
-use super::tables::{MAP, RUNS, Table, schema};
+use super::tables::{RUNS, Table, schema};
 use crate::error::{Error, Kind, Result};
-use crate::store::Warehouse;
+use crate::store::{MAP, Warehouse};
 
 /// Columns of `oneid_why`.
 pub fn why_schema() -> SchemaRef {

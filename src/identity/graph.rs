@@ -113,6 +113,7 @@ async fn alter(warehouse: &Warehouse, name: &str, change: &RuleChange) -> Result
 
 async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Result<Answer> {
     let tag = "DROP IDENTITY GRAPH".to_owned();
+    must_keep_nothing(warehouse, name).await?;
     let mut was_there = false;
     warehouse
         .publish_names(|state| {
@@ -134,6 +135,30 @@ async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Resul
     let notice =
         (!was_there).then(|| format!("identity graph \"{name}\" does not exist, skipping"));
     Ok(Answer { tag, notice })
+}
+
+/// A graph by whose customers a table's rows are kept stays.
+async fn must_keep_nothing(warehouse: &Warehouse, name: &str) -> Result<()> {
+    for (table, relation) in &warehouse.newest().await?.relations {
+        let Relation::Table(def) = relation else { continue };
+        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        if snapshot.clustering.as_ref().and_then(|c| c.graph.as_deref()) == Some(name) {
+            return Err(Error::new(
+                Kind::DependentObjects,
+                format!("the rows of table \"{table}\" are kept by the customers of \"{name}\""),
+            )
+            .hint(format!("ALTER TABLE {table} SET IDENTITY NONE lets them go")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the name of a graph that is not there.
+pub fn must_exist(state: &Generation, name: &str) -> Result<()> {
+    match state.relations.get(&Name::new(name, DEFINITION)) {
+        Some(Relation::Graph(_)) => Ok(()),
+        _ => Err(unknown(name)),
+    }
 }
 
 fn unknown(name: &str) -> Error {

@@ -15,7 +15,7 @@ mod statement;
 mod tables;
 
 pub use ask::{preview, preview_schema, why, why_schema};
-pub use graph::{execute, relation_of};
+pub use graph::{execute, must_exist, relation_of};
 pub use lookup::{can_look_up, lookup_hash};
 pub use statement::{GraphStatement, parse_statement};
 

@@ -20,9 +20,9 @@ use super::lookup;
 use super::mask::masked;
 use super::rules::Definition;
 use super::source::Source;
-use super::tables::{ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, MAP, REJECTED, REVIEW, RUNS, Table};
+use super::tables::{ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, Table};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Group, Name, OVERRIDES, Warehouse};
+use crate::store::{Group, MAP, MOVED, Name, OVERRIDES, Warehouse};
 
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
@@ -99,6 +99,10 @@ async fn run(
     write_map(&mut map, &collected.records, &assigned.ids).await?;
     group.tables.push(map.replaced_as_read().await?);
     group.tables.push(found.replaced().await?);
+    let mut moved = Table::open(warehouse, name, MOVED).await?;
+    let rows = moved_rows(&mut moved, &assigned, run).await?;
+    moved.write(rows).await?;
+    group.tables.push(moved.replaced().await?);
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
     write_rejected(&mut rejected, &collected).await?;
     group.tables.push(rejected.replaced().await?);
@@ -351,6 +355,41 @@ async fn write_map(map: &mut Table<'_>, records: &Records, ids: &Ids) -> Result<
         .await?;
     }
     Ok(())
+}
+
+/// Ids that lost records with the last refreshes: of as many refreshes as are worth knowing. One that took none from anybody
+/// has a row without an id.
+async fn moved_rows(
+    table: &mut Table<'_>,
+    assigned: &Assigned,
+    run: u32,
+) -> Result<Vec<(&'static str, ArrayRef)>> {
+    /// Where more ids have changed, all rows are looked up as fast.
+    const IDS_KEPT: usize = 200_000;
+    let mut moved: BTreeMap<u32, Vec<Option<i64>>> = BTreeMap::new();
+    table
+        .read(|batch| {
+            let runs = batch.column(0).as_primitive::<Int32Type>();
+            let ids = batch.column(1).as_primitive::<Int64Type>();
+            for (run, id) in runs.iter().zip(ids) {
+                moved.entry(run.unwrap_or(0).max(0) as u32).or_default().push(id);
+            }
+        })
+        .await?;
+    let now = assigned.moved.iter().copied().map(Some);
+    moved.insert(run, if assigned.moved.is_empty() { vec![None] } else { now.collect() });
+    let mut kept = 0;
+    let rows: Vec<(u32, Option<i64>)> = { moved.iter().rev() }
+        .take_while(|(of, ids)| {
+            kept += ids.len();
+            kept <= IDS_KEPT || **of == run
+        })
+        .flat_map(|(run, ids)| ids.iter().map(|id| (*run, *id)))
+        .collect();
+    Ok(vec![
+        ("run", small(rows.iter().map(|(run, _)| *run))),
+        ("one_id", Arc::new(rows.iter().map(|(_, id)| *id).collect::<Int64Array>())),
+    ])
 }
 
 async fn write_rejected(table: &mut Table<'_>, collected: &Collected) -> Result<()> {

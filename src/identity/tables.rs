@@ -6,13 +6,10 @@ use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::error::Result;
-use crate::store::{Name, OVERRIDES, Replaced, TableChange, TableDef, Warehouse};
+use crate::store::{MAP, MOVED, Name, OVERRIDES, Replaced, TableChange, TableDef, Warehouse};
 
 /// The relation that holds a graph's definition, within the graph's schema.
 pub(super) const DEFINITION: &str = "graph";
-
-/// Who is who: every record.
-pub(super) const MAP: &str = "map";
 
 /// Ids that another one has taken the place of.
 pub(super) const ALIAS: &str = "alias";
@@ -58,6 +55,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
                 ("since_run", &number),
             ]),
         ),
+        (MOVED, schema(&[("run", &number), ("one_id", &id)])),
         (LOOKUP, schema(&[("hash", &id), ("one_id", &id)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (

@@ -14,7 +14,7 @@ use super::Outcome;
 use crate::error::{Error, Kind, Result};
 use crate::scan::{Buckets, SnapshotTable};
 use crate::session::Session;
-use crate::store::{FileEntry, Lease, Name, TableSnapshot, WrittenFile};
+use crate::store::{FileEntry, Generation, Lease, Name, TableSnapshot, WrittenFile};
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,22 +78,31 @@ pub async fn compact(
             }
             continue;
         }
-        if files_before.is_none() && SnapshotTable::is_compact(&snapshot) {
+        let table = clustered(session, &newest, &snapshot).await?;
+        if lease.is_none() && snapshot.clustering.as_ref().is_some_and(|c| c.graph.is_some()) {
+            must_be_known(name, &table)?;
+        }
+        if files_before.is_none() && table.is_compact() {
             return Ok(None);
         }
         let files_before = *files_before.get_or_insert(snapshot.files.len());
-        let joined = to_join(&snapshot);
-        let is_last = joined.as_ref().is_none_or(|files| files.len() < FAN_IN);
+        // Who asks for a compaction does not want the customers of some rows to be looked up for ever.
+        let joined = if lease.is_none() && table.has_suspects() { None } else { to_join(&table) };
+        let is_last =
+            joined.as_ref().is_none_or(|files| files.len() < FAN_IN) || table.customers().is_some();
         let (part, shape) = match joined {
             Some(files) => (Arc::new(snapshot.only(&files)), Shape::Fresh),
             None => {
-                let recent = recent_since(session, &snapshot).await?;
+                let recent = recent_since(session, &table).await?;
                 (Arc::clone(&snapshot), Shape::Runs { recent })
             }
         };
+        let part = clustered(session, &newest, &part).await?;
+        let part = part.with_one_id().unwrap_or(part);
         let state = session.planning("", &[]).await?;
-        let buckets = SnapshotTable::new(Arc::clone(&part)).buckets(state.state())?;
+        let buckets = part.buckets(state.state()).await?;
         let outputs = write(session, &part, &buckets, state.state(), &shape).await?;
+        let part = part.snapshot();
         let inputs: Vec<String> = part.files.iter().map(|file| file.path.clone()).collect();
         let files_after = snapshot.files.len() - inputs.len() + outputs.len();
         match warehouse.publish_rewrite(lease, name, &snapshot, &inputs, &outputs).await? {
@@ -121,20 +130,55 @@ const JOIN_SHARE: u64 = 5;
 const RECENT_SHARE: u64 = 8;
 
 /// Fresh files that are made one, while the others stay as they are.
-fn to_join(snapshot: &TableSnapshot) -> Option<Vec<FileEntry>> {
-    let tails = SnapshotTable::tails(snapshot);
-    let newest_first = |files: &[&FileEntry]| -> Vec<FileEntry> {
-        files.iter().rev().map(|file| FileEntry::clone(file)).collect()
-    };
-    if tails.len() > FAN_IN {
-        let bytes = |files: &&[&FileEntry]| files.iter().map(|file| file.size).sum::<u64>();
-        return tails.windows(FAN_IN).min_by_key(bytes).map(newest_first);
+fn to_join(table: &SnapshotTable) -> Option<Vec<FileEntry>> {
+    let fresh = table.fresh();
+    let newest_first =
+        |files: &[FileEntry]| -> Vec<FileEntry> { files.iter().rev().cloned().collect() };
+    // Of files that are not in order nothing is merged, and so nothing needs to be open at once.
+    if table.customers().is_none() && fresh.len() > FAN_IN {
+        let bytes = |files: &&[FileEntry]| files.iter().map(|file| file.size).sum::<u64>();
+        return fresh.windows(FAN_IN).min_by_key(bytes).map(newest_first);
     }
-    let rows: u64 = tails.iter().map(|file| file.rows).sum();
-    let are_few = SnapshotTable::keeps_recent(snapshot)
-        && rows.saturating_mul(JOIN_SHARE) <= snapshot.rows()
-        && SnapshotTable::loose(snapshot).0 < tails.len();
-    (are_few && tails.len() > 1).then(|| newest_first(&tails))
+    let rows: u64 = fresh.iter().map(|file| file.rows).sum();
+    let are_few = table.keeps_recent()
+        && rows.saturating_mul(JOIN_SHARE) <= table.snapshot().rows()
+        && table.loose().0 < fresh.len() + usize::from(table.tails().is_empty());
+    let can_be_one = fresh.len() > 1 || table.tails().len() < fresh.len();
+    (are_few && can_be_one).then(|| newest_first(&fresh))
+}
+
+/// A clustered table of a published state, with the customers that its rows are kept by.
+pub(super) async fn clustered(
+    session: &Session,
+    state: &Generation,
+    snapshot: &Arc<TableSnapshot>,
+) -> Result<SnapshotTable> {
+    let graph = snapshot.clustering.as_ref().and_then(|clustering| clustering.graph.as_ref());
+    let customers = match graph {
+        Some(graph) => session.engine().warehouse().customers(state, graph).await?,
+        None => None,
+    };
+    Ok(match customers {
+        Some(customers) => SnapshotTable::of_customers(Arc::clone(snapshot), customers),
+        None => SnapshotTable::new(Arc::clone(snapshot)),
+    })
+}
+
+/// Rows are kept by customers once it is known who those are.
+fn must_be_known(name: &Name, table: &SnapshotTable) -> Result<()> {
+    let graph =
+        table.snapshot().clustering.as_ref().and_then(|clustering| clustering.graph.as_ref());
+    let Some(graph) = graph.filter(|_| table.known().is_none()) else { return Ok(()) };
+    Err(Error::new(
+        Kind::NotInState,
+        format!(
+            "table \"{name}\" is kept by the customers of \"{graph}\", which are not known yet"
+        ),
+    )
+    .hint(format!(
+        "REFRESH IDENTITY GRAPH {} FULL; then compact again",
+        crate::dialect::quoted(graph)
+    )))
 }
 
 /// What a rewrite of buckets makes.
@@ -179,9 +223,10 @@ fn days(times: &ArrayRef) -> Box<dyn Iterator<Item = Option<i64>> + '_> {
 }
 
 /// The day from which on rows are recent; `None` when the table has no time, is small, or is of too few days.
-async fn recent_since(session: &Session, snapshot: &TableSnapshot) -> Result<Option<i64>> {
+async fn recent_since(session: &Session, table: &SnapshotTable) -> Result<Option<i64>> {
+    let snapshot = table.snapshot();
     let time = snapshot.clustering.as_ref().and_then(|clustering| clustering.time());
-    let Some(time) = time.filter(|_| SnapshotTable::keeps_recent(snapshot)) else {
+    let Some(time) = time.filter(|_| table.keeps_recent()) else {
         return Ok(None);
     };
     let mut rows_of = BTreeMap::<i64, u64>::new();
@@ -257,20 +302,21 @@ async fn join_small(
 
 async fn write(
     session: &Session,
-    snapshot: &TableSnapshot,
+    table: &SnapshotTable,
     buckets: &Buckets,
     state: &datafusion::execution::context::SessionState,
     shape: &Shape,
 ) -> Result<Vec<WrittenFile>> {
     let warehouse = session.engine().warehouse();
+    let snapshot = table.snapshot();
     let time = snapshot.clustering.as_ref().and_then(|clustering| clustering.time());
     let time = time.and_then(|time| snapshot.schema.index_of(time).ok());
     let mut outputs = Vec::new();
     let (mut rows, mut sum) = (0u64, 0u64);
-    let mut fresh = warehouse.fresh_writer(snapshot)?;
+    let mut fresh = warehouse.fresh_writer(snapshot, table.known())?;
     for bucket in 0..buckets.count() {
         let mut stream = buckets.open(bucket, state.task_ctx())?;
-        let mut run = warehouse.run_writer(snapshot, bucket as u32)?;
+        let mut run = warehouse.run_writer(snapshot, bucket as u32, table.known())?;
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             rows += batch.num_rows() as u64;

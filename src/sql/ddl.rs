@@ -1,4 +1,4 @@
-//! CREATE TABLE, with the PERSONAL mark that PostgreSQL's grammar has not.
+//! CREATE and ALTER TABLE, with what PostgreSQL's grammar has not: PERSONAL, CLUSTER BY, SET IDENTITY.
 
 use datafusion::sql::sqlparser::ast::{self, ColumnOption};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -74,8 +74,25 @@ pub struct AddColumn {
     pub is_personal: bool,
 }
 
-/// Reads ALTER TABLE; adding a column is what it can do.
+/// ALTER TABLE ... SET IDENTITY.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetIdentity {
+    /// The table.
+    pub table: ast::ObjectName,
+    /// The graph whose customers its rows are kept by; `None` for the order that CREATE TABLE gave.
+    pub graph: Option<String>,
+}
+
+/// Reads ALTER TABLE: a column more, or another order of rows.
 pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    if let Some((rest, graph)) = without_identity(&tokens)? {
+        // The parser knows names; any statement with one will do.
+        let table = match parse_statement(rest)? {
+            ast::Statement::AlterTable(alter) => alter.name,
+            _ => return Err(Error::new(Kind::Syntax, "syntax error in ALTER TABLE")),
+        };
+        return Ok(Statement::SetIdentity(SetIdentity { table, graph }));
+    }
     let is_meant = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_) | Token::EOF);
     let last = tokens.iter().rposition(is_meant);
     let is_personal = last.is_some_and(|at| {
@@ -85,8 +102,8 @@ pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statem
         tokens.remove(at);
     }
     let refused = || {
-        Error::not_supported("ALTER TABLE can only add a column")
-            .hint("ALTER TABLE t ADD COLUMN c type [PERSONAL]; CREATE TABLE AS makes another table")
+        Error::not_supported("ALTER TABLE can add a column and set the identity graph of a table")
+            .hint("ALTER TABLE t ADD COLUMN c type [PERSONAL]; ALTER TABLE t SET IDENTITY graph; CREATE TABLE AS makes another table")
     };
     let ast::Statement::AlterTable(alter) = parse_statement(tokens)? else { return Err(refused()) };
     let Ok([operation]) = <[_; 1]>::try_from(alter.operations) else { return Err(refused()) };
@@ -104,6 +121,45 @@ pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statem
         }))),
         _ => Err(refused()),
     }
+}
+
+/// `SET IDENTITY graph` or `SET IDENTITY NONE` at the end of an ALTER TABLE: the graph, and the statement with something in its
+/// place that the parser takes.
+fn without_identity(
+    tokens: &[TokenWithSpan],
+) -> Result<Option<(Vec<TokenWithSpan>, Option<String>)>> {
+    let meant: Vec<usize> = (0..tokens.len())
+        .filter(|at| {
+            !matches!(tokens[*at].token, Token::Whitespace(_) | Token::EOF | Token::SemiColon)
+        })
+        .collect();
+    let is_word = |at: usize, word: &str| matches!(&tokens[at].token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
+    let set =
+        meant.windows(2).position(|pair| is_word(pair[0], "set") && is_word(pair[1], "identity"));
+    let Some(set) = set else { return Ok(None) };
+    let graph = match &meant[set + 2..] {
+        [at] if is_word(*at, "none") => None,
+        [at] => match &tokens[*at].token {
+            Token::Word(w) if w.quote_style.is_some() => Some(w.value.clone()),
+            Token::Word(w) => Some(w.value.to_lowercase()),
+            _ => {
+                return Err(Error::new(
+                    Kind::Syntax,
+                    "SET IDENTITY takes the name of a graph, or NONE",
+                ));
+            }
+        },
+        _ => {
+            return Err(Error::new(
+                Kind::Syntax,
+                "SET IDENTITY takes the name of a graph, or NONE",
+            )
+            .hint("ALTER TABLE events SET IDENTITY customer"));
+        }
+    };
+    let mut rest = tokens[..meant[set]].to_vec();
+    rest.extend(crate::dialect::tokenize("DROP COLUMN x")?);
+    Ok(Some((rest, graph)))
 }
 
 /// A query reads the warehouse: no path of the server, no address of a network.

@@ -16,12 +16,12 @@ use datafusion::sql::sqlparser::ast::{
 use futures::StreamExt;
 
 use super::copy::{CopySource, CopyStatement, CopyTarget};
-use super::ddl::{AddColumn, CreateTable};
+use super::ddl::CreateTable;
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, check, compact, delete, erase, oneid, output_columns, past, quality,
-    restore, rewrite, volatile,
+    Outcome, OutputColumn, alter, check, compact, delete, erase, oneid, output_columns, past,
+    quality, restore, rewrite, volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
@@ -68,7 +68,8 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
                 None => Outcome::Done(tag.tag),
             })
         }
-        Statement::AddColumn(add) => Box::pin(add_column(session, add, &parsed.text)).await,
+        Statement::AddColumn(add) => Box::pin(alter::add_column(session, add, &parsed.text)).await,
+        Statement::SetIdentity(set) => Box::pin(alter::set_identity(session, set)).await,
         Statement::Check(tables) => Box::pin(check::check(session, tables)).await,
         Statement::CheckQuality(tables) => Box::pin(quality::run(session, tables)).await,
         Statement::Compact(tables) => {
@@ -216,7 +217,7 @@ pub(super) fn refuse_graph_results(state: &Generation, name: &Name) -> Result<()
 }
 
 /// The tables of an identity graph are its result; nobody else writes or drops them.
-fn refuse_graphs(state: &Generation, name: &Name) -> Result<()> {
+pub(super) fn refuse_graphs(state: &Generation, name: &Name) -> Result<()> {
     if state.is_of_graph(name) { Err(refusal_of_graph(name)) } else { Ok(()) }
 }
 
@@ -420,36 +421,6 @@ fn clustering_of(
         Some(by) => Clustering::new(schema, by.columns.clone(), by.buckets).map(Some),
         None => Ok(model::clustering(&name.table, schema)),
     }
-}
-
-async fn add_column(session: &Session, add: &AddColumn, text: &str) -> Result<Outcome> {
-    let name = name_of(&add.table)?;
-    refuse_reserved(&name)?;
-    let warehouse = session.engine().warehouse();
-    let newest = warehouse.newest().await?;
-    refuse_graphs(&newest, &name)?;
-    let Some(def) = newest.table(&name) else {
-        return Err(Error::new(Kind::UndefinedTable, format!("table \"{name}\" does not exist")));
-    };
-    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
-    let planning = session.planning(text, &[]).await?;
-    let added = SqlToRel::new(&planning).build_schema(vec![add.column.clone()])?;
-    let added = stored_schema(&added)?;
-    let field = added.field(0);
-    let tag = || "ALTER TABLE".to_owned();
-    if snapshot.schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) {
-        let notice = format!("column \"{}\" of \"{name}\" already exists", field.name());
-        return match add.if_not_exists {
-            true => Ok(Outcome::Noticed { tag: tag(), notice: format!("{notice}, skipping") }),
-            false => Err(Error::new(Kind::DuplicateColumn, notice)),
-        };
-    }
-    let mut personal = snapshot.personal.clone();
-    if add.is_personal || model::is_personal(field.name()) {
-        personal.push(field.name().clone());
-    }
-    warehouse.add_column(&name, def, field, &personal).await?;
-    Ok(Outcome::Done(tag()))
 }
 
 /// What to answer when a name is taken already; `None` when it is free.

@@ -4,6 +4,7 @@
 //! PostgreSQL parser otherwise, then rewritten where the engine's dialect differs, planned over one pinned generation and
 //! run. The wire and the command line both come through here.
 
+mod alter;
 mod catalogue;
 mod check;
 mod compact;

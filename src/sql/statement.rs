@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
-use super::ddl::{self, AddColumn, CreateTable};
+use super::ddl::{self, AddColumn, CreateTable, SetIdentity};
 use super::delete::{self, Delete};
 use super::erase::{self, Erase};
 use super::restore::{self, Restore};
@@ -45,6 +45,8 @@ pub enum Statement {
     Graph(Box<GraphStatement>),
     /// ALTER TABLE ... ADD COLUMN.
     AddColumn(Box<AddColumn>),
+    /// ALTER TABLE ... SET IDENTITY.
+    SetIdentity(SetIdentity),
     /// CHECK TABLE.
     Check(Vec<Name>),
     /// CHECK QUALITY, of some tables or all.

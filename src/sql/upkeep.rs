@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compact::{compact, small_files};
+use super::compact::{clustered, compact, small_files};
 use crate::error::Result;
-use crate::scan::SnapshotTable;
 use crate::session::Engine;
 use crate::store::{Lease, Relation};
 
@@ -99,7 +98,7 @@ async fn compact_all(engine: &Arc<Engine>, lease: Option<Lease>) -> Result<()> {
     for (name, relation) in &newest.relations {
         let Relation::Table(def) = relation else { continue };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
-        let (files, rows) = SnapshotTable::loose(&snapshot);
+        let (files, rows) = clustered(&session, &newest, &snapshot).await?.loose();
         let is_tidy = files <= FRESH_FILES_MAX && rows * FRESH_SHARE <= snapshot.rows();
         if is_tidy && small_files(&snapshot).count() <= FRESH_FILES_MAX {
             continue;

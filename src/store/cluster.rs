@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringViewArray, UInt32Array};
 use arrow::compute::{
     SortColumn, SortOptions, cast, lexsort_to_indices, partition, take_record_batch,
 };
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::hash_utils::create_hashes;
 use datafusion::physical_plan::repartition::REPARTITION_RANDOM_STATE;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,10 @@ pub const BUCKETS_DEFAULT: u32 = 4;
 /// Most buckets: each is a stream of its own in every scan.
 const BUCKETS_MAX: u32 = 64;
 
+/// Column in the files of a table that is kept by customers of an identity graph: the `one_id` of the row's record. It is no
+/// column of the table, because a refresh of the graph may change it.
+pub const ONE_ID: &str = "__one_id";
+
 /// How a table is clustered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clustering {
@@ -32,6 +36,21 @@ pub struct Clustering {
     pub keys: usize,
     /// Number of buckets.
     pub buckets: u32,
+    /// The identity graph whose customers the rows are kept by; the first column is [`ONE_ID`] then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<String>,
+}
+
+/// Of which map of a graph the customers in a file are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Folder of the map: a graph that was dropped and made again has another one.
+    pub map: String,
+    /// The refresh that wrote the map.
+    pub run: u32,
+    /// Rows whose record the map did not have.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 /// What a file of a clustered table is.
@@ -57,12 +76,15 @@ pub struct Mark {
     pub place: Place,
     clustering: Clustering,
     fingerprint: String,
+    /// Whose customers it is kept by, in a table that is kept by those of a graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
 }
 
 impl Mark {
-    pub(super) fn new(place: Place, clustering: &Clustering) -> Self {
+    pub(super) fn new(place: Place, clustering: &Clustering, known: Option<Known>) -> Self {
         let clustering = clustering.clone();
-        Self { place, clustering, fingerprint: fingerprint().to_owned() }
+        Self { place, clustering, fingerprint: fingerprint().to_owned(), known }
     }
 
     /// Whether it holds for `clustering` and the hash of this program.
@@ -116,7 +138,13 @@ impl Clustering {
                 format!("BUCKETS {buckets}: a number from 1 to {BUCKETS_MAX} is needed"),
             ));
         }
-        Ok(Self { columns, keys, buckets })
+        Ok(Self { columns, keys, buckets, graph: None })
+    }
+
+    /// Rows ordered by the customer that `graph` knows them under, then by `time`.
+    pub fn by_graph(graph: &str, time: Option<&str>, buckets: u32) -> Self {
+        let columns = std::iter::once(ONE_ID).chain(time).map(str::to_owned).collect();
+        Self { columns, keys: 1, buckets, graph: Some(graph.to_owned()) }
     }
 
     /// The time that a customer's rows are ordered by, when there is one.
@@ -163,6 +191,12 @@ impl Clustering {
         let buckets = u64::from(self.buckets);
         Ok(hashes.into_iter().map(|hash| (hash % buckets) as u32).collect::<Vec<_>>().into())
     }
+}
+
+/// The columns of the files of a table that is kept by customers: its own, and theirs.
+pub(super) fn with_one_id(schema: &Schema) -> SchemaRef {
+    let one_id = Arc::new(Field::new(ONE_ID, DataType::Int64, true));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain([one_id]).collect::<Vec<_>>()))
 }
 
 /// The engine's hash, over the types in which scans read columns: text as views.
@@ -236,6 +270,7 @@ mod tests {
             columns: vec!["source".into(), "id".into(), "at".into()],
             keys: 2,
             buckets: 5,
+            graph: None,
         };
         let arranged = clustering.arrange(&rows).unwrap();
         assert_eq!(arranged.iter().map(RecordBatch::num_rows).sum::<usize>(), 500);

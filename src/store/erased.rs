@@ -349,13 +349,18 @@ impl Warehouse {
         file: &FileEntry,
         erased: &Erased,
     ) -> Result<Vec<WrittenFile>> {
-        let place = match (&file.mark, &snapshot.clustering) {
-            (Some(mark), Some(clustering)) if mark.holds_for(clustering) => Some(&mark.place),
+        let mark = match (&file.mark, &snapshot.clustering) {
+            (Some(mark), Some(clustering)) if mark.holds_for(clustering) => Some(mark),
             _ => None,
         };
-        let mut writer = match place {
-            Some(Place::Run { bucket }) => self.run_writer(snapshot, *bucket)?,
-            Some(Place::Tail { .. }) => self.raw_writer(snapshot, snapshot.clustering.as_ref())?,
+        let known = mark.and_then(|mark| mark.known.clone());
+        let with_customers = known.is_some().then(|| snapshot.with_one_id());
+        let snapshot = with_customers.as_ref().unwrap_or(snapshot);
+        let mut writer = match mark.map(|mark| &mark.place) {
+            Some(Place::Run { bucket }) => self.run_writer(snapshot, *bucket, known)?,
+            Some(Place::Tail { .. }) => {
+                self.raw_writer(snapshot, snapshot.clustering.as_ref())?.of_customers(known)
+            }
             None => self.raw_writer(snapshot, None)?,
         }
         .clean_to(erased.version);

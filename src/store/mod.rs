@@ -19,6 +19,7 @@
 mod check;
 mod cluster;
 mod copied;
+mod customers;
 mod erased;
 mod generation;
 mod group;
@@ -38,7 +39,8 @@ mod warehouse;
 mod writer;
 
 pub use check::FileCheck;
-pub use cluster::{BUCKETS_DEFAULT, Clustering, Mark, Place};
+pub use cluster::{BUCKETS_DEFAULT, Clustering, Known, Mark, ONE_ID, Place};
+pub use customers::{Customers, MAP, MOVED};
 pub use erased::{Erased, Erasure, Purged};
 pub use generation::{Change, Generation, GraphDef, Name, OVERRIDES, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};

@@ -17,7 +17,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
-use super::cluster::{Clustering, Mark};
+use super::cluster::{Clustering, Mark, ONE_ID, with_one_id};
 use super::group::{Replaced, RestoreVersion};
 use super::sums::BlockSums;
 use super::writer::WrittenFile;
@@ -37,6 +37,9 @@ const MARK_TAG: &str = "clientele.mark";
 
 /// Configuration key of a clustered table.
 const CLUSTERING_KEY: &str = "clientele.clustering";
+
+/// Configuration key of a table that is kept by the customers of an identity graph; empty when it no longer is.
+const IDENTITY_KEY: &str = "clientele.identity";
 
 /// One data file of a version.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +83,26 @@ impl TableSnapshot {
 }
 
 impl TableSnapshot {
+    /// The same table with the column of customers that the files of one have that is kept by them.
+    pub fn with_one_id(&self) -> Self {
+        match self.has_one_id() {
+            true => self.clone(),
+            false => Self { schema: with_one_id(&self.schema), ..self.clone() },
+        }
+    }
+
+    /// The same table with its own columns alone.
+    pub fn without_one_id(&self) -> Self {
+        let own = self.schema.fields().iter().filter(|field| field.name() != ONE_ID);
+        let schema = Arc::new(Schema::new(own.cloned().collect::<Vec<_>>()));
+        Self { schema, ..self.clone() }
+    }
+
+    /// Whether the column of customers is among those that are read.
+    pub fn has_one_id(&self) -> bool {
+        self.schema.fields().last().is_some_and(|field| field.name() == ONE_ID)
+    }
+
     /// The same table with some of its files.
     pub fn only(&self, files: &[FileEntry]) -> Self {
         Self { files: files.to_vec(), ..self.clone() }
@@ -418,6 +441,24 @@ impl Tables {
         Ok(version)
     }
 
+    /// Keeps the rows of a table by the customers of a graph from now on, or as CREATE TABLE said.
+    pub(crate) async fn set_identity(
+        &self,
+        path: &str,
+        by_graph: Option<&Clustering>,
+    ) -> Result<u64> {
+        let by_graph = by_graph.map(serde_json::to_string).transpose()?.unwrap_or_default();
+        let table = self.load(path, None).await?;
+        let table = table
+            .set_tbl_properties()
+            .with_properties(HashMap::from([(IDENTITY_KEY.to_owned(), by_graph)]))
+            .with_raise_if_not_exists(false)
+            .await?;
+        let version = table.version().unwrap_or(0);
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), table);
+        Ok(version)
+    }
+
     /// Deletes what only versions before `oldest` have, and makes the log begin with it. Gives the number of data files,
     /// their bytes, and the number of log entries.
     ///
@@ -710,14 +751,19 @@ fn read_snapshot(
     let personal = state.metadata().configuration().get(PERSONAL_KEY);
     let personal = personal.map_or(Ok(Vec::new()), |json| serde_json::from_str(json))?;
     let clustering = state.metadata().configuration().get(CLUSTERING_KEY);
-    let clustering = clustering.map(|json| serde_json::from_str(json)).transpose()?;
+    let clustering: Option<Clustering> =
+        clustering.map(|json| serde_json::from_str(json)).transpose()?;
+    let by_graph = state.metadata().configuration().get(IDENTITY_KEY);
+    let by_graph = by_graph.filter(|json| !json.is_empty());
+    let by_graph: Option<Clustering> =
+        by_graph.map(|json| serde_json::from_str(json)).transpose()?;
     Ok(TableSnapshot {
         path: path.to_owned(),
         version,
         schema: state.snapshot().arrow_schema(),
         files,
         personal,
-        clustering,
+        clustering: by_graph.or(clustering),
     })
 }
 

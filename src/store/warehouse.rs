@@ -1,6 +1,7 @@
 //! A warehouse folder: opened, created, and the way to everything in it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
@@ -8,7 +9,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
-use super::cluster::Clustering;
+use super::cluster::{Clustering, Known};
+use super::customers::Customers;
 use super::erased::Erased;
 use super::generation::{Chain, Change, Generation, Name, Relation, TableDef};
 use super::lease::Lease;
@@ -49,6 +51,8 @@ pub struct Warehouse {
     codec: RwLock<Codec>,
     /// The newest list of erased records that was read.
     erased: RwLock<Arc<Erased>>,
+    /// The newest customers that were read, by graph.
+    pub(super) customers: Mutex<HashMap<String, Arc<Customers>>>,
     readers: Readers,
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -103,7 +107,9 @@ impl Warehouse {
         let chain = Chain::open(Arc::clone(root.store())).await?;
         let (codec, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
         let refreshing = tokio::sync::Mutex::default();
-        let warehouse = Self { root, tables, chain, key, codec, erased, readers, refreshing };
+        let customers = Mutex::default();
+        let warehouse =
+            Self { root, tables, chain, key, codec, erased, customers, readers, refreshing };
         warehouse.settle_copy(MARKER).await?;
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
@@ -248,6 +254,8 @@ impl Warehouse {
     }
 
     /// A writer of Parquet files into a table's folder. Rows of erased records do not get through it.
+    ///
+    /// Rows that come in have no customer yet: of a table that is kept by them they lie as they came, until a compaction.
     pub async fn writer(
         &self,
         path: &str,
@@ -258,6 +266,7 @@ impl Warehouse {
         let erased = self.erased().await?;
         let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
         let store = Arc::clone(self.store());
+        let clustering = clustering.filter(|clustering| clustering.graph.is_none());
         let writer = TableWriter::new(store, path, schema, personal, codec, clustering)?;
         Ok(writer.without(erased))
     }
@@ -273,20 +282,30 @@ impl Warehouse {
         TableWriter::new(store, &snapshot.path, schema, &snapshot.personal, codec, clustering)
     }
 
-    /// A writer of one bucket of a clustered table, whose rows come in order.
-    pub fn run_writer(&self, snapshot: &TableSnapshot, bucket: u32) -> Result<TableWriter> {
+    /// A writer of one bucket of a clustered table, whose rows come in order; of one that is kept by customers with theirs, as
+    /// they are `known`.
+    pub fn run_writer(
+        &self,
+        snapshot: &TableSnapshot,
+        bucket: u32,
+        known: Option<Known>,
+    ) -> Result<TableWriter> {
         let Some(clustering) = &snapshot.clustering else {
             return Err(Error::internal("only clustered tables have buckets"));
         };
-        Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering))
+        Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering).of_customers(known))
     }
 
     /// A writer of fresh rows of a clustered table, which come bucket after bucket in order.
-    pub fn fresh_writer(&self, snapshot: &TableSnapshot) -> Result<TableWriter> {
+    pub fn fresh_writer(
+        &self,
+        snapshot: &TableSnapshot,
+        known: Option<Known>,
+    ) -> Result<TableWriter> {
         let Some(clustering) = &snapshot.clustering else {
             return Err(Error::internal("only clustered tables have buckets"));
         };
-        Ok(self.raw_writer(snapshot, None)?.of_fresh(clustering))
+        Ok(self.raw_writer(snapshot, None)?.of_fresh(clustering).of_customers(known))
     }
 
     /// Adds a column to a published table; rows from before have NULL in it.
@@ -299,6 +318,18 @@ impl Warehouse {
     ) -> Result<()> {
         self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
         let version = self.tables.add_column(&def.path, field, personal).await?;
+        self.publish_version(None, name, &def.path, version, None).await
+    }
+
+    /// Keeps the rows of a published table by the customers of a graph from now on, or again as CREATE TABLE said.
+    pub async fn set_identity(
+        &self,
+        name: &Name,
+        def: &TableDef,
+        by_graph: Option<&Clustering>,
+    ) -> Result<()> {
+        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        let version = self.tables.set_identity(&def.path, by_graph).await?;
         self.publish_version(None, name, &def.path, version, None).await
     }
 

@@ -20,7 +20,7 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::cluster::{Clustering, Mark, Place};
+use super::cluster::{Clustering, Known, Mark, ONE_ID, Place};
 use super::erased::Erased;
 use super::sums::Summing;
 pub use crate::config::Compression as Codec;
@@ -71,6 +71,8 @@ pub struct TableWriter {
     personal: Vec<String>,
     has_bounds: Vec<bool>,
     shape: Shape,
+    /// The map that the rows' customers are of.
+    known: Option<Known>,
     /// Rows of these records are not written.
     erased: Arc<Erased>,
     left_out: u64,
@@ -88,13 +90,15 @@ enum Shape {
     /// A clustered table's fresh rows from several files, bucket after bucket in order: one file.
     Merged { clustering: Clustering, row_groups: Vec<u32> },
     /// One bucket of a clustered table, whose rows come in order: one file.
-    Run(Mark),
+    Run { clustering: Clustering, bucket: u32 },
 }
 
 struct OpenFile {
     name: String,
     writer: AsyncArrowWriter<Summing<BufWriter>>,
     rows: u64,
+    /// Rows without a customer, where the rows have one.
+    unknown: u64,
     bounds: BTreeMap<usize, (i64, i64)>,
 }
 
@@ -136,7 +140,8 @@ impl TableWriter {
                     | DataType::Date32
                     | DataType::Timestamp(..)
             );
-            is_ordered && !personal.contains(f.name())
+            // Other readers do not know of the column of customers.
+            is_ordered && f.name() != ONE_ID && !personal.contains(f.name())
         });
         let has_bounds = has_bounds.collect();
         let folder = folder.to_owned();
@@ -153,6 +158,7 @@ impl TableWriter {
                     Shape::Tail { clustering: clustering.clone(), gathered: Vec::new(), bytes: 0 }
                 }
             },
+            known: None,
             erased: Arc::default(),
             left_out: 0,
             clean_to: 0,
@@ -171,6 +177,12 @@ impl TableWriter {
     /// Its rows are known to have none of the records that were erased up to this version.
     pub(crate) fn clean_to(mut self, version: u64) -> Self {
         self.clean_to = version;
+        self
+    }
+
+    /// The rows' customers are those of this map.
+    pub(crate) fn of_customers(mut self, known: Option<Known>) -> Self {
+        self.known = known;
         self
     }
 
@@ -206,7 +218,7 @@ impl TableWriter {
 
     /// From now on the rows are those of one bucket, in order.
     pub(crate) fn of_bucket(mut self, bucket: u32, clustering: &Clustering) -> Self {
-        self.shape = Shape::Run(Mark::new(Place::Run { bucket }, clustering));
+        self.shape = Shape::Run { clustering: clustering.clone(), bucket };
         self
     }
 
@@ -263,8 +275,7 @@ impl TableWriter {
             before = now;
         }
         if let Some(file) = self.open.take() {
-            let mark = Mark::new(Place::Tail { row_groups }, &clustering);
-            self.close_file(file, Some(mark)).await?;
+            self.close_file(file, Some((Place::Tail { row_groups }, clustering))).await?;
         }
         Ok(())
     }
@@ -276,6 +287,9 @@ impl TableWriter {
         };
         file.writer.write(batch).await?;
         file.rows += batch.num_rows() as u64;
+        if let Some(one_ids) = batch.column_by_name(ONE_ID) {
+            file.unknown += one_ids.null_count() as u64;
+        }
         for (i, column) in batch.columns().iter().enumerate().filter(|(i, _)| self.has_bounds[*i]) {
             if let Some((low, high)) = bounds(column) {
                 let known = file.bounds.entry(i).or_insert((low, high));
@@ -290,14 +304,17 @@ impl TableWriter {
     pub async fn finish(mut self) -> Result<Vec<WrittenFile>> {
         self.write_tail().await?;
         if let Some(file) = self.open.take() {
-            let mark = match &self.shape {
-                Shape::Run(mark) => Some(mark.clone()),
+            let place = match &self.shape {
+                Shape::Run { clustering, bucket } => {
+                    Some((Place::Run { bucket: *bucket }, clustering.clone()))
+                }
                 Shape::Merged { clustering, row_groups } => {
-                    Some(Mark::new(Place::Tail { row_groups: row_groups.clone() }, clustering))
+                    let row_groups = row_groups.clone();
+                    Some((Place::Tail { row_groups }, clustering.clone()))
                 }
                 Shape::Plain | Shape::Tail { .. } => None,
             };
-            self.close_file(file, mark).await?;
+            self.close_file(file, place).await?;
         }
         Ok(self.done)
     }
@@ -328,11 +345,17 @@ impl TableWriter {
         let sink = Summing::new(BufWriter::new(Arc::clone(&self.store), path));
         let writer =
             AsyncArrowWriter::try_new(sink, Arc::clone(&self.schema), Some(properties.build()))?;
-        Ok(OpenFile { name, writer, rows: 0, bounds: BTreeMap::new() })
+        Ok(OpenFile { name, writer, rows: 0, unknown: 0, bounds: BTreeMap::new() })
     }
 
-    async fn close_file(&mut self, file: OpenFile, mark: Option<Mark>) -> Result<()> {
-        let OpenFile { name, mut writer, rows, bounds } = file;
+    async fn close_file(
+        &mut self,
+        file: OpenFile,
+        place: Option<(Place, Clustering)>,
+    ) -> Result<()> {
+        let OpenFile { name, mut writer, rows, unknown, bounds } = file;
+        let known = self.known.clone().map(|known| Known { unknown, ..known });
+        let mark = place.map(|(place, clustering)| Mark::new(place, &clustering, known));
         writer.finish().await?;
         let size = writer.bytes_written() as u64;
         let stats = stats_document(&self.schema, rows, &bounds);

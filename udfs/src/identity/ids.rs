@@ -50,6 +50,8 @@ pub struct Assigned {
     pub ids: Ids,
     /// What changed: the id, what became of it, and the other id. Where nobody had an id before, that all are new is not told.
     pub events: Vec<(i64, Event, Option<i64>)>,
+    /// Ids that had records which now have another id, or are gone; in order.
+    pub moved: Vec<i64>,
     /// Ids that are new and not split from another.
     pub created: usize,
     /// Customers.
@@ -151,7 +153,13 @@ pub fn assign(records: &Records, roots: &[u32], before: &Ids, gone: &[i64], run:
         ids: roots.iter().map(|root| kept.ids[*root as usize]).collect(),
         since: roots.iter().map(|root| kept.since[*root as usize]).collect(),
     };
-    Assigned { ids, events, created, customers: customers.len() }
+    let had_before = before.ids.iter().zip(&ids.ids).filter(|(had, _)| **had != NO_ID);
+    let mut moved: Vec<i64> =
+        had_before.filter(|(had, has)| had != has).map(|(had, _)| *had).collect();
+    moved.extend(gone);
+    moved.sort_unstable();
+    moved.dedup();
+    Assigned { ids, events, moved, created, customers: customers.len() }
 }
 
 /// Ids for customers without one, given as their first record and root: hashes of the first keys.

@@ -1,0 +1,236 @@
+//! Tables that are kept by the customers of a graph: their answers are those of a join with the map, whatever has happened to
+//! table and graph since the rows were put in order.
+
+use super::server::{Server, code};
+
+async fn text(client: &tokio_postgres::Client, sql: &str) -> String {
+    let row = client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    row.get::<_, Option<String>>(0).unwrap_or_default()
+}
+
+async fn plan(client: &tokio_postgres::Client, sql: &str) -> String {
+    let rows = client.query(&format!("EXPLAIN {sql}"), &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(1)).collect::<Vec<_>>().join("\n")
+}
+
+async fn run(client: &tokio_postgres::Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+const JOIN: &str = "JOIN customer.map AS m ON m.source = e.source AND e.record_id = m.record_id";
+
+/// Questions about customers; `{t}` is the table.
+fn questions() -> Vec<String> {
+    [
+        "SELECT count(*)::text || ' ' || sum(n * k)::text FROM (SELECT m.one_id, count(*) AS n, sum(e.amount) AS k FROM {t} AS e {join} GROUP BY m.one_id) AS g",
+        "SELECT string_agg(c, ' ' ORDER BY c) FROM (SELECT coalesce(m.one_id % 100000, -1)::text || ':' || count(*)::text || ':' || count(m.record_id)::text || ':' || coalesce(min(m.source), '-') AS c FROM {t} AS e LEFT {join} WHERE e.amount % 3 = 0 GROUP BY m.one_id) AS g",
+        "SELECT sum(r * amount)::text FROM (SELECT e.amount, row_number() OVER (PARTITION BY m.one_id ORDER BY e.occurred_at, e.amount) AS r FROM {t} AS e {join}) AS w",
+        "SELECT string_agg(step::text || ':' || users::text || ':' || coalesce(seconds_avg::text, '-'), ' ' ORDER BY step) FROM funnel_report({t}, steps => ARRAY['view', 'cart', 'pay'], window => INTERVAL '2 hours', identity => 'customer')",
+        "SELECT string_agg(e.event || e.amount::text, ',' ORDER BY e.occurred_at, e.amount) FROM {t} AS e {join} WHERE m.one_id = (SELECT max(one_id) FROM customer.map)",
+        "SELECT sum(n)::text FROM (SELECT count(*) * (m.one_id % 1000) AS n FROM {t} AS e {join} AND m.one_id % 2 = 0 AND e.amount > 20 GROUP BY m.one_id) AS g",
+        "SELECT count(*)::text || ' ' || count(m.one_id)::text FROM {t} AS e LEFT {join} AND m.one_id % 2 = 0",
+        "SELECT count(*)::text || ' ' || count(e.amount)::text FROM {t} AS e RIGHT {join}",
+        "SELECT count(*)::text || ' ' || sum(k.one_id % 1000)::text FROM customer.map AS k JOIN {t} AS e ON k.record_id = e.record_id AND k.source = e.source",
+        "SELECT count(*)::text || ' ' || max(since_run)::text FROM {t} AS e {join}",
+        "SELECT string_agg(p, ' ' ORDER BY p) FROM (SELECT (m.one_id % 1000)::text || string_agg(e.event, ',' ORDER BY e.occurred_at, e.amount) AS p FROM {t} AS e {join} WHERE e.amount < 900 GROUP BY m.one_id) AS g",
+        "SELECT count(*)::text || ' ' || sum(amount)::text FROM {t}",
+        "SELECT sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} WHERE source = 'app' GROUP BY source, record_id) AS g",
+        "SELECT count(*)::text FROM (SELECT record_id AS source, source AS record_id, amount FROM {t}) AS e {join}",
+    ]
+    .iter()
+    .map(|question| question.replace("{join}", JOIN))
+    .collect()
+}
+
+async fn same_answers(client: &tokio_postgres::Client, when: &str) {
+    for question in questions() {
+        let kept = text(client, &question.replace("{t}", "kept")).await;
+        let right = text(client, &question.replace("{t}", "plain")).await;
+        assert_eq!(kept, right, "{when}: {question}");
+    }
+}
+
+/// Acts of records r0 to r`records`, numbered from `from` to `to`.
+fn acts(from: u64, to: u64, records: u64) -> String {
+    format!(
+        "SELECT CASE WHEN n % 3 = 0 THEN 'app' ELSE 'web' END AS source, CASE WHEN n % 97 = 0 THEN NULL ELSE 'r' || (n * 7919 % {records}) END AS record_id, \
+         TIMESTAMPTZ '2024-01-01 00:00:00Z' + (n * 31 % 5000) * INTERVAL '1 minute' AS occurred_at, \
+         CASE n / 7 % 4 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'pay' END AS event, n AS amount FROM generate_series({from}, {to}) AS s(n)"
+    )
+}
+
+/// Records r`from` to r`to` of both sources, with phones of which some are the same.
+fn records(from: u64, to: u64, phones: u64) -> String {
+    format!(
+        "INSERT INTO ids SELECT CASE WHEN n % 2 = 0 THEN 'app' ELSE 'web' END, 'r' || (n / 2), '1380013' || lpad((n * 31 % {phones})::text, 4, '0') FROM generate_series({}, {}) AS s(n)",
+        2 * from,
+        2 * to + 1
+    )
+}
+
+const PER_CUSTOMER: &str = "SELECT m.one_id, count(*), window_funnel(INTERVAL '2 hours', 'default', e.occurred_at, e.event = 'view', e.event = 'pay') FROM kept AS e JOIN customer.map AS m ON m.source = e.source AND e.record_id = m.record_id WHERE e.amount > 10 GROUP BY m.one_id";
+
+async fn prepare(client: &tokio_postgres::Client) {
+    run(client, "CREATE TABLE ids (source TEXT, record_id TEXT, phone TEXT)").await;
+    run(client, &records(0, 300, 400)).await;
+    run(client, "CREATE IDENTITY GRAPH customer FROM ids (source, record_id) IDS (phone)").await;
+    run(client, "REFRESH IDENTITY GRAPH customer").await;
+    run(client, &format!("CREATE TABLE plain AS {}", acts(1, 8000, 330))).await;
+    let kept = "CREATE TABLE kept CLUSTER BY (source, record_id, occurred_at) BUCKETS 3 AS";
+    run(client, &format!("{kept} {}", acts(1, 8000, 330))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_by_customer_answer_as_a_join_does_whatever_happens() {
+    let server = Server::start();
+    let client = server.connect().await;
+    prepare(&client).await;
+    run(&client, "ALTER TABLE kept SET IDENTITY customer").await;
+    same_answers(&client, "before the first compaction").await;
+    run(&client, "COMPACT TABLE kept").await;
+    same_answers(&client, "compacted").await;
+    let then = text(&client, "SELECT max(version)::text FROM system.versions").await;
+    let (mut dice, mut acted, mut known) = (Dice(7), 8000, 300);
+    for step in 0..60 {
+        let did = match dice.below(8) {
+            0 => {
+                let more = 1 + dice.below(700);
+                for table in ["plain", "kept"] {
+                    let rows = acts(acted + 1, acted + more, 330 + 2 * step);
+                    run(&client, &format!("INSERT INTO {table} {rows}")).await;
+                }
+                acted += more;
+                "acts"
+            }
+            1 => {
+                let more = 1 + dice.below(20);
+                run(&client, &records(known + 1, known + more, 300 + dice.below(300))).await;
+                known += more;
+                "records"
+            }
+            2 => {
+                let gone = dice.below(known);
+                run(&client, &format!("DELETE FROM ids WHERE record_id = 'r{gone}'")).await;
+                "a record less"
+            }
+            3 => {
+                let (a, b) = (dice.below(known), dice.below(known));
+                run(&client, &format!("INSERT INTO customer.overrides (op, a, b) VALUES ('must_link', 'app/r{a}', 'web/r{b}')")).await;
+                "a link by hand"
+            }
+            4 => {
+                let phone = dice.below(400);
+                let (a, b) = (dice.below(known), dice.below(known));
+                run(&client, &format!("DELETE FROM ids WHERE record_id IN ('r{a}', 'r{b}')")).await;
+                run(&client, &format!("INSERT INTO ids VALUES ('app', 'r{a}', '1380013{phone:04}'), ('web', 'r{b}', '1380013{phone:04}')")).await;
+                "other phones"
+            }
+            5 | 6 => {
+                run(&client, "REFRESH IDENTITY GRAPH customer").await;
+                "refreshed"
+            }
+            _ => {
+                run(&client, "COMPACT TABLE kept").await;
+                "compacted"
+            }
+        };
+        same_answers(&client, &format!("step {step}, {did}")).await;
+    }
+    // A customer that is erased is nowhere, in files or in answers.
+    run(&client, "ERASE RECORD ('app', 'r21'), ('web', 'r22')").await;
+    same_answers(&client, "erased").await;
+    run(&client, "REFRESH IDENTITY GRAPH customer").await;
+    run(&client, "COMPACT TABLE kept").await;
+    same_answers(&client, "erased and compacted").await;
+    let past =
+        text(&client, &format!("SELECT count(*)::text FROM kept VERSION AS OF {then}")).await;
+    assert_eq!(past, "8000");
+    run(&client, "ALTER TABLE kept SET IDENTITY NONE").await;
+    same_answers(&client, "let go").await;
+    run(&client, "COMPACT TABLE kept").await;
+    same_answers(&client, "let go and compacted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_about_customers_need_no_join_no_shuffle_and_no_sort() {
+    let server = Server::start();
+    let client = server.connect().await;
+    prepare(&client).await;
+    run(&client, "CREATE VIEW facts AS SELECT m.one_id, e.* FROM kept AS e LEFT JOIN customer.map AS m ON m.source = e.source AND m.record_id = e.record_id").await;
+    run(&client, "ALTER TABLE kept SET IDENTITY customer").await;
+    run(&client, "COMPACT TABLE kept").await;
+    let funnel = "SELECT * FROM funnel_report(kept, steps => ARRAY['view', 'pay'], window => INTERVAL '2 hours', identity => 'customer')";
+    let by_view = "SELECT one_id, count(*) FROM facts WHERE one_id IS NOT NULL GROUP BY one_id";
+    let costly = ["RepartitionExec", "SortExec", "HashJoinExec", "SortMergeJoinExec"];
+    for sql in [PER_CUSTOMER, funnel, by_view] {
+        let plan = plan(&client, sql).await;
+        assert!(!costly.iter().any(|node| plan.contains(node)), "{sql}\n{plan}");
+    }
+    // One customer is looked for in one bucket.
+    let one = text(&client, "SELECT max(one_id)::text FROM customer.map").await;
+    let of_one = plan(&client, &format!("SELECT amount FROM facts WHERE one_id = {one}")).await;
+    assert_eq!(of_one.matches(".parquet").count(), 1, "{of_one}");
+    // Fresh rows and customers that have changed are looked up beside the others, which stay as they are.
+    run(&client, &format!("INSERT INTO kept {}", acts(8001, 8100, 330))).await;
+    run(
+        &client,
+        "INSERT INTO customer.overrides (op, a, b) VALUES ('must_link', 'app/r1', 'web/r7')",
+    )
+    .await;
+    run(&client, "REFRESH IDENTITY GRAPH customer").await;
+    let plan_now = plan(&client, PER_CUSTOMER).await;
+    assert!(plan_now.contains("ClusterMergeExec"), "{plan_now}");
+    let above = plan_now.split("ClusterMergeExec").next().unwrap_or_default();
+    assert!(!costly.iter().any(|node| above.contains(node)), "{plan_now}");
+    assert!(plan_now.contains("InBucketsExec"), "{plan_now}");
+    run(&client, "COMPACT TABLE kept").await;
+    let plan_now = plan(&client, PER_CUSTOMER).await;
+    assert!(!costly.iter().any(|node| plan_now.contains(node)), "{plan_now}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_by_customers_is_refused_in_words() {
+    let server = Server::start();
+    let client = server.connect().await;
+    prepare(&client).await;
+    run(
+        &client,
+        "CREATE TABLE bare (a TEXT); CREATE TABLE numbered (source TEXT, record_id BIGINT)",
+    )
+    .await;
+    let refused = [
+        ("ALTER TABLE kept SET IDENTITY nosuch", "42704"),
+        ("ALTER TABLE nosuch SET IDENTITY customer", "42P01"),
+        ("ALTER TABLE bare SET IDENTITY customer", "42703"),
+        ("ALTER TABLE numbered SET IDENTITY customer", "42804"),
+        ("ALTER TABLE customer.map SET IDENTITY customer", "42501"),
+        ("ALTER TABLE kept SET IDENTITY", "42601"),
+        ("ALTER TABLE kept SET IDENTITY customer twice", "42601"),
+    ];
+    for (sql, sqlstate) in refused {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), sqlstate, "{sql}: {error:?}");
+    }
+    run(&client, "ALTER TABLE kept SET IDENTITY \"customer\"").await;
+    let error = client.batch_execute("DROP IDENTITY GRAPH customer").await.unwrap_err();
+    assert_eq!(code(&error), "2BP01", "{error:?}");
+    run(&client, "ALTER TABLE kept SET IDENTITY NONE; DROP IDENTITY GRAPH customer").await;
+    // A graph of which no refresh is known yet has nobody to keep rows by.
+    run(&client, "CREATE IDENTITY GRAPH customer FROM ids (source, record_id) IDS (phone)").await;
+    run(&client, "ALTER TABLE kept SET IDENTITY customer").await;
+    let error = client.batch_execute("COMPACT TABLE kept").await.unwrap_err();
+    assert_eq!(code(&error), "55000", "{error:?}");
+    run(&client, "REFRESH IDENTITY GRAPH customer; COMPACT TABLE kept").await;
+    same_answers(&client, "another graph of the same name").await;
+}
