@@ -33,9 +33,12 @@ pub(super) struct Operators {
 impl ExprPlanner for Operators {
     fn plan_binary_op(
         &self,
-        expr: RawBinaryExpr,
+        mut expr: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        if is_arithmetic(&expr.op) {
+            (expr.left, expr.right) = (signed(expr.left, schema), signed(expr.right, schema));
+        }
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema))
         else {
             return Ok(PlannerResult::Original(expr));
@@ -188,6 +191,19 @@ fn multiply(left: Operand, right: Operand) -> Option<Expr> {
         (Span, n) if n.is_number() => times(left, right),
         (n, Span) if n.is_number() => times(right, left),
         _ => whole(Operation::Multiply, Operator::Multiply, left, right),
+    }
+}
+
+fn is_arithmetic(operator: &BinaryOperator) -> bool {
+    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
+    matches!(operator, Plus | Minus | Multiply | Divide | Modulo)
+}
+
+/// Numbers of rows and ranks are unsigned in the engine, and meet others as decimals there; in PostgreSQL they are BIGINT.
+fn signed(side: Expr, schema: &DFSchema) -> Expr {
+    match side.get_type(schema) {
+        Ok(DataType::UInt64) => cast(side, DataType::Int64),
+        _ => side,
     }
 }
 
