@@ -153,9 +153,9 @@ async fn rows_by_customer_answer_as_a_join_does_whatever_happens() {
     run(&client, "REFRESH IDENTITY GRAPH customer").await;
     run(&client, "COMPACT TABLE kept").await;
     same_answers(&client, "erased and compacted").await;
-    let past =
-        text(&client, &format!("SELECT count(*)::text FROM kept VERSION AS OF {then}")).await;
-    assert_eq!(past, "8000");
+    let past = format!("SELECT count(*)::text FROM kept VERSION AS OF {then}");
+    let first = "SELECT count(*)::text FROM plain WHERE amount <= 8000";
+    assert_eq!(text(&client, &past).await, text(&client, first).await);
     run(&client, "ALTER TABLE kept SET IDENTITY NONE").await;
     same_answers(&client, "let go").await;
     run(&client, "COMPACT TABLE kept").await;
