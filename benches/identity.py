@@ -3,6 +3,7 @@
 
 usage: identity.py febrl [--program PATH]                        precision and recall on FEBRL 1 to 4, rule by rule
        identity.py speed [--records 1000000] [--program PATH]    a refresh beside dictionary encoding and SciPy, in the same run
+       identity.py facts [--scale 1] [--program PATH]            questions by customer beside the same ones by record
 
 One command each: Python's packages go into an environment of their own (--home, by default ~/.cache/clientele-bench).
 
@@ -13,6 +14,11 @@ cleaning; all rules together are one identity graph. Precision and recall are of
 speed: the records are generated (fixed seed); both read the same rows and write (source, record_id, one_id). Ours is REFRESH FULL over
 the loaded table, cleaning included; the peer is pyarrow's dictionary_encode and SciPy's connected_components, Parquet to Parquet,
 without cleaning. The number of clusters must agree, or the exit code is 1. CPU seconds are user and system of the process.
+
+facts: the events of generate.py (10 million at scale 1) of 100,000 records that are some 62,000 customers, twice: kept by record, and
+kept by customer (SET IDENTITY). A funnel and a count by record, by customer of the table kept by customers, and by customer
+through a join with the map; at last with a hundredth of the rows fresh and 500 customers merged since the compaction. What the
+table says and what the join says must agree, or the exit code is 1.
 """
 
 import argparse
@@ -171,12 +177,76 @@ def speed(args):
         sys.exit(0 if same else 1)
 
 
+FUNNEL = """SELECT string_agg(users::text, ' ' ORDER BY step) FROM funnel_report({table},
+    steps => ARRAY['product_view', 'add_to_cart', 'checkout', 'pay'], window => INTERVAL '7 days'{identity})"""
+COUNT = "SELECT count(*) || ' ' || sum(n) FROM (SELECT count(*) AS n FROM {table} GROUP BY {key}) AS g"
+JOINED = "{table} AS e JOIN customer.map AS m ON m.source = e.source AND m.record_id = e.record_id"
+
+
+def facts(args):
+    with tempfile.TemporaryDirectory(dir=args.work) as home:
+        home = pathlib.Path(home)
+        warehouse = home / "warehouse"
+        here = pathlib.Path(__file__).resolve().parent
+        subprocess.run([sys.executable, here / "generate.py", "--out", home / "data", "--scale", str(args.scale)], check=True, stdout=subprocess.DEVNULL)
+        for table in ("customers", "events"):
+            files = sorted((home / "data").glob(f"{table}*.parquet")) or sorted((home / "data" / table).glob("*.parquet"))
+            name = "raw" if table == "events" else table
+            subprocess.run([args.program, "load", "--dir", warehouse, name, *files], check=True, stderr=subprocess.DEVNULL)
+        record = "'s' || (customer_id % 3) AS source, 'c' || customer_id AS record_id"
+        columns = f"event_id, {record}, occurred_at, event, channel, amount"
+        for table in ("by_record", "by_customer"):
+            sql(args.program, warehouse, f"CREATE TABLE {table} CLUSTER BY (source, record_id, occurred_at) AS SELECT {columns} FROM raw")
+        sql(args.program, warehouse, f"CREATE TABLE ids AS SELECT {record}, '138' || lpad((customer_id % 90000)::text, 8, '0') AS phone FROM customers")
+        for statement in (
+            "CREATE IDENTITY GRAPH customer FROM ids (source, record_id) IDS (phone)",
+            "REFRESH IDENTITY GRAPH customer",
+            "ALTER TABLE by_customer SET IDENTITY customer",
+            "COMPACT TABLE by_record, by_customer",
+        ):
+            sql(args.program, warehouse, statement)
+        is_same = told(args, warehouse, "compacted")
+        fresh = "event_id + 1000000000, source, record_id, occurred_at, event, channel, amount FROM raw_of WHERE event_id % 100 = 1"
+        for table in ("by_record", "by_customer"):
+            sql(args.program, warehouse, f"INSERT INTO {table} SELECT {fresh.replace('raw_of', table)}")
+        pairs = "SELECT *, row_number() OVER (ORDER BY source, record_id) AS x FROM ids"
+        merged = f"SELECT source, record_id, '139' || (20000000 + x / 2) AS phone FROM ({pairs}) AS i WHERE x <= 1000"
+        sql(args.program, warehouse, f"INSERT INTO ids {merged}")
+        sql(args.program, warehouse, "REFRESH IDENTITY GRAPH customer")
+        is_same &= told(args, warehouse, "1 % fresh, 500 merges since")
+        sys.exit(0 if is_same else 1)
+
+
+def told(args, warehouse, when):
+    """Prints what each way of asking costs; gives whether both ways by customer say the same."""
+    by = ", identity => 'customer'"
+    ways = {
+        "by record": [FUNNEL.format(table="by_record", identity=""), COUNT.format(table="by_record", key="source, record_id")],
+        "by customer, kept so": [FUNNEL.format(table="by_customer", identity=by), COUNT.format(table=JOINED.format(table="by_customer"), key="m.one_id")],
+        "by customer, joined": [FUNNEL.format(table="by_record", identity=by), COUNT.format(table=JOINED.format(table="by_record"), key="m.one_id")],
+    }
+    print(f"\n{when}\n\n| | funnel CPU s | wall s | count CPU s | wall s |\n|---|---|---|---|---|")
+    answers, best = {}, {}
+    for way, texts in ways.items():
+        best[way] = []
+        for text in texts:
+            runs = [measured([args.program, "sql", "--dir", warehouse, "--format", "csv", text]) for _ in range(args.rounds)]
+            answers.setdefault(way, []).append(runs[0][0].stdout)
+            best[way].append((min(run[1] for run in runs), min(run[2] for run in runs)))
+        print(f"| {way} | " + " | ".join(f"{cpu:.2f} | {wall:.2f}" for cpu, wall in best[way]) + " |")
+    ratio = [best["by customer, kept so"][at][0] / best["by record"][at][0] for at in (0, 1)]
+    is_same = answers["by customer, kept so"] == answers["by customer, joined"]
+    print(f"\nCPU by customer over CPU by record: funnel {ratio[0]:.2f}, count {ratio[1]:.2f}; answers {'the same' if is_same else 'NOT THE SAME'}")
+    return is_same
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["febrl", "speed", "peer"])
+    parser.add_argument("what", choices=["febrl", "speed", "facts", "peer"])
     parser.add_argument("files", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--program", default="target/release/clientele")
     parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", help="folder for what is made meanwhile")
     parser.add_argument("--home", default="~/.cache/clientele-bench")
@@ -191,7 +261,7 @@ def main():
             subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
         sys.exit(subprocess.run([python, *sys.argv]).returncode)
     args.program = shutil.which(args.program) or sys.exit(f"{args.program} is not there: cargo build --release")
-    {"febrl": febrl, "speed": speed}[args.what](args)
+    {"febrl": febrl, "speed": speed, "facts": facts}[args.what](args)
 
 
 if __name__ == "__main__":
