@@ -116,6 +116,9 @@ pub struct Storage {
     pub verify: Verify,
     /// Compression of new data files: `zstd` (default: smallest), `snappy`, `lz4` (fastest to read).
     pub compression: Compression,
+    /// MiB that a data file has when the next one is begun. Smaller ones cost more requests and footers; of larger ones more is
+    /// written anew when a row of theirs goes.
+    pub file_mb: u64,
     /// Days that versions of tables, files of dropped ones and the rows of erased people stay on the disk after they went
     /// out of use: what `VERSION AS OF` can read, and what a restore can go back to.
     pub keep_days: f64,
@@ -128,6 +131,7 @@ impl Default for Storage {
         Self {
             verify: Verify::default(),
             compression: Compression::default(),
+            file_mb: 64,
             keep_days: 7.0,
             compact_every_s: 60,
         }
@@ -246,6 +250,12 @@ impl Config {
             return Err(Error::new(
                 Kind::Config,
                 "configuration: tls.required needs tls.cert and tls.key",
+            ));
+        }
+        if !(1..=4096).contains(&self.storage.file_mb) {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "configuration: storage.file_mb is a number of MiB, 1 to 4096",
             ));
         }
         if self.storage.keep_days.is_nan() || self.storage.keep_days < 0.0 {

@@ -6,6 +6,7 @@
 
 mod customers;
 mod in_buckets;
+mod in_turn;
 mod merge;
 
 use std::sync::Arc;
@@ -44,9 +45,11 @@ use parquet::arrow::async_reader::AsyncFileReader;
 
 use self::customers::Standing;
 use self::in_buckets::InBucketsExec;
+use self::in_turn::InTurnExec;
 use self::merge::{ClusterMergeExec, merge_sorted};
 use crate::store::{
-    Customers, DATA_URL, FileEntry, Known, ONE_ID, ObjectStore, Place, TableSnapshot, checked,
+    Clustering, Customers, DATA_URL, FileEntry, Known, ONE_ID, ObjectStore, Place, TableSnapshot,
+    checked,
 };
 
 /// A table at one version.
@@ -95,7 +98,7 @@ impl SnapshotTable {
         Some(Standing::of(&self.snapshot, self.customers.as_ref()?))
     }
 
-    /// Whether a clustered table is as a compaction leaves it: a file a bucket, in order, and at most one of recent rows.
+    /// Whether a clustered table is as a compaction leaves it: the files of a bucket in order, and at most one of recent rows.
     pub fn is_compact(&self) -> bool {
         self.loose() == (0, 0) && !self.has_suspects()
     }
@@ -119,13 +122,8 @@ impl SnapshotTable {
         if standing.as_ref().is_some_and(|s| s.has_many_suspects(snapshot.rows())) {
             return (snapshot.files.len(), snapshot.rows());
         }
-        let mut seen = std::collections::HashSet::new();
-        let mut is_loose = |file: &&FileEntry| match &file.mark {
-            Some(mark) if mark.holds_for(clustering) => {
-                !matches!(&mark.place, Place::Run { bucket } if seen.insert(*bucket))
-            }
-            _ => true,
-        };
+        let runs = Runs::of(snapshot.files.iter(), clustering);
+        let is_loose = |file: &&FileEntry| !runs.as_ref().is_some_and(|runs| runs.has(file));
         let is_lost =
             |file: &&FileEntry| standing.as_ref().is_some_and(|s| s.loose.contains(*file));
         let loose: Vec<&FileEntry> =
@@ -177,14 +175,15 @@ impl SnapshotTable {
         let (keys, ordering) = self.order()?;
         let standing = self.standing();
         let (url, source) = self.source(state)?;
+        let files = standing.as_ref().map_or(&self.snapshot.files, |standing| &standing.settled);
+        let runs = Runs::of(files.iter(), clustering);
         let mut marked = Vec::new();
         let mut others = Vec::new();
         // The log names files newest first; equal rows are given oldest first.
-        let files = standing.as_ref().map_or(&self.snapshot.files, |standing| &standing.settled);
-        for file in files.iter().rev() {
+        for file in files.iter().rev().filter(|file| !runs.as_ref().is_some_and(|r| r.has(file))) {
             let place = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
             match place.map(|mark| &mark.place) {
-                Some(Place::Run { bucket }) => marked.extend((0..count).map(|b| {
+                Some(Place::Run { bucket, .. }) => marked.extend((0..count).map(|b| {
                     let files =
                         if b == *bucket as usize { vec![self.partitioned(file)] } else { vec![] };
                     FileGroup::new(files)
@@ -196,17 +195,25 @@ impl SnapshotTable {
             }
         }
         let mut sources: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
-        if !marked.is_empty() {
-            let unknown = Partitioning::UnknownPartitioning(marked.len());
+        let scan = |groups: Vec<FileGroup>| -> Arc<dyn ExecutionPlan> {
+            let unknown = Partitioning::UnknownPartitioning(groups.len());
             let config = FileScanConfigBuilder::new(url.clone(), Arc::clone(&source))
-                .with_file_groups(marked)
+                .with_file_groups(groups)
                 .with_output_partitioning(Some(unknown))
                 .build();
-            let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(config);
-            sources.push(match &standing {
-                Some(standing) => standing.without_suspects(state, scan)?,
-                None => scan,
-            });
+            DataSourceExec::from_data_source(config)
+        };
+        if let Some(runs) = runs.filter(|runs| !runs.is_empty()) {
+            let (groups, turns) = runs.in_turn(|file| self.partitioned(file));
+            let (keys, ordering) = (keys.clone(), ordering.clone());
+            sources.push(Arc::new(InTurnExec::try_new(scan(groups), turns, keys, ordering)?));
+        }
+        if !marked.is_empty() {
+            sources.push(scan(marked));
+        }
+        if let Some(standing) = &standing {
+            let certain = sources.into_iter().map(|scan| standing.without_suspects(state, scan));
+            sources = certain.collect::<Result<Vec<_>>>()?;
         }
         let others: Option<Arc<dyn ExecutionPlan>> = match (&standing, &self.customers) {
             (Some(standing), Some(customers)) => {
@@ -279,7 +286,7 @@ impl SnapshotTable {
             return internal_err!("the keys of a clustered scan are projected");
         };
         let keys = ordering.iter().take(layout.keys.len()).map(|sort| Arc::clone(&sort.expr));
-        let (keys, buckets) = (keys.collect(), layout.runs.len());
+        let (keys, buckets) = (keys.collect(), layout.runs.buckets.len());
         let looked_up = InBucketsExec::try_new(looked_up, keys, buckets, ordering.clone())?;
         Ok(Arc::new(ClusterMergeExec::try_new(rows, Arc::new(looked_up), ordering, None)?))
     }
@@ -347,16 +354,29 @@ impl SnapshotTable {
                 .with_projection_indices(projection.cloned())?;
             Ok(config)
         };
-        let runs: Vec<FileGroup> = layout
-            .runs
-            .iter()
-            .map(|run| FileGroup::new(run.iter().map(|file| self.partitioned(file)).collect()))
-            .collect();
-        let files: Vec<&FileEntry> = layout.runs.iter().flatten().copied().collect();
-        let buckets = Partitioning::Hash(layout.keys.clone(), layout.runs.len());
+        let Some(ordering) = layout.projected_ordering(projection) else {
+            return internal_err!("the keys of a clustered scan are projected");
+        };
         let has_tail = !layout.tails.is_empty();
-        let run = scan(runs, buckets, &files)?.with_limit(limit.filter(|_| !has_tail)).build();
-        let run = DataSourceExec::from_data_source(run);
+        let limit = limit.filter(|_| !has_tail);
+        let files: Vec<&FileEntry> = layout.runs.files().collect();
+        let run: Arc<dyn ExecutionPlan> = if layout.runs.are_single() {
+            let group = |run: &Vec<&FileEntry>| {
+                FileGroup::new(run.iter().map(|file| self.partitioned(file)).collect())
+            };
+            let groups: Vec<FileGroup> = layout.runs.buckets.iter().map(group).collect();
+            let buckets = Partitioning::Hash(layout.keys.clone(), groups.len());
+            DataSourceExec::from_data_source(
+                scan(groups, buckets, &files)?.with_limit(limit).build(),
+            )
+        } else {
+            let (groups, turns) = layout.runs.in_turn(|file| self.partitioned(file));
+            let unknown = Partitioning::UnknownPartitioning(groups.len());
+            let files = DataSourceExec::from_data_source(scan(groups, unknown, &files)?.build());
+            let keys = ordering.iter().take(layout.keys.len());
+            let keys = keys.map(|sort| Arc::clone(&sort.expr)).collect();
+            Arc::new(InTurnExec::try_new(files, turns, keys, ordering.clone())?)
+        };
         if !has_tail {
             return Ok(run);
         }
@@ -367,9 +387,6 @@ impl SnapshotTable {
         // Saying that nothing is known keeps the groups as they are.
         let unknown = Partitioning::UnknownPartitioning(groups.len());
         let tail = DataSourceExec::from_data_source(scan(groups, unknown, &tails)?.build());
-        let Some(ordering) = layout.projected_ordering(projection) else {
-            return internal_err!("the keys of a clustered scan are projected");
-        };
         Ok(Arc::new(ClusterMergeExec::try_new(run, tail, ordering, None)?))
     }
 
@@ -413,7 +430,7 @@ impl SnapshotTable {
         let may_have = |file: &&FileEntry| {
             let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
             match mark.map(|mark| &mark.place) {
-                Some(Place::Run { bucket: of }) => *of as usize == bucket,
+                Some(Place::Run { bucket: of, .. }) => *of as usize == bucket,
                 Some(Place::Tail { row_groups }) => {
                     row_groups.get(bucket).is_none_or(|row_groups| *row_groups > 0)
                 }
@@ -441,8 +458,7 @@ fn read_schema(stored: &Schema) -> Schema {
 
 /// How the files of a clustered table are to be scanned, when every one of them has its mark.
 struct Layout<'a> {
-    /// For each bucket its file, or none.
-    runs: Vec<Vec<&'a FileEntry>>,
+    runs: Runs<'a>,
     /// Fresh files, oldest first, with the number of row groups of each bucket.
     tails: Vec<(&'a FileEntry, &'a [u32])>,
     /// Bucket keys, by their place in the table.
@@ -452,6 +468,66 @@ struct Layout<'a> {
     columns: Vec<usize>,
     /// The only bucket that is read.
     only: Option<usize>,
+}
+
+/// The files of a clustered table that are in their place: for each bucket those of one rewrite, in order.
+struct Runs<'a> {
+    buckets: Vec<Vec<&'a FileEntry>>,
+}
+
+impl<'a> Runs<'a> {
+    /// `None` when the files of a bucket are of several rewrites: then they are in no order.
+    fn of(files: impl Iterator<Item = &'a FileEntry>, clustering: &Clustering) -> Option<Self> {
+        let mut parts: Vec<Vec<(u32, &str, &FileEntry)>> =
+            vec![Vec::new(); clustering.buckets as usize];
+        for file in files {
+            let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
+            if let Some(Place::Run { bucket, part, of }) = mark.map(|mark| &mark.place) {
+                parts.get_mut(*bucket as usize)?.push((*part, of, file));
+            }
+        }
+        let in_order = |mut parts: Vec<(u32, &str, &'a FileEntry)>| {
+            parts.sort_unstable_by_key(|(part, ..)| *part);
+            let follows = |pair: &[(u32, &str, &FileEntry)]| {
+                pair[0].0 < pair[1].0 && pair[0].1 == pair[1].1 && !pair[0].1.is_empty()
+            };
+            let is_whole = parts.windows(2).all(follows);
+            is_whole.then(|| parts.into_iter().map(|(_, _, file)| file).collect())
+        };
+        Some(Self { buckets: parts.into_iter().map(in_order).collect::<Option<_>>()? })
+    }
+
+    fn files(&self) -> impl Iterator<Item = &'a FileEntry> {
+        self.buckets.iter().flatten().copied()
+    }
+
+    fn has(&self, file: &FileEntry) -> bool {
+        self.files().any(|of| std::ptr::eq(of, file) || of.path == file.path)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files().next().is_none()
+    }
+
+    /// Whether no bucket has more than one file.
+    fn are_single(&self) -> bool {
+        self.buckets.iter().all(|files| files.len() <= 1)
+    }
+
+    /// A group a file, and which groups are a bucket's.
+    fn in_turn(
+        &self,
+        group: impl Fn(&FileEntry) -> PartitionedFile,
+    ) -> (Vec<FileGroup>, Vec<Vec<usize>>) {
+        let groups = self.files().map(|file| FileGroup::new(vec![group(file)])).collect();
+        let mut from = 0;
+        let turn = |files: &Vec<&FileEntry>| {
+            let turn = (from..from + files.len()).collect();
+            from += files.len();
+            turn
+        };
+        (groups, self.buckets.iter().map(turn).collect())
+    }
 }
 
 /// A tail of more than one row in so many is not merged: then a plain scan is faster, until the table is compacted.
@@ -475,7 +551,7 @@ impl<'a> Layout<'a> {
         }
         let buckets = clustering.buckets as usize;
         let mut layout = Self {
-            runs: vec![Vec::new(); buckets],
+            runs: Runs::of(snapshot.files.iter(), clustering)?,
             tails: Vec::new(),
             keys: Vec::new(),
             ordering: LexOrdering::new([ascending(Arc::new(Column::new("", 0)))])?,
@@ -486,7 +562,7 @@ impl<'a> Layout<'a> {
         for file in &snapshot.files {
             let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering))?;
             match &mark.place {
-                Place::Run { bucket } => layout.runs.get_mut(*bucket as usize)?.push(file),
+                Place::Run { .. } => {}
                 Place::Tail { row_groups } if row_groups.len() == buckets => {
                     fresh_rows += file.rows;
                     layout.tails.push((file, row_groups));
@@ -494,9 +570,8 @@ impl<'a> Layout<'a> {
                 Place::Tail { .. } => return None,
             }
         }
-        let is_fragmented = layout.runs.iter().any(|files| files.len() > 1)
-            || layout.tails.len() > TAIL_FILES_MAX
-            || fresh_rows * TAIL_SHARE > snapshot.rows();
+        let is_fragmented =
+            layout.tails.len() > TAIL_FILES_MAX || fresh_rows * TAIL_SHARE > snapshot.rows();
         if is_fragmented {
             return None;
         }
@@ -516,8 +591,8 @@ impl<'a> Layout<'a> {
     fn only(mut self, bucket: Option<usize>) -> Self {
         self.only = bucket;
         if let Some(bucket) = bucket {
-            let others = self.runs.iter_mut().enumerate().filter(|(of, _)| *of != bucket);
-            others.for_each(|(_, files)| files.clear());
+            let runs = self.runs.buckets.iter_mut().enumerate();
+            runs.filter(|(of, _)| *of != bucket).for_each(|(_, files)| files.clear());
         }
         self
     }

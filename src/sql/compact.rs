@@ -43,7 +43,7 @@ pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
     Ok(Outcome::Noticed { tag: "COMPACT".to_owned(), notice: notices.join("; ") })
 }
 
-/// Rewrites a clustered table as one file a bucket, in order, and the small files of another as few. Readers keep the files
+/// Rewrites a clustered table as files of one bucket each, in order, and the small files of another as few. Readers keep the files
 /// they began with; loads meanwhile stay fresh.
 ///
 /// The newest rows of a large table, an eighth at most, are kept in a file of their own, so that questions of the last days
@@ -314,9 +314,10 @@ async fn write(
     let mut outputs = Vec::new();
     let (mut rows, mut sum) = (0u64, 0u64);
     let mut fresh = warehouse.fresh_writer(snapshot, table.known())?;
+    let of = uuid::Uuid::new_v4().simple().to_string();
     for bucket in 0..buckets.count() {
         let mut stream = buckets.open(bucket, state.task_ctx())?;
-        let mut run = warehouse.run_writer(snapshot, bucket as u32, table.known())?;
+        let mut run = warehouse.run_writer(snapshot, bucket as u32, &of, table.known())?;
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             rows += batch.num_rows() as u64;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray, UInt32Array};
 use arrow::compute::{
-    SortColumn, SortOptions, cast, lexsort_to_indices, partition, take_record_batch,
+    SortColumn, SortOptions, cast, concat, lexsort_to_indices, partition, take_record_batch,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::hash_utils::create_hashes;
@@ -57,10 +57,16 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// All rows are of one bucket, in order.
+    /// All rows are of one bucket, in order, and come after those of the parts before, with none of a customer in both.
     Run {
         /// The bucket.
         bucket: u32,
+        /// Which of the bucket's files it is.
+        #[serde(default)]
+        part: u32,
+        /// The rewrite that made it: parts of different ones are in no order. Files from before are alone in their bucket.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        of: String,
     },
     /// Row groups of one bucket after the other, the rows of each bucket in order.
     Tail {
@@ -178,6 +184,24 @@ impl Clustering {
             }
         }
         Ok(arranged)
+    }
+
+    /// The first row of `batch` that is of another customer than the row before it; the first row of all is compared with the
+    /// last one of `before`.
+    pub(super) fn border(
+        &self,
+        before: &RecordBatch,
+        batch: &RecordBatch,
+    ) -> Result<Option<usize>> {
+        let last = before.slice(before.num_rows() - 1, 1);
+        let keys = self.columns[..self.keys].iter().map(|name| -> Result<ArrayRef> {
+            let of = |batch: &RecordBatch| -> Result<ArrayRef> {
+                Ok(Arc::clone(batch.column(batch.schema().index_of(name)?)))
+            };
+            Ok(concat(&[&of(&last)?, &of(batch)?])?)
+        });
+        let customers = partition(&keys.collect::<Result<Vec<_>>>()?)?.ranges();
+        Ok(customers.get(1).map(|second| second.start - 1))
     }
 
     /// The bucket of rows whose keys have these values, one row each.

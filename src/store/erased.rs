@@ -356,14 +356,16 @@ impl Warehouse {
         let known = mark.and_then(|mark| mark.known.clone());
         let with_customers = known.is_some().then(|| snapshot.with_one_id());
         let snapshot = with_customers.as_ref().unwrap_or(snapshot);
-        let mut writer = match mark.map(|mark| &mark.place) {
-            Some(Place::Run { bucket }) => self.run_writer(snapshot, *bucket, known)?,
-            Some(Place::Tail { .. }) => {
-                self.raw_writer(snapshot, snapshot.clustering.as_ref())?.of_customers(known)
+        let writer = match (mark.map(|mark| &mark.place), &snapshot.clustering) {
+            (Some(place @ Place::Run { .. }), Some(clustering)) => {
+                self.raw_writer(snapshot, None)?.of_part(place, clustering)
             }
-            None => self.raw_writer(snapshot, None)?,
-        }
-        .clean_to(erased.version);
+            (Some(Place::Tail { .. }), clustering) => {
+                self.raw_writer(snapshot, clustering.as_ref())?
+            }
+            _ => self.raw_writer(snapshot, None)?,
+        };
+        let mut writer = writer.of_customers(known).clean_to(erased.version);
         let columns: Vec<String> =
             snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
         let mut batches = self.open_file(snapshot, file, &columns).await?;

@@ -54,4 +54,4 @@ pub use types::stored_schema;
 pub use users::{User, Users, Verifier};
 pub use vacuum::Vacuumed;
 pub use warehouse::{DATA_URL, Publish, Warehouse, checked};
-pub use writer::{Codec, TableWriter, WrittenFile};
+pub use writer::{Codec, FileStyle, TableWriter, WrittenFile};

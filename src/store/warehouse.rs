@@ -18,7 +18,7 @@ use super::readers::Readers;
 use super::root::{Location, Root};
 use super::sums::CheckedFile;
 use super::table::{FileEntry, TableSnapshot, Tables};
-use super::writer::{Codec, TableWriter, WrittenFile};
+use super::writer::{FileStyle, TableWriter, WrittenFile};
 use crate::config::{Storage, Verify};
 use crate::error::{Error, Kind, Result};
 
@@ -48,7 +48,7 @@ pub struct Warehouse {
     tables: Tables,
     chain: Chain,
     key: [u8; 32],
-    codec: RwLock<Codec>,
+    style: RwLock<FileStyle>,
     /// The newest list of erased records that was read.
     erased: RwLock<Arc<Erased>>,
     /// The newest customers that were read, by graph.
@@ -105,11 +105,11 @@ impl Warehouse {
         let key = read_key(&root).await?;
         let tables = Tables::new(Arc::clone(root.whole()), root.url().clone());
         let chain = Chain::open(Arc::clone(root.store())).await?;
-        let (codec, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
+        let (style, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
         let refreshing = tokio::sync::Mutex::default();
         let customers = Mutex::default();
         let warehouse =
-            Self { root, tables, chain, key, codec, erased, customers, readers, refreshing };
+            Self { root, tables, chain, key, style, erased, customers, readers, refreshing };
         warehouse.settle_copy(MARKER).await?;
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
@@ -138,7 +138,7 @@ impl Warehouse {
     /// How this process reads and writes data files.
     pub fn configure(&self, storage: &Storage) {
         self.tables.verify_reads(storage.verify == Verify::Full);
-        *self.codec.write().unwrap_or_else(PoisonError::into_inner) = storage.compression;
+        *self.style.write().unwrap_or_else(PoisonError::into_inner) = FileStyle::of(storage);
     }
 
     /// Key of the identifier hashes; it never leaves the process.
@@ -264,10 +264,10 @@ impl Warehouse {
         clustering: Option<&Clustering>,
     ) -> Result<TableWriter> {
         let erased = self.erased().await?;
-        let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
+        let style = *self.style.read().unwrap_or_else(PoisonError::into_inner);
         let store = Arc::clone(self.store());
         let clustering = clustering.filter(|clustering| clustering.graph.is_none());
-        let writer = TableWriter::new(store, path, schema, personal, codec, clustering)?;
+        let writer = TableWriter::new(store, path, schema, personal, style, clustering)?;
         Ok(writer.without(erased))
     }
 
@@ -277,23 +277,23 @@ impl Warehouse {
         snapshot: &TableSnapshot,
         clustering: Option<&Clustering>,
     ) -> Result<TableWriter> {
-        let codec = *self.codec.read().unwrap_or_else(PoisonError::into_inner);
+        let style = *self.style.read().unwrap_or_else(PoisonError::into_inner);
         let (store, schema) = (Arc::clone(self.store()), Arc::clone(&snapshot.schema));
-        TableWriter::new(store, &snapshot.path, schema, &snapshot.personal, codec, clustering)
+        TableWriter::new(store, &snapshot.path, schema, &snapshot.personal, style, clustering)
     }
 
     /// A writer of one bucket of a clustered table, whose rows come in order; of one that is kept by customers with theirs, as
-    /// they are `known`.
+    /// they are `known`. `of` names the rewrite.
     pub fn run_writer(
         &self,
         snapshot: &TableSnapshot,
         bucket: u32,
+        of: &str,
         known: Option<Known>,
     ) -> Result<TableWriter> {
-        let Some(clustering) = &snapshot.clustering else {
-            return Err(Error::internal("only clustered tables have buckets"));
-        };
-        Ok(self.raw_writer(snapshot, None)?.of_bucket(bucket, clustering).of_customers(known))
+        let clustering = clustering_of(snapshot)?;
+        let writer = self.raw_writer(snapshot, None)?;
+        Ok(writer.of_bucket(bucket, of, clustering).of_customers(known))
     }
 
     /// A writer of fresh rows of a clustered table, which come bucket after bucket in order.
@@ -302,9 +302,7 @@ impl Warehouse {
         snapshot: &TableSnapshot,
         known: Option<Known>,
     ) -> Result<TableWriter> {
-        let Some(clustering) = &snapshot.clustering else {
-            return Err(Error::internal("only clustered tables have buckets"));
-        };
+        let clustering = clustering_of(snapshot)?;
         Ok(self.raw_writer(snapshot, None)?.of_fresh(clustering).of_customers(known))
     }
 
@@ -424,6 +422,11 @@ impl Warehouse {
             }
         }
     }
+}
+
+fn clustering_of(snapshot: &TableSnapshot) -> Result<&Clustering> {
+    let clustering = snapshot.clustering.as_ref();
+    clustering.ok_or_else(|| Error::internal("only clustered tables have buckets"))
 }
 
 /// `store` for one data file, compared with its checksums when it has some.

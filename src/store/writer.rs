@@ -24,10 +24,8 @@ use super::cluster::{Clustering, Known, Mark, ONE_ID, Place};
 use super::erased::Erased;
 use super::sums::Summing;
 pub use crate::config::Compression as Codec;
+use crate::config::Storage;
 use crate::error::Result;
-
-/// A file is closed when it has this size; the next rows go into another.
-const FILE_BYTES_TARGET: usize = 128 << 20;
 
 /// Fresh rows of a clustered table are sorted in pieces of this size in memory.
 const TAIL_BYTES_TARGET: usize = 64 << 20;
@@ -37,6 +35,28 @@ const ROW_GROUP_ROWS: usize = 256 * 1024;
 
 /// Share of row groups that an identifier's Bloom filter lets through for nothing.
 const BLOOM_FPP: f64 = 0.04;
+
+/// What new data files are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStyle {
+    /// Their compression.
+    pub codec: Codec,
+    /// Bytes at which one is closed; the next rows go into another.
+    pub bytes: usize,
+}
+
+impl FileStyle {
+    /// As the configuration has it.
+    pub fn of(storage: &Storage) -> Self {
+        Self { codec: storage.compression, bytes: (storage.file_mb as usize) << 20 }
+    }
+}
+
+impl Default for FileStyle {
+    fn default() -> Self {
+        Self::of(&Storage::default())
+    }
+}
 
 /// A data file that is on disk and not yet part of any version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +88,7 @@ pub struct TableWriter {
     folder: String,
     schema: SchemaRef,
     properties: WriterProperties,
+    file_bytes: usize,
     personal: Vec<String>,
     has_bounds: Vec<bool>,
     shape: Shape,
@@ -83,14 +104,16 @@ pub struct TableWriter {
 
 /// What the files of a writer look like.
 enum Shape {
-    /// Rows as they come; a new file at [`FILE_BYTES_TARGET`].
+    /// Rows as they come; a new file when one is full.
     Plain,
     /// A clustered table's fresh rows: gathered, and written bucket after bucket.
     Tail { clustering: Clustering, gathered: Vec<RecordBatch>, bytes: usize },
     /// A clustered table's fresh rows from several files, bucket after bucket in order: one file.
     Merged { clustering: Clustering, row_groups: Vec<u32> },
-    /// One bucket of a clustered table, whose rows come in order: one file.
-    Run { clustering: Clustering, bucket: u32 },
+    /// One bucket of a clustered table, whose rows come in order: a new file when one is full and another customer begins.
+    Run { clustering: Clustering, bucket: u32, part: u32, of: String, last: Option<RecordBatch> },
+    /// The rows of a file of a bucket, in order: one file.
+    Part { clustering: Clustering, place: Place },
 }
 
 struct OpenFile {
@@ -109,10 +132,10 @@ impl TableWriter {
         folder: &str,
         schema: SchemaRef,
         personal: &[String],
-        codec: Codec,
+        style: FileStyle,
         clustering: Option<&Clustering>,
     ) -> Result<Self> {
-        let compression = match codec {
+        let compression = match style.codec {
             Codec::Zstd => Compression::ZSTD(ZstdLevel::try_new(1)?),
             Codec::Snappy => Compression::SNAPPY,
             Codec::Lz4 => Compression::LZ4_RAW,
@@ -150,6 +173,7 @@ impl TableWriter {
             folder,
             schema,
             properties: properties.build(),
+            file_bytes: style.bytes,
             personal: personal.to_vec(),
             has_bounds,
             shape: match clustering {
@@ -216,9 +240,16 @@ impl TableWriter {
         Ok(file.writer.flushed_row_groups().len() as u32)
     }
 
-    /// From now on the rows are those of one bucket, in order.
-    pub(crate) fn of_bucket(mut self, bucket: u32, clustering: &Clustering) -> Self {
-        self.shape = Shape::Run { clustering: clustering.clone(), bucket };
+    /// From now on the rows are those of one bucket, in order; `of` names the rewrite.
+    pub(crate) fn of_bucket(mut self, bucket: u32, of: &str, clustering: &Clustering) -> Self {
+        let (clustering, of) = (clustering.clone(), of.to_owned());
+        self.shape = Shape::Run { clustering, bucket, part: 0, of, last: None };
+        self
+    }
+
+    /// From now on the rows are those of one file of a bucket, in order, which stays where it is.
+    pub(crate) fn of_part(mut self, place: &Place, clustering: &Clustering) -> Self {
+        self.shape = Shape::Part { clustering: clustering.clone(), place: place.clone() };
         self
     }
 
@@ -238,17 +269,62 @@ impl TableWriter {
             }
             return Ok(());
         }
+        if matches!(self.shape, Shape::Run { .. }) {
+            return self.write_run(batch).await;
+        }
         self.append(batch).await?;
-        let is_full = self.open.as_ref().is_some_and(|file| {
-            file.writer.bytes_written() + file.writer.in_progress_size() >= FILE_BYTES_TARGET
-        });
-        if is_full
+        if self.is_full()
             && matches!(self.shape, Shape::Plain)
             && let Some(file) = self.open.take()
         {
             self.close_file(file, None).await?;
         }
         Ok(())
+    }
+
+    /// Whether the open file has as many bytes as a file should have.
+    fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|file| {
+            file.writer.bytes_written() + file.writer.in_progress_size() >= self.file_bytes
+        })
+    }
+
+    /// Adds rows of a bucket: to the open file, or from the first row of another customer on to a new one, when it is full.
+    async fn write_run(&mut self, batch: &RecordBatch) -> Result<()> {
+        let mut batch = batch.clone();
+        let border = match (&self.shape, self.is_full()) {
+            (Shape::Run { clustering, last: Some(last), .. }, true) => {
+                clustering.border(last, &batch)?
+            }
+            _ => None,
+        };
+        if let Some(border) = border {
+            let rest = batch.num_rows() - border;
+            if border > 0 {
+                self.append(&batch.slice(0, border)).await?;
+            }
+            batch = batch.slice(border, rest);
+            self.end_part().await?;
+        }
+        self.append(&batch).await?;
+        if let Shape::Run { last, .. } = &mut self.shape {
+            *last = Some(batch);
+        }
+        Ok(())
+    }
+
+    /// Closes a file of a bucket.
+    async fn end_part(&mut self) -> Result<()> {
+        let Shape::Run { clustering, bucket, part, of, .. } = &mut self.shape else {
+            return Ok(());
+        };
+        let place = Place::Run { bucket: *bucket, part: *part, of: of.clone() };
+        let clustering = clustering.clone();
+        *part += 1;
+        match self.open.take() {
+            Some(file) => self.close_file(file, Some((place, clustering))).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes what was gathered as one file: the rows of each bucket in order, in row groups of their own.
@@ -303,16 +379,15 @@ impl TableWriter {
     /// Closes the last file and gives all of them. They are on disk.
     pub async fn finish(mut self) -> Result<Vec<WrittenFile>> {
         self.write_tail().await?;
+        self.end_part().await?;
         if let Some(file) = self.open.take() {
             let place = match &self.shape {
-                Shape::Run { clustering, bucket } => {
-                    Some((Place::Run { bucket: *bucket }, clustering.clone()))
-                }
+                Shape::Part { clustering, place } => Some((place.clone(), clustering.clone())),
                 Shape::Merged { clustering, row_groups } => {
                     let row_groups = row_groups.clone();
                     Some((Place::Tail { row_groups }, clustering.clone()))
                 }
-                Shape::Plain | Shape::Tail { .. } => None,
+                Shape::Plain | Shape::Tail { .. } | Shape::Run { .. } => None,
             };
             self.close_file(file, place).await?;
         }
@@ -497,9 +572,9 @@ mod tests {
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let personal = ["phone".to_owned()];
-        let codec = Codec::default();
+        let style = FileStyle::default();
         let mut writer =
-            TableWriter::new(Arc::clone(&store), "t", schema, &personal, codec, None).unwrap();
+            TableWriter::new(Arc::clone(&store), "t", schema, &personal, style, None).unwrap();
         writer.write(&batch).await.unwrap();
         let files = writer.finish().await.unwrap();
         let path = Path::from(format!("t/{}", files[0].name));

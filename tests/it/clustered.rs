@@ -307,3 +307,74 @@ fn small_files_of_any_table_are_put_together() {
     run_well(&["sql", "--dir", &w, "COMPACT TABLE t; INSERT INTO t VALUES (100, 'y')"]);
     assert_eq!(ask(), "a\n25/166/13\n");
 }
+
+/// A bucket of many rows is several files, cut between customers: read in turn, and each written anew by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_several_files_is_read_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("clientele.toml");
+    // Nothing is done behind the test's back.
+    std::fs::write(&config, "[storage]\nfile_mb = 1\ncompact_every_s = 0\nkeep_days = 0\n")
+        .unwrap();
+    let flags = ["--config", config.to_str().unwrap()];
+    let server = Server::start_in(&dir.path().join("w"), &flags);
+    let client = server.connect().await;
+    let rows = "SELECT CASE WHEN n % 3 = 0 THEN 'app' ELSE 'web' END AS source, CASE WHEN n % 1000 = 7 THEN NULL ELSE 'c' || (n * 7919 % 20011) END AS record_id, \
+        TIMESTAMPTZ '2024-01-01 00:00Z' + (n * 31 % 50000) * INTERVAL '1 minute' AS occurred_at, \
+        CASE n / 7 % 4 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'pay' END AS event, n AS amount, md5(n::text) AS noise FROM generate_series(1, 400000) AS s(n)";
+    client.batch_execute(&format!("CREATE TABLE plain AS {rows}")).await.unwrap();
+    let create = "CREATE TABLE kept CLUSTER BY (source, record_id, occurred_at) BUCKETS 2 AS";
+    client.batch_execute(&format!("{create} {rows}")).await.unwrap();
+    client.batch_execute("COMPACT TABLE kept").await.unwrap();
+    let files = || async {
+        let rows = client.query("CHECK TABLE kept", &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, String>(1)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let written = files().await;
+    assert!(written.len() > 6, "{written:?}");
+    let questions = [
+        "SELECT count(*)::text || ' ' || sum(n * k)::text FROM (SELECT count(*) AS n, sum(amount) AS k FROM {t} GROUP BY source, record_id) AS g",
+        "SELECT sum(r * amount)::text FROM (SELECT amount, row_number() OVER (PARTITION BY source, record_id ORDER BY occurred_at, amount) AS r FROM {t}) AS w",
+        "SELECT sum(level)::text FROM (SELECT window_funnel(INTERVAL '2 days', 'default', occurred_at, event = 'view', event = 'cart', event = 'pay') AS level FROM {t} WHERE amount % 5 <> 0 GROUP BY source, record_id) AS f",
+        "SELECT count(*)::text || coalesce(sum(amount), 0)::text FROM {t} WHERE source = 'app' AND record_id = 'c201'",
+        "SELECT string_agg(record_id || amount::text, ' ') FROM (SELECT record_id, amount FROM {t} WHERE source = 'web' ORDER BY source, record_id, occurred_at, amount LIMIT 30) AS f",
+        "SELECT count(DISTINCT noise)::text FROM {t}",
+    ];
+    let same = async |when: &str| {
+        for question in questions {
+            let right = text(&client, &question.replace("{t}", "plain")).await;
+            assert_eq!(
+                text(&client, &question.replace("{t}", "kept")).await,
+                right,
+                "{when}: {question}"
+            );
+        }
+    };
+    same("compacted").await;
+    let grouped = "SELECT source, record_id, count(*), string_agg(event, ',' ORDER BY occurred_at) FROM kept GROUP BY source, record_id";
+    let read = plan(&client, grouped).await;
+    assert!(read.contains("InTurnExec"), "{read}");
+    assert!(!read.contains("RepartitionExec") && !read.contains("SortExec"), "{read}");
+    // Of a person who is erased the file is written anew that has the rows, and stays where it was.
+    client.batch_execute("ERASE RECORD ('app', 'c201')").await.unwrap();
+    let erased = files().await;
+    assert_eq!(
+        (erased.len(), written.intersection(&erased).count()),
+        (written.len(), written.len() - 1)
+    );
+    assert!(plan(&client, grouped).await.contains("InTurnExec"));
+    same("erased").await;
+    // Fresh rows are merged in, and put among the others.
+    for table in ["plain", "kept"] {
+        let more = format!(
+            "INSERT INTO {table} SELECT source, record_id, occurred_at + INTERVAL '30 seconds', event, amount + 1000000, noise FROM plain WHERE amount % 50 = 3 AND amount < 500000"
+        );
+        client.batch_execute(&more).await.unwrap();
+    }
+    let read = plan(&client, grouped).await;
+    assert!(read.contains("ClusterMergeExec") && read.contains("InTurnExec"), "{read}");
+    same("with a tail").await;
+    client.batch_execute("COMPACT TABLE kept").await.unwrap();
+    assert!(files().await.intersection(&written).next().is_none());
+    same("compacted again").await;
+}
