@@ -10,14 +10,16 @@ use clientele_udfs::identity::graph::{Graph, Limit, Value};
 use clientele_udfs::identity::ids::{Event, assign, bytes_to_assign};
 use datafusion::execution::memory_pool::MemoryReservation;
 
+use super::findings::{self, Use};
 use super::graph::definition_of;
 use super::refresh::{
-    collector, ids_before, in_background, last_run, resolve, say_by_hand, type_name, values_told,
+    collector, ids_before, in_background, last_run, resolve, say_by_hand, told_before, type_name,
+    values_told,
 };
 use super::rules::{Definition, Rule};
 use super::source::Source;
 use super::statement::RuleChange;
-use super::tables::{RUNS, Table, schema};
+use super::tables::{RUNS, TOLD, Table, schema};
 use crate::error::{Error, Kind, Result};
 use crate::store::{MAP, Warehouse};
 
@@ -62,7 +64,7 @@ async fn resolved(
     definition.check()?;
     let source = Source::open(warehouse, &definition).await?;
     let mut collector = collector(&definition, warehouse.key());
-    source.collect(warehouse, &mut collector, memory).await?;
+    findings::collect(warehouse, name, &source, Use::Seen, &mut collector, memory).await?;
     say_by_hand(warehouse, name, &mut collector).await?;
     let (collected, graph) = resolve(collector, memory).await?;
     Ok(Resolved { source, definition, collected, graph })
@@ -102,7 +104,9 @@ pub async fn why(
     let shared = if is_one { vec![] } else { all.graph.shared(resolution, first, second) };
     let of_path = path.iter().filter_map(|step| step.by);
     let identifiers = of_path.chain(shared.iter().copied());
-    let values = values_told(warehouse, &all.source, &all.collected, identifiers).await?;
+    let known = told_before(&mut Table::open(warehouse, name, TOLD).await?).await?;
+    let values =
+        values_told(warehouse, &all.source, &all.collected, identifiers, known, &[]).await?;
     let of = |identifier: Option<(u16, Value)>| match identifier {
         Some((kind, value)) => {
             (Some(type_name(&all.collected, kind).to_owned()), values.get(&value).cloned())

@@ -5,6 +5,7 @@
 //! and what was said by hand: no order of rows, files or loads changes it.
 
 mod ask;
+mod findings;
 mod graph;
 mod lookup;
 mod mask;

@@ -13,16 +13,20 @@ use clientele_udfs::identity::graph::{Graph, Limit, Review, TypeRule, Value};
 use clientele_udfs::identity::ids::{Assigned, Event, Ids, assign, bytes_to_assign};
 use clientele_udfs::identity::records::Records;
 use datafusion::execution::memory_pool::MemoryReservation;
+use futures::StreamExt;
 
 use super::Answer;
+use super::findings::{self, Use};
 use super::graph::definition_of;
 use super::lookup;
 use super::mask::masked;
 use super::rules::Definition;
-use super::source::Source;
-use super::tables::{ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, Table};
+use super::source::{Sighting, Source};
+use super::tables::{
+    ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, TOLD, Table,
+};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Group, MAP, MOVED, Name, OVERRIDES, Warehouse};
+use crate::store::{FileEntry, Group, MAP, MOVED, Name, OVERRIDES, Warehouse};
 
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
@@ -69,7 +73,8 @@ async fn run(
     }
     let run = last.run + 1;
     let mut collector = collector(&definition, warehouse.key());
-    let without_key = source.collect(warehouse, &mut collector, memory).await?;
+    let how = if full { Use::Anew } else { Use::Kept };
+    let taken = findings::collect(warehouse, name, &source, how, &mut collector, memory).await?;
     let unknown = say_by_hand(warehouse, name, &mut collector).await?;
     let (collected, graph) = resolve(collector, memory).await?;
     let (collected, lookup) = in_background(move || {
@@ -92,7 +97,10 @@ async fn run(
     lookup::write(&mut found, lookup, &assigned.ids).await?;
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
-    let values = values_told(warehouse, &source, &collected, of_reviews.chain(of_hubs)).await?;
+    let mut told = Table::open(warehouse, name, TOLD).await?;
+    let known = if full { HashMap::new() } else { told_before(&mut told).await? };
+    let of = of_reviews.chain(of_hubs);
+    let values = values_told(warehouse, &source, &collected, of, known, &taken.read).await?;
 
     // The map comes first: if another refresh has taken its place meanwhile, nothing of this one is published.
     let mut group = Group::default();
@@ -103,6 +111,9 @@ async fn run(
     let rows = moved_rows(&mut moved, &assigned, run).await?;
     moved.write(rows).await?;
     group.tables.push(moved.replaced().await?);
+    group.tables.extend(taken.change);
+    told.write(told_rows(&values)).await?;
+    group.tables.push(told.replaced().await?);
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
     write_rejected(&mut rejected, &collected).await?;
     group.tables.push(rejected.replaced().await?);
@@ -135,7 +146,8 @@ async fn run(
         count(collected.resolution.hubs.len(), "hub", "hubs"),
         count(reviews, "item for review", "items for review"),
     );
-    if without_key > 0 {
+    if taken.without_key > 0 {
+        let without_key = taken.without_key;
         notice
             .push_str(&format!("; {without_key} rows without a source or a record were left out"));
     }
@@ -285,32 +297,71 @@ async fn made_of(
     Ok(blake3::hash(all.as_bytes()).to_hex()[..32].to_owned())
 }
 
-/// The masked values of some identifiers: the rows are read once more, until all are found.
+/// The masked values of some identifiers. Of those that are not `known` the rows are read once more, until all are found:
+/// first those of the files in `first`, which are the likeliest to have them.
 pub(super) async fn values_told(
     warehouse: &Warehouse,
     source: &Source,
     collected: &Collected,
     identifiers: impl Iterator<Item = (u16, Value)>,
+    known: HashMap<Value, String>,
+    first: &[String],
 ) -> Result<HashMap<Value, String>> {
     let mut wanted: HashMap<Value, u16> = identifiers.map(|(kind, value)| (value, kind)).collect();
+    let mut told = known;
+    told.retain(|value, _| wanted.remove(value).is_some());
     let types: HashSet<&str> = wanted.values().map(|kind| type_name(collected, *kind)).collect();
-    let mut told = HashMap::new();
-    if wanted.is_empty() {
-        return Ok(told);
-    }
-    source
-        .each(warehouse, |seen| {
-            if let Some((id_type, raw)) = seen.identifier.filter(|(t, _)| types.contains(t))
-                && let Some(value) = value_of(warehouse.key(), id_type, raw, seen.scope)
-                && wanted.remove(&value).is_some()
-            {
-                let cleaned = clientele_udfs::identity::clean(id_type, raw).unwrap_or_default();
-                told.insert(value, masked(id_type, &cleaned));
+    let is_first = |file: &&FileEntry| first.contains(&file.path);
+    let (first, others): (Vec<&FileEntry>, Vec<_>) = source.files().iter().partition(is_first);
+    for file in first.into_iter().chain(others) {
+        if wanted.is_empty() {
+            break;
+        }
+        let mut batches = source.open_file(warehouse, file).await?;
+        while let Some(batch) = batches.next().await {
+            let goes_on = source.of_batch(&batch?, &mut 0, &mut |seen: Sighting<'_>| {
+                if let Some((id_type, raw)) = seen.identifier.filter(|(t, _)| types.contains(t))
+                    && let Some(value) = value_of(warehouse.key(), id_type, raw, seen.scope)
+                    && wanted.remove(&value).is_some()
+                {
+                    let cleaned = clientele_udfs::identity::clean(id_type, raw).unwrap_or_default();
+                    told.insert(value, masked(id_type, &cleaned));
+                }
+                !wanted.is_empty()
+            })?;
+            if !goes_on {
+                break;
             }
-            !wanted.is_empty()
+        }
+    }
+    Ok(told)
+}
+
+/// The masked values that the run before told.
+pub(super) async fn told_before(table: &mut Table<'_>) -> Result<HashMap<Value, String>> {
+    let mut told = HashMap::new();
+    table
+        .read(|batch| {
+            let (hashes, values) =
+                (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+            for (hash, value) in hashes.iter().zip(values) {
+                let hash = hash.and_then(|hash| u128::from_str_radix(hash, 16).ok());
+                if let (Some(hash), Some(value)) = (hash, value) {
+                    told.insert([(hash >> 64) as u64, hash as u64], value.to_owned());
+                }
+            }
         })
         .await?;
     Ok(told)
+}
+
+fn told_rows(values: &HashMap<Value, String>) -> Vec<(&'static str, ArrayRef)> {
+    let mut rows: Vec<(&Value, &String)> = values.iter().collect();
+    rows.sort_unstable();
+    vec![
+        ("hash", text(rows.iter().map(|([high, low], _)| format!("{high:016x}{low:016x}")))),
+        ("value", text(rows.iter().map(|(_, value)| (*value).clone()))),
+    ]
 }
 
 pub(super) fn type_name(collected: &Collected, kind: u16) -> &str {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
-use clientele_udfs::identity::collect::Collector;
-use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use super::rules::Definition;
 use crate::error::{Error, Kind, Result};
-use crate::store::{Erased, Relation, TableSnapshot, Warehouse};
+use crate::store::{Erased, FileEntry, Relation, TableSnapshot, Warehouse};
 
 /// A version of the table that a graph reads, its columns checked.
 pub(super) struct Source {
@@ -98,7 +97,7 @@ impl Source {
         Ok(())
     }
 
-    /// The columns that are read, in the order in which [`Self::each`] takes them.
+    /// The columns that are read, in the order in which [`Self::of_batch`] takes them.
     fn columns(&self) -> Vec<String> {
         let definition = &self.definition;
         let mut columns = definition.columns.clone();
@@ -108,39 +107,39 @@ impl Source {
         columns
     }
 
-    /// Gives every identifier to `take`, in the order of files and rows, until it says that it has enough. Rows of erased
-    /// records, and those without a source or a record, are left out.
-    pub(super) async fn each(
-        &self,
-        warehouse: &Warehouse,
-        mut take: impl FnMut(Sighting<'_>) -> bool,
-    ) -> Result<u64> {
-        self.each_batch(warehouse, |source, batch, without_key| {
-            source.of_batch(batch, without_key, &mut take)
-        })
-        .await
+    /// The files that hold the rows.
+    pub(super) fn files(&self) -> &[FileEntry] {
+        &self.snapshot.files
     }
 
-    async fn each_batch(
-        &self,
-        warehouse: &Warehouse,
-        mut take: impl FnMut(&Self, &RecordBatch, &mut u64) -> Result<bool>,
-    ) -> Result<u64> {
-        let columns = self.columns();
-        let mut without_key = 0;
-        for file in &self.snapshot.files {
-            let mut batches = warehouse.open_file(&self.snapshot, file, &columns).await?;
-            while let Some(batch) = batches.next().await {
-                let (batch, _) = self.erased.sieve(&batch?)?;
-                if !take(self, &batch, &mut without_key)? {
-                    return Ok(without_key);
-                }
-            }
-        }
-        Ok(without_key)
+    /// Those who are not to be seen.
+    pub(super) fn erased(&self) -> &Erased {
+        &self.erased
     }
 
-    fn of_batch(
+    /// How rows are read, in a word: where it is the same, the same file gives the same findings.
+    pub(super) fn reading(&self) -> String {
+        let scope = &self.definition.link_scope;
+        let types: Vec<(&str, &str)> = { self.definition.ids.iter() }
+            .map(|id| (id.column.as_str(), id.id_type.as_str()))
+            .collect();
+        format!("{:?} {types:?} {scope:?} {:?}", self.definition.columns, self.definition.seen_at)
+    }
+
+    /// The rows of a file that may be seen, as [`Self::of_batch`] takes them.
+    pub(super) async fn open_file(
+        &self,
+        warehouse: &Warehouse,
+        file: &FileEntry,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let batches = warehouse.open_file(&self.snapshot, file, &self.columns()).await?;
+        let erased = Arc::clone(&self.erased);
+        Ok(batches.map(move |batch| Ok(erased.sieve(&batch?)?.0)).boxed())
+    }
+
+    /// Gives every identifier in rows of the source to `take`, until it says that it has enough, and counts the rows that have
+    /// no source or no record; tells whether it has not had enough.
+    pub(super) fn of_batch(
         &self,
         batch: &RecordBatch,
         without_key: &mut u64,
@@ -198,27 +197,6 @@ impl Source {
             }
         }
         Ok(true)
-    }
-
-    /// Adds every identifier to a collector, as far as there is memory for it; gives the number of rows without a record.
-    pub(super) async fn collect(
-        &self,
-        warehouse: &Warehouse,
-        collector: &mut Collector,
-        memory: &MemoryReservation,
-    ) -> Result<u64> {
-        self.each_batch(warehouse, |source, batch, without_key| {
-            let goes_on = source.of_batch(batch, without_key, &mut |seen: Sighting<'_>| {
-                let record = collector.record(seen.source, seen.record_id);
-                if let Some((id_type, value)) = seen.identifier {
-                    collector.identifier(record, id_type, value, seen.scope, seen.seen_at);
-                }
-                true
-            })?;
-            memory.try_resize(collector.bytes())?;
-            Ok(goes_on)
-        })
-        .await
     }
 }
 

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use futures::stream::BoxStream;
 
 use crate::error::Result;
-use crate::store::{MAP, MOVED, Name, OVERRIDES, Replaced, TableChange, TableDef, Warehouse};
+use crate::store::{
+    Erased, FileEntry, MAP, MOVED, Name, OVERRIDES, Replaced, TableChange, TableDef, Warehouse,
+};
 
 /// The relation that holds a graph's definition, within the graph's schema.
 pub(super) const DEFINITION: &str = "graph";
@@ -29,6 +32,12 @@ pub(super) const HUBS: &str = "hubs";
 /// The refreshes.
 pub(super) const RUNS: &str = "runs";
 
+/// What was found in the files of the source, so that each is read once.
+pub(super) const FINDINGS: &str = "findings";
+
+/// Masked values of the identifiers that hubs and reviews tell of, by their hashes.
+pub(super) const TOLD: &str = "told";
+
 /// Whose an identifier is.
 pub(super) const LOOKUP: &str = "lookup";
 
@@ -44,6 +53,7 @@ pub(super) fn schema(columns: &[(&str, &DataType)]) -> SchemaRef {
 /// Every table of a graph: name and columns.
 pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
     let (text, id, number) = (DataType::Utf8, DataType::Int64, DataType::Int32);
+    let bytes = DataType::Binary;
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     vec![
         (
@@ -56,6 +66,17 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
             ]),
         ),
         (MOVED, schema(&[("run", &number), ("one_id", &id)])),
+        (
+            FINDINGS,
+            schema(&[
+                ("file", &text),
+                ("source", &text),
+                ("record_id", &text),
+                ("types", &text),
+                ("found", &bytes),
+            ]),
+        ),
+        (TOLD, schema(&[("hash", &text), ("value", &text)])),
         (LOOKUP, schema(&[("hash", &id), ("one_id", &id)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (
@@ -155,6 +176,8 @@ impl<'a> Table<'a> {
         };
         let schema = Arc::clone(&warehouse.snapshot(&def.path, def.version).await?.schema);
         let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
+        // They are read whole.
+        let writer = if table == FINDINGS { writer.without_filters() } else { writer };
         Ok(Self { warehouse, name, def, schema, writer })
     }
 
@@ -170,6 +193,11 @@ impl<'a> Table<'a> {
         };
         let columns = self.schema.fields().iter().map(column).collect();
         self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await
+    }
+
+    /// Adds rows that have all columns.
+    pub(super) async fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).await
     }
 
     /// What is to be published: rows that take the place of all others.
@@ -190,6 +218,34 @@ impl<'a> Table<'a> {
     pub(super) async fn appended(self) -> Result<TableChange> {
         let files = self.writer.finish().await?;
         Ok(TableChange::append(self.name, self.def.path, files))
+    }
+
+    /// The files of the published version, oldest first.
+    pub(super) async fn files(&mut self) -> Result<Vec<FileEntry>> {
+        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        Ok(snapshot.files.iter().rev().cloned().collect())
+    }
+
+    /// Columns of one file, batch by batch.
+    pub(super) async fn read_file(
+        &mut self,
+        file: &FileEntry,
+        columns: &[&str],
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+        self.warehouse.open_file(&snapshot, file, &columns).await
+    }
+
+    /// Whether every row in it may be seen.
+    pub(super) fn is_clean_of(&self, erased: &Erased) -> bool {
+        self.def.erased >= erased.version()
+    }
+
+    /// What is to be published: rows in the place of those in `files`, when the table is still the one that was read.
+    pub(super) async fn replaced_in(self, files: Vec<String>) -> Result<TableChange> {
+        let replaced = Some(Replaced { version: self.def.version, files });
+        Ok(TableChange { replaced, ..self.appended().await? })
     }
 
     /// Rows that are published, batch by batch; columns that they have not are NULL.

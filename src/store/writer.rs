@@ -89,6 +89,8 @@ pub struct TableWriter {
     schema: SchemaRef,
     properties: WriterProperties,
     file_bytes: usize,
+    /// Whether identifiers get Bloom filters.
+    has_filters: bool,
     personal: Vec<String>,
     has_bounds: Vec<bool>,
     shape: Shape,
@@ -174,6 +176,7 @@ impl TableWriter {
             schema,
             properties: properties.build(),
             file_bytes: style.bytes,
+            has_filters: true,
             personal: personal.to_vec(),
             has_bounds,
             shape: match clustering {
@@ -201,6 +204,12 @@ impl TableWriter {
     /// Its rows are known to have none of the records that were erased up to this version.
     pub(crate) fn clean_to(mut self, version: u64) -> Self {
         self.clean_to = version;
+        self
+    }
+
+    /// Nobody will look for one row among those that are written.
+    pub fn without_filters(mut self) -> Self {
+        self.has_filters = false;
         self
     }
 
@@ -406,10 +415,21 @@ impl TableWriter {
                     .set_column_dictionary_enabled(at.clone(), false)
                     .set_column_encoding(at.clone(), Encoding::DELTA_BINARY_PACKED);
             }
+            // A dictionary of texts that are all different is given up when it is full, after every text was looked up in it.
+            if variety == Variety::Unique && *field.data_type() == DataType::Utf8 {
+                properties = properties.set_column_dictionary_enabled(at.clone(), false);
+            }
+            // Bytes are hashes, or compressed already.
+            if *field.data_type() == DataType::Binary {
+                properties = properties
+                    .set_column_dictionary_enabled(at.clone(), false)
+                    .set_column_statistics_enabled(at.clone(), EnabledStatistics::None)
+                    .set_column_compression(at.clone(), Compression::UNCOMPRESSED);
+            }
             // A filter of a PERSONAL column would tell whether somebody is in it.
             let is_id =
                 variety == Variety::Unique && !column.data_type().is_temporal() && !ascends(column);
-            if is_id && !self.personal.contains(field.name()) {
+            if is_id && self.has_filters && !self.personal.contains(field.name()) {
                 properties = properties
                     .set_column_bloom_filter_enabled(at.clone(), true)
                     .set_column_bloom_filter_fpp(at, BLOOM_FPP);

@@ -61,6 +61,26 @@ async fn same_answers(client: &tokio_postgres::Client, when: &str) {
     }
 }
 
+/// Two graphs of the same rows and rules, of which one has read all rows anew.
+async fn same_graphs(client: &tokio_postgres::Client) {
+    let tables = [
+        ("map", "source, record_id, one_id"),
+        ("rejected", "source, record_id, id_type, reason"),
+        ("hubs", "id_type, value, records"),
+        ("review", "id, kind, id_type, value, why, records"),
+        ("alias", "old_id, one_id"),
+        ("lookup", "hash, one_id"),
+    ];
+    for (table, columns) in tables {
+        for (a, b) in [("customer", "twin"), ("twin", "customer")] {
+            let more = format!(
+                "SELECT count(*)::text FROM (SELECT {columns} FROM {a}.{table} EXCEPT ALL SELECT {columns} FROM {b}.{table}) AS d"
+            );
+            assert_eq!(text(client, &more).await, "0", "{a}.{table} has more than {b}'s");
+        }
+    }
+}
+
 /// Acts of records r0 to r`records`, numbered from `from` to `to`.
 fn acts(from: u64, to: u64, records: u64) -> String {
     format!(
@@ -73,7 +93,7 @@ fn acts(from: u64, to: u64, records: u64) -> String {
 /// Records r`from` to r`to` of both sources, with phones of which some are the same.
 fn records(from: u64, to: u64, phones: u64) -> String {
     format!(
-        "INSERT INTO ids SELECT CASE WHEN n % 2 = 0 THEN 'app' ELSE 'web' END, 'r' || (n / 2), '1380013' || lpad((n * 31 % {phones})::text, 4, '0') FROM generate_series({}, {}) AS s(n)",
+        "INSERT INTO ids SELECT CASE WHEN n % 2 = 0 THEN 'app' ELSE 'web' END, 'r' || (n / 2), '1380013' || lpad((n * 31 % {phones})::text, 4, '0'), CASE n % 9 WHEN 0 THEN 'n/a' WHEN 1 THEN 'shop@qq.com' WHEN 2 THEN NULL ELSE 'user' || (n * 7 % 211) || '@qq.com' END FROM generate_series({}, {}) AS s(n)",
         2 * from,
         2 * to + 1
     )
@@ -82,10 +102,12 @@ fn records(from: u64, to: u64, phones: u64) -> String {
 const PER_CUSTOMER: &str = "SELECT m.one_id, count(*), window_funnel(INTERVAL '2 hours', 'default', e.occurred_at, e.event = 'view', e.event = 'pay') FROM kept AS e JOIN customer.map AS m ON m.source = e.source AND e.record_id = m.record_id WHERE e.amount > 10 GROUP BY m.one_id";
 
 async fn prepare(client: &tokio_postgres::Client) {
-    run(client, "CREATE TABLE ids (source TEXT, record_id TEXT, phone TEXT)").await;
+    run(client, "CREATE TABLE ids (source TEXT, record_id TEXT, phone TEXT, email TEXT)").await;
     run(client, &records(0, 300, 400)).await;
-    run(client, "CREATE IDENTITY GRAPH customer FROM ids (source, record_id) IDS (phone)").await;
-    run(client, "REFRESH IDENTITY GRAPH customer").await;
+    for graph in ["customer", "twin"] {
+        run(client, &format!("CREATE IDENTITY GRAPH {graph} FROM ids (source, record_id) IDS (phone, email) WITH (phone (priority 1, max_records 6), email (priority 2, max_per_cluster 2), max_cluster_records 12)")).await;
+        run(client, &format!("REFRESH IDENTITY GRAPH {graph}")).await;
+    }
     run(client, &format!("CREATE TABLE plain AS {}", acts(1, 8000, 330))).await;
     let kept = "CREATE TABLE kept CLUSTER BY (source, record_id, occurred_at) BUCKETS 3 AS";
     run(client, &format!("{kept} {}", acts(1, 8000, 330))).await;
@@ -103,7 +125,7 @@ async fn rows_by_customer_answer_as_a_join_does_whatever_happens() {
     let then = text(&client, "SELECT max(version)::text FROM system.versions").await;
     let (mut dice, mut acted, mut known) = (Dice(7), 8000, 300);
     for step in 0..60 {
-        let did = match dice.below(8) {
+        let did = match dice.below(10) {
             0 => {
                 let more = 1 + dice.below(700);
                 for table in ["plain", "kept"] {
@@ -126,23 +148,39 @@ async fn rows_by_customer_answer_as_a_join_does_whatever_happens() {
             }
             3 => {
                 let (a, b) = (dice.below(known), dice.below(known));
-                run(&client, &format!("INSERT INTO customer.overrides (op, a, b) VALUES ('must_link', 'app/r{a}', 'web/r{b}')")).await;
+                for graph in ["customer", "twin"] {
+                    run(&client, &format!("INSERT INTO {graph}.overrides (op, a, b) VALUES ('must_link', 'app/r{a}', 'web/r{b}')")).await;
+                }
                 "a link by hand"
             }
             4 => {
                 let phone = dice.below(400);
                 let (a, b) = (dice.below(known), dice.below(known));
                 run(&client, &format!("DELETE FROM ids WHERE record_id IN ('r{a}', 'r{b}')")).await;
-                run(&client, &format!("INSERT INTO ids VALUES ('app', 'r{a}', '1380013{phone:04}'), ('web', 'r{b}', '1380013{phone:04}')")).await;
+                run(&client, &format!("INSERT INTO ids VALUES ('app', 'r{a}', '1380013{phone:04}', 'a{b}@qq.com'), ('web', 'r{b}', '1380013{phone:04}', '000000')")).await;
                 "other phones"
             }
             5 | 6 => {
+                // What is kept of files that were read gives what reading all of them anew gives.
                 run(&client, "REFRESH IDENTITY GRAPH customer").await;
+                run(&client, "REFRESH IDENTITY GRAPH twin FULL").await;
+                same_graphs(&client).await;
                 "refreshed"
             }
-            _ => {
+            7 => {
                 run(&client, "COMPACT TABLE kept").await;
                 "compacted"
+            }
+            8 => {
+                run(&client, "COMPACT TABLE ids").await;
+                "files of identifiers put together"
+            }
+            _ => {
+                let most = 3 + dice.below(5);
+                for graph in ["customer", "twin"] {
+                    run(&client, &format!("ALTER IDENTITY GRAPH {graph} SET (phone (priority 1, max_records {most}))")).await;
+                }
+                "another rule"
             }
         };
         same_answers(&client, &format!("step {step}, {did}")).await;
@@ -151,6 +189,8 @@ async fn rows_by_customer_answer_as_a_join_does_whatever_happens() {
     run(&client, "ERASE RECORD ('app', 'r21'), ('web', 'r22')").await;
     same_answers(&client, "erased").await;
     run(&client, "REFRESH IDENTITY GRAPH customer").await;
+    run(&client, "REFRESH IDENTITY GRAPH twin FULL").await;
+    same_graphs(&client).await;
     run(&client, "COMPACT TABLE kept").await;
     same_answers(&client, "erased and compacted").await;
     let past = format!("SELECT count(*)::text FROM kept VERSION AS OF {then}");
@@ -233,4 +273,37 @@ async fn what_cannot_be_kept_by_customers_is_refused_in_words() {
     assert_eq!(code(&error), "55000", "{error:?}");
     run(&client, "REFRESH IDENTITY GRAPH customer; COMPACT TABLE kept").await;
     same_answers(&client, "another graph of the same name").await;
+}
+
+/// A refresh reads the files that it has not read yet: the others may be gone, for all it cares.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_reads_only_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, "[storage]\ncompact_every_s = 0\n").unwrap();
+    let warehouse = dir.path().join("w");
+    let server = Server::start_in(&warehouse, &["--config", config.to_str().unwrap()]);
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE ids (source TEXT, record_id TEXT, phone TEXT)").await;
+    run(&client, "INSERT INTO ids SELECT 'web', 'r' || n, '1380013' || lpad((n % 70)::text, 4, '0') FROM generate_series(0, 99) AS s(n)").await;
+    run(&client, "CREATE IDENTITY GRAPH customer FROM ids (source, record_id) IDS (phone)").await;
+    run(&client, "REFRESH IDENTITY GRAPH customer").await;
+    for file in std::fs::read_dir(warehouse.join("public/ids")).unwrap() {
+        let file = file.unwrap().path();
+        if file.extension().is_some_and(|extension| extension == "parquet") {
+            let size = std::fs::metadata(&file).unwrap().len();
+            std::fs::write(&file, vec![0; size as usize]).unwrap();
+        }
+    }
+    run(&client, "INSERT INTO ids VALUES ('app', 'x', '13800130001'), ('app', 'y', '13900139001')")
+        .await;
+    run(&client, "REFRESH IDENTITY GRAPH customer").await;
+    let customers =
+        "SELECT count(*)::text || ' ' || count(DISTINCT one_id)::text FROM customer.map";
+    assert_eq!(text(&client, customers).await, "102 71");
+    let why = "SELECT count(*)::text FROM oneid_why('customer', 'app/x', 'web/r71')";
+    assert_ne!(text(&client, why).await, "0");
+    let error = client.batch_execute("REFRESH IDENTITY GRAPH customer FULL").await.unwrap_err();
+    assert_eq!(code(&error), "XX001", "{error:?}");
+    assert_eq!(text(&client, customers).await, "102 71");
 }

@@ -4,6 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::findings::Finding;
 use super::graph::{Graph, Resolution, Rules, TypeRule, Value};
 use super::norm_id::{Reject, clean};
 use super::records::Records;
@@ -152,22 +153,53 @@ impl Collector {
         scope: Option<&str>,
         seen_at: Option<i64>,
     ) {
-        let at = match self.types.iter().position(|known| known.hashing.name == id_type) {
+        let id_type = self.id_type(id_type);
+        let finding = self.find(id_type, value, scope, seen_at);
+        self.take(record, id_type, finding);
+    }
+
+    /// The number of a type.
+    pub fn id_type(&mut self, name: &str) -> u16 {
+        let at = match self.types.iter().position(|known| known.hashing.name == name) {
             Some(at) => at,
-            None => self.add_type(id_type, (self.rule_of)(id_type)),
+            None => self.add_type(name, (self.rule_of)(name)),
         };
-        let of = &self.types[at];
-        let reason = match (of.kind, clean(id_type, value)) {
-            (Some(kind), Ok(cleaned)) => {
-                self.graph.add(kind, of.hashing.hash(&cleaned, scope), record, seen_at);
+        at as u16
+    }
+
+    /// The name of a type, by its number.
+    pub fn type_name(&self, id_type: u16) -> &str {
+        &self.types[usize::from(id_type)].hashing.name
+    }
+
+    /// What a value of a type is, whatever the rules say.
+    pub fn find(
+        &self,
+        id_type: u16,
+        value: &str,
+        scope: Option<&str>,
+        seen_at: Option<i64>,
+    ) -> Finding {
+        let hashing = &self.types[usize::from(id_type)].hashing;
+        match clean(&hashing.name, value) {
+            Ok(cleaned) => Finding::Identifier(hashing.hash(&cleaned, scope), seen_at),
+            Err(reason) => Finding::Rejected(reason),
+        }
+    }
+
+    /// A record has what was found, now or in an earlier run.
+    pub fn take(&mut self, record: u32, id_type: u16, finding: Finding) {
+        let reason = match (self.types[usize::from(id_type)].kind, finding) {
+            (Some(kind), Finding::Identifier(value, seen_at)) => {
+                self.graph.add(kind, value, record, seen_at);
                 return;
             }
             // A value that is missing is missing, whatever its type.
-            (_, Err(Reject::Null)) => Reject::Null.as_str(),
+            (_, Finding::Rejected(Reject::Null)) => Reject::Null.as_str(),
             (None, _) => "undeclared",
-            (Some(_), Err(reason)) => reason.as_str(),
+            (Some(_), Finding::Rejected(reason)) => reason.as_str(),
         };
-        self.rejected.push(Rejected { record, id_type: at as u16, reason });
+        self.rejected.push(Rejected { record, id_type, reason });
     }
 
     /// Bytes that are held.
