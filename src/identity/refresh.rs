@@ -73,6 +73,8 @@ async fn run(
     }
     let run = last.run + 1;
     let mut collector = collector(&definition, warehouse.key());
+    collector.reserve(last.records);
+    memory.try_resize(collector.bytes())?;
     let how = if full { Use::Anew } else { Use::Kept };
     let taken = findings::collect(warehouse, name, &source, how, &mut collector, memory).await?;
     let unknown = say_by_hand(warehouse, name, &mut collector).await?;
@@ -261,6 +263,8 @@ pub(super) async fn ids_before(map: &mut Table<'_>, records: &Records) -> Result
 pub(super) struct LastRun {
     /// Its number; 0 when there was none.
     pub(super) run: u32,
+    /// Records that there were.
+    records: u32,
     /// What it was made of; `None` when it was made by a version that did not say.
     made_of: Option<String>,
 }
@@ -270,11 +274,15 @@ pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<LastRun> {
     runs.read(|batch| {
         let numbers = batch.column_by_name("run").map(|c| c.as_primitive::<Int32Type>());
         let made_of = batch.column_by_name("made_of").map(|c| c.as_string::<i32>());
-        let (Some(numbers), Some(made_of)) = (numbers, made_of) else { return };
-        for (run, made_of) in numbers.iter().zip(made_of) {
+        let records = batch.column_by_name("records").map(|c| c.as_primitive::<Int64Type>());
+        let (Some(numbers), Some(records), Some(made_of)) = (numbers, records, made_of) else {
+            return;
+        };
+        for ((run, records), made_of) in numbers.iter().zip(records).zip(made_of) {
             let run = run.unwrap_or(0) as u32;
             if run > last.run {
-                last = LastRun { run, made_of: made_of.map(str::to_owned) };
+                let records = records.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+                last = LastRun { run, records, made_of: made_of.map(str::to_owned) };
             }
         }
     })

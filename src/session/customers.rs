@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, NullEquality, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, TableScan,
+    Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, TableScan, when,
 };
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
@@ -68,22 +68,7 @@ fn without_join(join: &Join) -> Result<Option<LogicalPlan>> {
     if is_kept && has_conditions {
         return Ok(None);
     }
-    let mut record = [None, None];
-    for (left, right) in &join.on {
-        let (Expr::Column(left), Expr::Column(right)) = (left, right) else { return Ok(None) };
-        let (of_map, of_rows) = match map.place(left) {
-            Some(place) => (place, right),
-            None => match map.place(right) {
-                Some(place) => (place, left),
-                None => return Ok(None),
-            },
-        };
-        let Some(at) = RECORD.iter().position(|name| *name == of_map) else { return Ok(None) };
-        if record[at].replace(of_rows.clone()).is_some() {
-            return Ok(None);
-        }
-    }
-    let [Some(source), Some(record_id)] = record else { return Ok(None) };
+    let Some([source, record_id]) = map.record(&join.on) else { return Ok(None) };
     let Some(Rows { plan, one_id }) = Rows::of(rows, &map, [&source, &record_id])? else {
         return Ok(None);
     };
@@ -102,17 +87,7 @@ fn without_join(join: &Join) -> Result<Option<LogicalPlan>> {
         plan = plan.filter(Expr::Column(one_id.clone()).is_not_null())?;
     }
     for condition in conditions {
-        use datafusion::common::tree_node::TreeNode;
-        let condition = condition.clone().transform(|expr| {
-            Ok(match &expr {
-                Expr::Column(column) => match in_rows(column) {
-                    Some(of_rows) => Transformed::yes(of_rows),
-                    None => Transformed::no(expr),
-                },
-                _ => Transformed::no(expr),
-            })
-        })?;
-        plan = plan.filter(condition.data)?;
+        plan = plan.filter(replaced(condition.clone(), in_rows)?)?;
     }
     let known = Expr::Column(one_id.clone()).is_not_null();
     let columns = join.schema.columns().into_iter().map(|column| {
@@ -120,7 +95,7 @@ fn without_join(join: &Join) -> Result<Option<LogicalPlan>> {
         // A row without a customer has nothing of the map.
         let is_one_id = map.place(&column) == Some(MAP_ONE_ID);
         let of_rows = match is_kept && !is_one_id {
-            true => datafusion::logical_expr::when(known.clone(), of_rows).end()?,
+            true => when(known.clone(), of_rows).end()?,
             false => of_rows,
         };
         Ok(of_rows.alias_qualified(column.relation, column.name))
@@ -190,34 +165,50 @@ impl<'a> Map<'a> {
 
     /// The same under other names; columns that have none any more are left out, unless a condition needs them.
     fn seen_as(self, name: impl Fn(&Column) -> Option<Column>) -> Option<Self> {
-        use datafusion::common::tree_node::TreeNode;
-        let mut is_whole = true;
-        let conditions = { self.conditions.into_iter() }
-            .map(|condition| {
-                let renamed = condition.transform(|expr| {
-                    Ok(match &expr {
-                        Expr::Column(column) => match name(column) {
-                            Some(renamed) => Transformed::yes(Expr::Column(renamed)),
-                            None => {
-                                is_whole = false;
-                                Transformed::no(expr)
-                            }
-                        },
-                        _ => Transformed::no(expr),
-                    })
-                });
-                renamed.map(|renamed| renamed.data)
-            })
-            .collect::<Result<Vec<_>>>()
-            .ok()?;
+        let has_name = |condition: &Expr| condition.column_refs().iter().all(|c| name(c).is_some());
+        if !self.conditions.iter().all(has_name) {
+            return None;
+        }
+        let renamed = |condition| replaced(condition, |column| name(column).map(Expr::Column)).ok();
+        let conditions = self.conditions.into_iter().map(renamed).collect::<Option<_>>()?;
         let columns = self.columns.into_iter();
         let columns = columns.filter_map(|(column, of)| Some((name(&column)?, of))).collect();
-        is_whole.then_some(Self { columns, conditions, scan: self.scan })
+        Some(Self { columns, conditions, scan: self.scan })
+    }
+
+    /// The source and record id of the other side, when a join is by the record and nothing else.
+    fn record(&self, on: &[(Expr, Expr)]) -> Option<[Column; 2]> {
+        let mut record = [None, None];
+        for pair in on {
+            let (Expr::Column(left), Expr::Column(right)) = pair else { return None };
+            let (of_map, of_rows) = match self.place(left) {
+                Some(place) => (place, right),
+                None => (self.place(right)?, left),
+            };
+            let at = RECORD.iter().position(|name| *name == of_map)?;
+            if record[at].replace(of_rows.clone()).is_some() {
+                return None;
+            }
+        }
+        let [source, record_id] = record;
+        Some([source?, record_id?])
     }
 
     fn place(&self, column: &Column) -> Option<&str> {
         self.columns.iter().find(|(of, _)| of == column).map(|(_, name)| name.as_str())
     }
+}
+
+/// `expr` with other expressions in the place of its columns, where there are some.
+fn replaced(expr: Expr, of: impl Fn(&Column) -> Option<Expr>) -> Result<Expr> {
+    let replaced = expr.transform(|expr| {
+        let other = match &expr {
+            Expr::Column(column) => of(column),
+            _ => None,
+        };
+        Ok(other.map_or_else(|| Transformed::no(expr), Transformed::yes))
+    })?;
+    Ok(replaced.data)
 }
 
 /// The rows of a table with their customers.

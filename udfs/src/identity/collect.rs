@@ -134,6 +134,11 @@ impl Collector {
         self.types.len() - 1
     }
 
+    /// Makes room for so many records.
+    pub fn reserve(&mut self, records: u32) {
+        self.records.reserve(records);
+    }
+
     /// A record, whatever is known of it.
     pub fn record(&mut self, source: &str, record_id: &str) -> u32 {
         self.records.add(source, record_id)

@@ -44,6 +44,16 @@ impl Records {
         }
     }
 
+    /// Makes room for so many, so that coming to that number moves none of those before.
+    pub fn reserve(&mut self, records: u32) {
+        let more = (records as usize).saturating_sub(self.ends.len());
+        self.source_of.reserve_exact(more);
+        self.ends.reserve_exact(more);
+        self.hashes.reserve_exact(more);
+        let hashes = &self.hashes;
+        self.table.reserve(more, |at| hashes[*at as usize]);
+    }
+
     /// How many there are.
     pub fn len(&self) -> u32 {
         self.ends.len() as u32
