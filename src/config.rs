@@ -139,6 +139,11 @@ impl Default for Storage {
 }
 
 impl Storage {
+    /// Bytes that a data file has when the next one is begun.
+    pub fn file_bytes(&self) -> usize {
+        (self.file_mb as usize) << 20
+    }
+
     /// How long what is out of use stays.
     pub fn keep(&self) -> Duration {
         Duration::try_from_secs_f64(self.keep_days * 86_400.0).unwrap_or(Duration::MAX)

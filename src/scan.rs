@@ -158,12 +158,15 @@ impl SnapshotTable {
         self.snapshot.files.iter().rev().filter(is_tail).collect()
     }
 
-    /// The fresh files of a clustered table, oldest first: those in order, and of a table that is kept by customers those whose
-    /// customers are to be looked up.
-    pub fn fresh(&self) -> Vec<FileEntry> {
-        let tails = self.tails().into_iter().cloned();
-        let loose = self.standing().map(|standing| standing.loose).unwrap_or_default();
-        loose.into_iter().rev().chain(tails).collect()
+    /// The files of a clustered table that are in no order, oldest first: those that were kept in another way before, and of a
+    /// table that is kept by customers those whose customers are to be looked up.
+    pub fn unsorted(&self) -> Vec<&FileEntry> {
+        let Some(clustering) = &self.snapshot.clustering else { return Vec::new() };
+        let lost = self.standing().map(|standing| standing.loose).unwrap_or_default();
+        let is_in_order =
+            |file: &FileEntry| file.mark.as_ref().is_some_and(|mark| mark.holds_for(clustering));
+        let files = self.snapshot.files.iter().rev();
+        files.filter(|file| !is_in_order(file) || lost.contains(*file)).collect()
     }
 
     /// All rows of a clustered table, bucket by bucket in order, however its files are.

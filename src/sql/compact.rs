@@ -87,12 +87,14 @@ pub async fn compact(
         }
         let files_before = *files_before.get_or_insert(snapshot.files.len());
         // Who asks for a compaction does not want the customers of some rows to be looked up for ever.
-        let joined = if lease.is_none() && table.has_suspects() { None } else { to_join(&table) };
-        let is_last =
-            joined.as_ref().is_none_or(|files| files.len() < FAN_IN) || table.customers().is_some();
-        let (part, shape) = match joined {
-            Some(files) => (Arc::new(snapshot.only(&files)), Shape::Fresh),
-            None => {
+        let portion = session.engine().config().storage.file_bytes() as u64;
+        let step = next_step(&table, portion, lease.is_none() && table.has_suspects());
+        let is_last = !matches!(step, Step::Join(_));
+        let (part, shape) = match step {
+            Step::Join(files) | Step::JoinAtLast(files) => {
+                (Arc::new(snapshot.only(&files)), Shape::Fresh)
+            }
+            Step::All => {
                 let recent = recent_since(session, &table).await?;
                 (Arc::clone(&snapshot), Shape::Runs { recent })
             }
@@ -129,22 +131,42 @@ const JOIN_SHARE: u64 = 5;
 /// The newest rows, up to one in so many, are kept apart: questions of the last days read only them.
 const RECENT_SHARE: u64 = 8;
 
-/// Fresh files that are made one, while the others stay as they are.
-fn to_join(table: &SnapshotTable) -> Option<Vec<FileEntry>> {
-    let fresh = table.fresh();
+/// What a compaction does next.
+enum Step {
+    /// These files become one of fresh rows, and there is more to do.
+    Join(Vec<FileEntry>),
+    /// These files become one of fresh rows, the others stay as they are.
+    JoinAtLast(Vec<FileEntry>),
+    /// Every row goes to its place.
+    All,
+}
+
+/// The next step of a compaction: as little as will do, unless it is to be thorough. Files in no order are sorted in portions of
+/// so many bytes, so that neither memory nor what is spilled grows with the table.
+fn next_step(table: &SnapshotTable, portion: u64, is_thorough: bool) -> Step {
     let newest_first =
-        |files: &[FileEntry]| -> Vec<FileEntry> { files.iter().rev().cloned().collect() };
-    // Of files that are not in order nothing is merged, and so nothing needs to be open at once.
-    if table.customers().is_none() && fresh.len() > FAN_IN {
-        let bytes = |files: &&[FileEntry]| files.iter().map(|file| file.size).sum::<u64>();
-        return fresh.windows(FAN_IN).min_by_key(bytes).map(newest_first);
+        |files: &[&FileEntry]| -> Vec<FileEntry> { files.iter().rev().copied().cloned().collect() };
+    let bytes = |files: &[&FileEntry]| files.iter().map(|file| file.size).sum::<u64>();
+    let (unsorted, tails) = (table.unsorted(), table.tails());
+    if bytes(&unsorted) > portion {
+        let fits = |count: &usize| bytes(&unsorted[..*count]) <= portion;
+        let count = (1..unsorted.len()).take_while(fits).last().unwrap_or(1);
+        return Step::Join(newest_first(&unsorted[..count]));
     }
+    if tails.len() > FAN_IN {
+        let smallest = tails.windows(FAN_IN).min_by_key(|files| bytes(files));
+        return Step::Join(newest_first(smallest.unwrap_or(&tails)));
+    }
+    let fresh: Vec<&FileEntry> = unsorted.iter().chain(&tails).copied().collect();
     let rows: u64 = fresh.iter().map(|file| file.rows).sum();
     let are_few = table.keeps_recent()
         && rows.saturating_mul(JOIN_SHARE) <= table.snapshot().rows()
-        && table.loose().0 < fresh.len() + usize::from(table.tails().is_empty());
-    let can_be_one = fresh.len() > 1 || table.tails().len() < fresh.len();
-    (are_few && can_be_one).then(|| newest_first(&fresh))
+        && table.loose().0 < fresh.len() + usize::from(tails.is_empty());
+    let can_be_one = fresh.len() > 1 || !unsorted.is_empty();
+    match are_few && can_be_one && !is_thorough {
+        true => Step::JoinAtLast(newest_first(&fresh)),
+        false => Step::All,
+    }
 }
 
 /// A clustered table of a published state, with the customers that its rows are kept by.

@@ -48,7 +48,7 @@ pub struct FileStyle {
 impl FileStyle {
     /// As the configuration has it.
     pub fn of(storage: &Storage) -> Self {
-        Self { codec: storage.compression, bytes: (storage.file_mb as usize) << 20 }
+        Self { codec: storage.compression, bytes: storage.file_bytes() }
     }
 }
 

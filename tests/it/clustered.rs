@@ -377,4 +377,25 @@ async fn a_bucket_of_several_files_is_read_in_order() {
     client.batch_execute("COMPACT TABLE kept").await.unwrap();
     assert!(files().await.intersection(&written).next().is_none());
     same("compacted again").await;
+    // Kept by other keys, and by the first ones again: what lies in another order is sorted portion by portion.
+    client.batch_execute("CREATE TABLE ids AS SELECT DISTINCT source, record_id, '138' || lpad((length(record_id) * 1000 + substr(record_id, 2)::bigint % 9000)::text, 8, '0') AS phone FROM plain WHERE record_id IS NOT NULL").await.unwrap();
+    client
+        .batch_execute("CREATE IDENTITY GRAPH customer FROM ids (source, record_id) IDS (phone)")
+        .await
+        .unwrap();
+    client
+        .batch_execute("REFRESH IDENTITY GRAPH customer; ALTER TABLE kept SET IDENTITY customer")
+        .await
+        .unwrap();
+    let customers = "SELECT count(*)::text || ' ' || sum(n * k)::text FROM (SELECT count(*) AS n, sum(e.amount) AS k FROM {t} AS e JOIN customer.map AS m ON m.source = e.source AND m.record_id = e.record_id GROUP BY m.one_id) AS g";
+    let right = text(&client, &customers.replace("{t}", "plain")).await;
+    client.batch_execute("COMPACT TABLE kept").await.unwrap();
+    assert_eq!(text(&client, &customers.replace("{t}", "kept")).await, right);
+    let read = plan(&client, &customers.replace("{t}", "kept")).await;
+    assert!(read.contains("InTurnExec") && !read.contains("RepartitionExec"), "{read}");
+    same("by customer").await;
+    client.batch_execute("ALTER TABLE kept SET IDENTITY NONE; COMPACT TABLE kept").await.unwrap();
+    same("by record again").await;
+    let read = plan(&client, grouped).await;
+    assert!(!read.contains("RepartitionExec") && !read.contains("SortExec"), "{read}");
 }
