@@ -647,7 +647,13 @@ impl Buckets {
                 streams.push(source.execute(at, Arc::clone(&context))?);
             }
         }
-        merge_sorted(streams, Arc::clone(&self.schema), &self.ordering, bucket, &context)
+        match (streams.len(), streams.pop()) {
+            (1, Some(only)) => Ok(only),
+            (_, last) => {
+                streams.extend(last);
+                merge_sorted(streams, Arc::clone(&self.schema), &self.ordering, bucket, &context)
+            }
+        }
     }
 }
 
