@@ -110,7 +110,8 @@ impl Answer {
                 identity::why(&warehouse, graph, a, b, memory).await
             }
             Question::Preview => {
-                identity::preview(&warehouse, &self.given[0], &self.given[1], memory).await
+                Box::pin(identity::preview(&warehouse, &self.given[0], &self.given[1], memory))
+                    .await
             }
         }
     }
