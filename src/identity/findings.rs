@@ -9,9 +9,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, AsArray, BinaryArray, BinaryBuilder, RecordBatch, StringArray,
-    StringBuilder,
+    Array, ArrayBuilder, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int64Array, RecordBatch,
+    StringArray, StringBuilder,
 };
+use arrow::datatypes::Int64Type;
 use clientele_udfs::identity::collect::Collector;
 use clientele_udfs::identity::findings::{Finding, each, push};
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -61,11 +62,13 @@ pub(super) async fn collect(
 ) -> Result<Taken> {
     let mut table = Table::open(warehouse, graph, FINDINGS).await?;
     let reading = blake3::hash(format!("{HOW} {}", source.reading()).as_bytes()).to_hex();
+    // A number stands for a file and the way it is read: of text a copy a row would be read.
     let name_of = |file: &FileEntry| {
         let name = file.path.rsplit('/').next().unwrap_or_default();
-        format!("{name} {}", &reading[..16])
+        let hash = blake3::hash(format!("{name} {reading}").as_bytes());
+        i64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default())
     };
-    let wanted: HashSet<String> = source.files().iter().map(name_of).collect();
+    let wanted: HashSet<i64> = source.files().iter().map(name_of).collect();
     let kept = match how {
         Use::Anew => Kept { outdated: paths(&table.files().await?), ..Kept::default() },
         Use::Kept | Use::Seen => Kept::of(&mut table, &wanted).await?,
@@ -94,7 +97,7 @@ pub(super) async fn collect(
         let name = name_of(file);
         if !taking.known.contains(&name) {
             let into = (how != Use::Seen).then_some(&mut table);
-            read_file(warehouse, source, file, &name, &mut taking, into).await?;
+            read_file(warehouse, source, file, name, &mut taking, into).await?;
             read.push(file.path.clone());
         }
     }
@@ -120,18 +123,19 @@ struct Kept {
 }
 
 impl Kept {
-    async fn of(table: &mut Table<'_>, wanted: &HashSet<String>) -> Result<Self> {
+    async fn of(table: &mut Table<'_>, wanted: &HashSet<i64>) -> Result<Self> {
         let mut kept = Self::default();
         for file in table.files().await? {
             let (mut has_wanted, mut has_others) = (false, false);
             let mut batches = table.read_file(&file, &COLUMNS[..1]).await?;
             while let Some(batch) = batches.next().await {
                 let batch = batch?;
-                let names = batch.column(0).as_string::<i32>();
-                each_run(names, |name, _| match wanted.contains(name) {
-                    true => has_wanted = true,
-                    false => has_others = true,
-                });
+                for same in names_of(&batch).chunk_by(i64::eq) {
+                    match wanted.contains(&same[0]) {
+                        true => has_wanted = true,
+                        false => has_others = true,
+                    }
+                }
             }
             match has_wanted {
                 true => kept.files.push((file, has_others)),
@@ -142,23 +146,17 @@ impl Kept {
     }
 }
 
-/// Gives values that stand together once, with the rows that they stand in.
-fn each_run(names: &StringArray, mut take: impl FnMut(&str, std::ops::Range<usize>)) {
-    let mut from = 0;
-    while from < names.len() {
-        let name = names.value(from);
-        let same = (from..names.len()).take_while(|row| names.value(*row) == name).count();
-        take(name, from..from + same);
-        from += same;
-    }
+/// The files that rows are of; those of one stand together.
+fn names_of(batch: &RecordBatch) -> &[i64] {
+    batch.column(0).as_primitive::<Int64Type>().values()
 }
 
 /// The rows of files that the source has.
-fn of_files(batch: &RecordBatch, wanted: &HashSet<String>) -> Result<RecordBatch> {
+fn of_files(batch: &RecordBatch, wanted: &HashSet<i64>) -> Result<RecordBatch> {
     let mut is_wanted = Vec::with_capacity(batch.num_rows());
-    each_run(batch.column(0).as_string::<i32>(), |name, rows| {
-        is_wanted.extend(std::iter::repeat_n(wanted.contains(name), rows.len()));
-    });
+    for same in names_of(batch).chunk_by(i64::eq) {
+        is_wanted.extend(std::iter::repeat_n(wanted.contains(&same[0]), same.len()));
+    }
     Ok(arrow::compute::filter_record_batch(batch, &is_wanted.into())?)
 }
 
@@ -167,7 +165,7 @@ struct Taking<'a> {
     collector: &'a mut Collector,
     memory: &'a MemoryReservation,
     /// Files of the source of which everything was taken.
-    known: HashSet<String>,
+    known: HashSet<i64>,
     without_key: u64,
     /// Numbers of types that a list of names stands for.
     types: HashMap<String, Vec<u16>>,
@@ -176,12 +174,12 @@ struct Taking<'a> {
 impl Taking<'_> {
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         let text = |at: usize| batch.column(at).as_string::<i32>();
-        let (files, sources, record_ids, types) = (text(0), text(1), text(2), text(3));
+        let (files, sources, record_ids, types) = (names_of(batch), text(1), text(2), text(3));
         let found = batch.column(4).as_binary::<i32>();
         let (mut listed, mut numbers) = (String::new(), Vec::new());
-        for row in 0..batch.num_rows() {
+        for (row, file) in files.iter().enumerate() {
             if sources.is_null(row) {
-                self.known.insert(files.value(row).to_owned());
+                self.known.insert(*file);
                 let count = found.value(row).try_into().map_err(|_| damaged())?;
                 self.without_key += u64::from_le_bytes(count);
                 continue;
@@ -224,7 +222,7 @@ async fn read_file(
     warehouse: &Warehouse,
     source: &Source,
     file: &FileEntry,
-    name: &str,
+    name: i64,
     taking: &mut Taking<'_>,
     mut into: Option<&mut Table<'_>>,
 ) -> Result<()> {
@@ -259,7 +257,7 @@ async fn read_file(
     let Some(table) = into else { return Ok(()) };
     table.write(rows.columns(name, taking.collector)?).await?;
     let of_file: ArrayRef = Arc::new(BinaryArray::from_vec(vec![&without_key.to_le_bytes()]));
-    let name: ArrayRef = Arc::new(StringArray::from(vec![name]));
+    let name: ArrayRef = Arc::new(Int64Array::from(vec![name]));
     table.write(vec![("file", name), ("found", of_file)]).await
 }
 
@@ -313,7 +311,7 @@ impl Rows {
     /// The rows as columns of the table; the next ones begin anew.
     fn columns(
         &mut self,
-        name: &str,
+        name: i64,
         collector: &Collector,
     ) -> Result<Vec<(&'static str, ArrayRef)>> {
         self.end();
@@ -321,14 +319,12 @@ impl Rows {
         let types: Vec<&str> =
             self.types.iter().map(|number| collector.type_name(*number)).collect();
         let types = serde_json::to_string(&types)?;
-        let same = |value: &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, count)))
-        };
+        let types = StringArray::from_iter_values(std::iter::repeat_n(&types, count));
         Ok(vec![
-            ("file", same(name)),
+            ("file", Arc::new(Int64Array::from_value(name, count))),
             ("source", Arc::new(self.sources.finish())),
             ("record_id", Arc::new(self.record_ids.finish())),
-            ("types", same(&types)),
+            ("types", Arc::new(types)),
             ("found", Arc::new(self.found.finish())),
         ])
     }

@@ -69,7 +69,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
         (
             FINDINGS,
             schema(&[
-                ("file", &text),
+                ("file", &id),
                 ("source", &text),
                 ("record_id", &text),
                 ("types", &text),
