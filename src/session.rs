@@ -153,7 +153,7 @@ fn session_config() -> SessionConfig {
     options.execution.time_zone = Some("UTC".into());
     // Late materialisation: only rows that pass the filter are decoded (performance.md section 6).
     options.execution.parquet.pushdown_filters = true;
-    // What is spilled is written and read once: a third of the bytes is worth the little that packing them costs.
+    // What is spilled is written and read once: fewer bytes are worth the little that packing them costs.
     options.execution.spill_compression = SpillCompression::Lz4Frame;
     options.optimizer.repartition_file_min_size = 1 << 20;
     // Buckets of customers serve any grouping that is finer, however few they are; and nothing tears them apart.

@@ -16,7 +16,6 @@ use crate::store::{
 
 pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -> Result<Outcome> {
     let name = name_of(&add.table)?;
-    refuse_reserved(&name)?;
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
     let def = altered(&newest, &name)?;
