@@ -9,7 +9,7 @@ mod in_buckets;
 mod in_turn;
 mod merge;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::ArrayRef;
 use arrow::compute::SortOptions;
@@ -59,18 +59,20 @@ pub struct SnapshotTable {
     schema: SchemaRef,
     /// Who is who, for a table that is kept by the customers of a graph.
     customers: Option<Arc<Customers>>,
+    /// What the files know of them, once somebody asks.
+    standing: OnceLock<Standing>,
 }
 
 impl SnapshotTable {
     /// The provider of `snapshot`.
     pub fn new(snapshot: Arc<TableSnapshot>) -> Self {
-        let schema = Arc::new(read_schema(&snapshot.schema));
-        Self { snapshot, schema, customers: None }
+        Self::of_customers(snapshot, None)
     }
 
-    /// The provider of a table that is kept by the customers of a graph, as they are now.
-    pub fn of_customers(snapshot: Arc<TableSnapshot>, customers: Arc<Customers>) -> Self {
-        Self { customers: Some(customers), ..Self::new(snapshot) }
+    /// The provider of a table with the customers of the graph that it is kept by, as they are now, if it is.
+    pub fn of_customers(snapshot: Arc<TableSnapshot>, customers: Option<Arc<Customers>>) -> Self {
+        let schema = Arc::new(read_schema(&snapshot.schema));
+        Self { snapshot, schema, customers, standing: OnceLock::new() }
     }
 
     /// What it reads.
@@ -86,7 +88,7 @@ impl SnapshotTable {
     /// The same rows with their customers in a column more, [`ONE_ID`]; NULL for a record that the map has not.
     pub fn with_one_id(&self) -> Option<Self> {
         let customers = Arc::clone(self.customers.as_ref()?);
-        Some(Self::of_customers(Arc::new(self.snapshot.with_one_id()), customers))
+        Some(Self::of_customers(Arc::new(self.snapshot.with_one_id()), Some(customers)))
     }
 
     /// What a compaction can say of the customers of the rows that it writes.
@@ -94,8 +96,9 @@ impl SnapshotTable {
         self.customers.as_ref()?.known()
     }
 
-    fn standing(&self) -> Option<Standing> {
-        Some(Standing::of(&self.snapshot, self.customers.as_ref()?))
+    fn standing(&self) -> Option<&Standing> {
+        let customers = self.customers.as_ref()?;
+        Some(self.standing.get_or_init(|| Standing::of(&self.snapshot, customers)))
     }
 
     /// Whether a clustered table is as a compaction leaves it: the files of a bucket in order, and at most one of recent rows.
@@ -105,7 +108,7 @@ impl SnapshotTable {
 
     /// Whether rows may be under customers that they are not of any more, and are looked up whenever they are read.
     pub fn has_suspects(&self) -> bool {
-        self.standing().is_some_and(|standing| standing.has_suspects())
+        self.standing().is_some_and(Standing::has_suspects)
     }
 
     /// How many files of a clustered table are not yet in their place, and how many rows those have.
@@ -115,17 +118,16 @@ impl SnapshotTable {
         let snapshot = &self.snapshot;
         let Some(clustering) = &snapshot.clustering else { return (0, 0) };
         let standing = self.standing();
-        if clustering.graph.is_some() && self.known().is_none() {
+        if snapshot.graph().is_some() && self.known().is_none() {
             // Nobody can put them in their place.
             return (0, 0);
         }
-        if standing.as_ref().is_some_and(|s| s.has_many_suspects(snapshot.rows())) {
+        if standing.is_some_and(|standing| standing.has_many_suspects(snapshot.rows())) {
             return (snapshot.files.len(), snapshot.rows());
         }
         let runs = Runs::of(snapshot.files.iter(), clustering);
         let is_loose = |file: &&FileEntry| !runs.as_ref().is_some_and(|runs| runs.has(file));
-        let is_lost =
-            |file: &&FileEntry| standing.as_ref().is_some_and(|s| s.loose.contains(*file));
+        let is_lost = |file: &FileEntry| standing.is_some_and(|s| s.loose.contains(file));
         let loose: Vec<&FileEntry> =
             snapshot.files.iter().filter(|file| is_lost(file) || is_loose(file)).collect();
         let recent = self.tails().into_iter().map(|file| file.rows).max().unwrap_or(0);
@@ -148,11 +150,10 @@ impl SnapshotTable {
     /// The fresh files of a clustered table that are in order by themselves, oldest first.
     pub fn tails(&self) -> Vec<&FileEntry> {
         let Some(clustering) = &self.snapshot.clustering else { return Vec::new() };
-        let lost = self.standing().map(|standing| standing.loose).unwrap_or_default();
+        let is_lost = |file: &FileEntry| self.standing().is_some_and(|s| s.loose.contains(file));
         let is_tail = |file: &&FileEntry| {
             let mark = file.mark.as_ref().filter(|mark| mark.holds_for(clustering));
-            mark.is_some_and(|mark| matches!(mark.place, Place::Tail { .. }))
-                && !lost.contains(*file)
+            mark.is_some_and(|mark| matches!(mark.place, Place::Tail { .. })) && !is_lost(file)
         };
         // The log names files newest first.
         self.snapshot.files.iter().rev().filter(is_tail).collect()
@@ -162,11 +163,12 @@ impl SnapshotTable {
     /// table that is kept by customers those whose customers are to be looked up.
     pub fn unsorted(&self) -> Vec<&FileEntry> {
         let Some(clustering) = &self.snapshot.clustering else { return Vec::new() };
-        let lost = self.standing().map(|standing| standing.loose).unwrap_or_default();
         let is_in_order =
             |file: &FileEntry| file.mark.as_ref().is_some_and(|mark| mark.holds_for(clustering));
-        let files = self.snapshot.files.iter().rev();
-        files.filter(|file| !is_in_order(file) || lost.contains(*file)).collect()
+        match self.standing() {
+            Some(standing) => standing.loose.iter().rev().collect(),
+            None => self.snapshot.files.iter().rev().filter(|file| !is_in_order(file)).collect(),
+        }
     }
 
     /// All rows of a clustered table, bucket by bucket in order, however its files are.
@@ -178,7 +180,7 @@ impl SnapshotTable {
         let (keys, ordering) = self.order()?;
         let standing = self.standing();
         let (url, source) = self.source(state)?;
-        let files = standing.as_ref().map_or(&self.snapshot.files, |standing| &standing.settled);
+        let files = standing.map_or(&self.snapshot.files, |standing| &standing.settled);
         let runs = Runs::of(files.iter(), clustering);
         let mut marked = Vec::new();
         let mut others = Vec::new();
@@ -214,11 +216,11 @@ impl SnapshotTable {
         if !marked.is_empty() {
             sources.push(scan(marked));
         }
-        if let Some(standing) = &standing {
+        if let Some(standing) = standing {
             let certain = sources.into_iter().map(|scan| standing.without_suspects(state, scan));
             sources = certain.collect::<Result<Vec<_>>>()?;
         }
-        let others: Option<Arc<dyn ExecutionPlan>> = match (&standing, &self.customers) {
+        let others: Option<Arc<dyn ExecutionPlan>> = match (standing, &self.customers) {
             (Some(standing), Some(customers)) => {
                 let schema = &self.schema;
                 standing.looked_up(state, &self.snapshot, customers, schema, &[], false).await?
@@ -262,7 +264,9 @@ impl SnapshotTable {
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = project_schema(&self.schema, projection)?;
-        let mut standing = Standing::of(&self.snapshot, customers);
+        let Some(standing) = self.standing() else {
+            return internal_err!("rows are given with customers where there are some");
+        };
         let settled = self.snapshot.only(&standing.settled);
         let settled = Self::new(Arc::new(settled));
         let loose: u64 = standing.loose.iter().map(|file| file.rows).sum();
@@ -272,8 +276,7 @@ impl SnapshotTable {
         };
         let Some(layout) = layout else {
             // As fast, where so much is to be looked up: everything is.
-            standing = Standing::of_none(&self.snapshot);
-            let rows = standing
+            let rows = Standing::of_none(&self.snapshot)
                 .looked_up(state, &self.snapshot, customers, &schema, filters, true)
                 .await?;
             return Ok(rows.unwrap_or_else(|| Arc::new(EmptyExec::new(schema))));
@@ -288,8 +291,7 @@ impl SnapshotTable {
         let Some(ordering) = layout.projected_ordering(projection) else {
             return internal_err!("the keys of a clustered scan are projected");
         };
-        let keys = ordering.iter().take(layout.keys.len()).map(|sort| Arc::clone(&sort.expr));
-        let (keys, buckets) = (keys.collect(), layout.runs.buckets.len());
+        let (keys, buckets) = (layout.keys_of(&ordering), layout.runs.buckets.len());
         let looked_up = InBucketsExec::try_new(looked_up, keys, buckets, ordering.clone())?;
         Ok(Arc::new(ClusterMergeExec::try_new(rows, Arc::new(looked_up), ordering, None)?))
     }
@@ -376,8 +378,7 @@ impl SnapshotTable {
             let (groups, turns) = layout.runs.in_turn(|file| self.partitioned(file));
             let unknown = Partitioning::UnknownPartitioning(groups.len());
             let files = DataSourceExec::from_data_source(scan(groups, unknown, &files)?.build());
-            let keys = ordering.iter().take(layout.keys.len());
-            let keys = keys.map(|sort| Arc::clone(&sort.expr)).collect();
+            let keys = layout.keys_of(&ordering);
             Arc::new(InTurnExec::try_new(files, turns, keys, ordering.clone())?)
         };
         if !has_tail {
@@ -505,7 +506,7 @@ impl<'a> Runs<'a> {
     }
 
     fn has(&self, file: &FileEntry) -> bool {
-        self.files().any(|of| std::ptr::eq(of, file) || of.path == file.path)
+        self.files().any(|of| of.path == file.path)
     }
 
     fn is_empty(&self) -> bool {
@@ -598,6 +599,11 @@ impl<'a> Layout<'a> {
             runs.filter(|(of, _)| *of != bucket).for_each(|(_, files)| files.clear());
         }
         self
+    }
+
+    /// The bucket keys in terms of the columns that `ordering` is of: it begins with them.
+    fn keys_of(&self, ordering: &LexOrdering) -> Vec<Arc<dyn PhysicalExpr>> {
+        ordering.iter().take(self.keys.len()).map(|sort| Arc::clone(&sort.expr)).collect()
     }
 
     /// The order in terms of the columns that the scan gives.

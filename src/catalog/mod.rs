@@ -84,7 +84,7 @@ impl Pinned {
         for name in names_among(&generation, words) {
             if let Some(table) = generation.table(&name) {
                 let snapshot = warehouse.snapshot(&table.path, table.version).await?;
-                if let Some(graph) = graph_of(&snapshot)
+                if let Some(graph) = snapshot.graph()
                     && let Some(found) = warehouse.customers(&generation, graph).await?
                 {
                     customers.insert(graph.to_owned(), found);
@@ -181,12 +181,8 @@ impl Pinned {
 
     /// A table for this role; `clean_to` is the version of the list of erased records up to which its files are clean.
     fn as_seen(&self, snapshot: &Arc<TableSnapshot>, clean_to: u64) -> Meaning {
-        let customers = graph_of(snapshot).and_then(|graph| self.customers.get(graph));
-        let snapshot = Arc::clone(snapshot);
-        let table = match customers {
-            Some(customers) => SnapshotTable::of_customers(snapshot, Arc::clone(customers)),
-            None => SnapshotTable::new(snapshot),
-        };
+        let customers = snapshot.graph().and_then(|graph| self.customers.get(graph));
+        let table = SnapshotTable::of_customers(Arc::clone(snapshot), customers.cloned());
         let table = PolicyTable::new(Arc::new(table), &self.about.user);
         let is_clean = clean_to >= self.erased.version();
         Meaning::Table(Arc::new(if is_clean { table } else { table.without(&self.erased) }))
@@ -213,11 +209,6 @@ pub fn with_one_id(table: &dyn TableProvider) -> Option<Arc<dyn TableProvider>> 
     let with_one_id = stored_table(table)?.with_one_id()?;
     let seen = table.downcast_ref::<PolicyTable>()?.over(Arc::new(with_one_id));
     Some(Arc::new(seen))
-}
-
-/// The graph whose customers a table's rows are kept by.
-fn graph_of(snapshot: &TableSnapshot) -> Option<&str> {
-    snapshot.clustering.as_ref()?.graph.as_deref()
 }
 
 /// Relations that a statement may mean, by the words in it: views bring the words of their queries along.

@@ -142,7 +142,7 @@ async fn must_keep_nothing(warehouse: &Warehouse, name: &str) -> Result<()> {
     for (table, relation) in &warehouse.newest().await?.relations {
         let Relation::Table(def) = relation else { continue };
         let snapshot = warehouse.snapshot(&def.path, def.version).await?;
-        if snapshot.clustering.as_ref().and_then(|c| c.graph.as_deref()) == Some(name) {
+        if snapshot.graph() == Some(name) {
             return Err(Error::new(
                 Kind::DependentObjects,
                 format!("the rows of table \"{table}\" are kept by the customers of \"{name}\""),

@@ -20,10 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
 
 use super::SnapshotTable;
-use crate::store::{Customers, FileEntry, ONE_ID, TableSnapshot};
-
-/// Columns that name a record, in tables and in maps.
-const RECORD: [&str; 2] = ["source", "record_id"];
+use crate::store::{Customers, FileEntry, ONE_ID, RECORD, TableSnapshot};
 
 /// Rows of so many customers are looked up apart; when more have changed, all rows are.
 const MOVED_MAX: usize = 100_000;

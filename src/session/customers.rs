@@ -13,10 +13,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::catalog::{stored_table, with_one_id};
-use crate::store::ONE_ID;
-
-/// Columns by which rows are joined with a map.
-const RECORD: [&str; 2] = ["source", "record_id"];
+use crate::store::{ONE_ID, RECORD};
 
 /// The customer in a map.
 const MAP_ONE_ID: &str = "one_id";

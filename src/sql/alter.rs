@@ -11,7 +11,8 @@ use crate::identity;
 use crate::ingest::model;
 use crate::session::Session;
 use crate::store::{
-    BUCKETS_DEFAULT, Clustering, Generation, Name, ONE_ID, TableDef, TableSnapshot, stored_schema,
+    BUCKETS_DEFAULT, Clustering, Generation, Name, ONE_ID, RECORD, TableDef, TableSnapshot,
+    stored_schema,
 };
 
 pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -> Result<Outcome> {
@@ -55,29 +56,29 @@ fn altered<'a>(state: &'a Generation, name: &Name) -> Result<&'a TableDef> {
 /// 42P01 for a table and 42704 for a graph that is not there, 42703 for a table without the columns of a record, 42804 where
 /// those are not text.
 pub(super) async fn set_identity(session: &Session, set: &SetIdentity) -> Result<Outcome> {
-    let name = name_of(&set.table)?;
+    let name = &set.table;
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
-    let def = altered(&newest, &name)?;
+    let def = altered(&newest, name)?;
     let snapshot = warehouse.snapshot(&def.path, def.version).await?;
     let tag = || "ALTER TABLE".to_owned();
     let Some(graph) = &set.graph else {
-        if snapshot.clustering.as_ref().is_none_or(|clustering| clustering.graph.is_none()) {
+        if snapshot.graph().is_none() {
             let notice = format!("table \"{name}\" is not kept by customers, skipping");
             return Ok(Outcome::Noticed { tag: tag(), notice });
         }
-        warehouse.set_identity(&name, def, None).await?;
+        warehouse.set_identity(name, def, None).await?;
         return Ok(Outcome::Done(tag()));
     };
     identity::must_exist(&newest, graph)?;
-    must_have_records(&name, &snapshot.schema)?;
+    must_have_records(name, &snapshot.schema)?;
     let (time, buckets) = time_and_buckets(&snapshot);
     let by_graph = Clustering::by_graph(graph, time.as_deref(), buckets);
     if snapshot.clustering.as_ref() == Some(&by_graph) {
         let notice = format!("table \"{name}\" is kept by the customers of \"{graph}\" already");
         return Ok(Outcome::Noticed { tag: tag(), notice });
     }
-    warehouse.set_identity(&name, def, Some(&by_graph)).await?;
+    warehouse.set_identity(name, def, Some(&by_graph)).await?;
     let notice = format!(
         "rows are put by customer with the next compaction: COMPACT TABLE {name}, or a server in its own time"
     );
@@ -85,7 +86,7 @@ pub(super) async fn set_identity(session: &Session, set: &SetIdentity) -> Result
 }
 
 fn must_have_records(name: &Name, schema: &Schema) -> Result<()> {
-    for column in ["source", "record_id"] {
+    for column in RECORD {
         let Ok(field) = schema.field_with_name(column) else {
             return Err(Error::new(
                 Kind::UndefinedColumn,

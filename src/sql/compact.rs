@@ -79,7 +79,7 @@ pub async fn compact(
             continue;
         }
         let table = clustered(session, &newest, &snapshot).await?;
-        if lease.is_none() && snapshot.clustering.as_ref().is_some_and(|c| c.graph.is_some()) {
+        if lease.is_none() {
             must_be_known(name, &table)?;
         }
         if files_before.is_none() && table.is_compact() {
@@ -99,7 +99,7 @@ pub async fn compact(
                 (Arc::clone(&snapshot), Shape::Runs { recent })
             }
         };
-        let part = clustered(session, &newest, &part).await?;
+        let part = SnapshotTable::of_customers(part, table.customers().cloned());
         let part = part.with_one_id().unwrap_or(part);
         let state = session.planning("", &[]).await?;
         let buckets = part.buckets(state.state()).await?;
@@ -175,22 +175,18 @@ pub(super) async fn clustered(
     state: &Generation,
     snapshot: &Arc<TableSnapshot>,
 ) -> Result<SnapshotTable> {
-    let graph = snapshot.clustering.as_ref().and_then(|clustering| clustering.graph.as_ref());
-    let customers = match graph {
+    let customers = match snapshot.graph() {
         Some(graph) => session.engine().warehouse().customers(state, graph).await?,
         None => None,
     };
-    Ok(match customers {
-        Some(customers) => SnapshotTable::of_customers(Arc::clone(snapshot), customers),
-        None => SnapshotTable::new(Arc::clone(snapshot)),
-    })
+    Ok(SnapshotTable::of_customers(Arc::clone(snapshot), customers))
 }
 
 /// Rows are kept by customers once it is known who those are.
 fn must_be_known(name: &Name, table: &SnapshotTable) -> Result<()> {
-    let graph =
-        table.snapshot().clustering.as_ref().and_then(|clustering| clustering.graph.as_ref());
-    let Some(graph) = graph.filter(|_| table.known().is_none()) else { return Ok(()) };
+    let Some(graph) = table.snapshot().graph().filter(|_| table.known().is_none()) else {
+        return Ok(());
+    };
     Err(Error::new(
         Kind::NotInState,
         format!(

@@ -3,9 +3,10 @@
 use datafusion::sql::sqlparser::ast::{self, ColumnOption};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::statement::Statement;
+use super::statement::{Statement, Words, syntax};
 use crate::dialect::parse_statement;
 use crate::error::{Error, Kind, Result};
+use crate::store::Name;
 
 /// CREATE TABLE, and which columns it marks.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,21 +79,29 @@ pub struct AddColumn {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetIdentity {
     /// The table.
-    pub table: ast::ObjectName,
+    pub table: Name,
     /// The graph whose customers its rows are kept by; `None` for the order that CREATE TABLE gave.
     pub graph: Option<String>,
 }
 
-/// Reads ALTER TABLE: a column more, or another order of rows.
-pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
-    if let Some((rest, graph)) = without_identity(&tokens)? {
-        // The parser knows names; any statement with one will do.
-        let table = match parse_statement(rest)? {
-            ast::Statement::AlterTable(alter) => alter.name,
-            _ => return Err(Error::new(Kind::Syntax, "syntax error in ALTER TABLE")),
-        };
-        return Ok(Statement::SetIdentity(SetIdentity { table, graph }));
+/// Reads `ALTER TABLE t SET IDENTITY graph`, or `NONE`; `None` for any other ALTER TABLE.
+pub(super) fn parse_set_identity(words: &Words) -> Result<Option<SetIdentity>> {
+    const FORM: &str = "ALTER TABLE events SET IDENTITY graph, or SET IDENTITY NONE";
+    let Ok((table, at)) = words.name_at(2) else { return Ok(None) };
+    if words.peek_upper(at) != "SET" || words.peek_upper(at + 1) != "IDENTITY" {
+        return Ok(None);
     }
+    match words.token(at + 2) {
+        Some(Token::Word(_)) if words.len() == at + 3 => {}
+        _ => return Err(syntax(words, at + 2, FORM)),
+    }
+    let is_none = words.peek_upper(at + 2) == "NONE";
+    let graph = (!is_none).then(|| words.peek_text(at + 2));
+    Ok(Some(SetIdentity { table, graph }))
+}
+
+/// Reads ALTER TABLE: a column more.
+pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let is_meant = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_) | Token::EOF);
     let last = tokens.iter().rposition(is_meant);
     let is_personal = last.is_some_and(|at| {
@@ -121,45 +130,6 @@ pub(super) fn parse_alter_table(mut tokens: Vec<TokenWithSpan>) -> Result<Statem
         }))),
         _ => Err(refused()),
     }
-}
-
-/// `SET IDENTITY graph` or `SET IDENTITY NONE` at the end of an ALTER TABLE: the graph, and the statement with something in its
-/// place that the parser takes.
-fn without_identity(
-    tokens: &[TokenWithSpan],
-) -> Result<Option<(Vec<TokenWithSpan>, Option<String>)>> {
-    let meant: Vec<usize> = (0..tokens.len())
-        .filter(|at| {
-            !matches!(tokens[*at].token, Token::Whitespace(_) | Token::EOF | Token::SemiColon)
-        })
-        .collect();
-    let is_word = |at: usize, word: &str| matches!(&tokens[at].token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
-    let set =
-        meant.windows(2).position(|pair| is_word(pair[0], "set") && is_word(pair[1], "identity"));
-    let Some(set) = set else { return Ok(None) };
-    let graph = match &meant[set + 2..] {
-        [at] if is_word(*at, "none") => None,
-        [at] => match &tokens[*at].token {
-            Token::Word(w) if w.quote_style.is_some() => Some(w.value.clone()),
-            Token::Word(w) => Some(w.value.to_lowercase()),
-            _ => {
-                return Err(Error::new(
-                    Kind::Syntax,
-                    "SET IDENTITY takes the name of a graph, or NONE",
-                ));
-            }
-        },
-        _ => {
-            return Err(Error::new(
-                Kind::Syntax,
-                "SET IDENTITY takes the name of a graph, or NONE",
-            )
-            .hint("ALTER TABLE events SET IDENTITY customer"));
-        }
-    };
-    let mut rest = tokens[..meant[set]].to_vec();
-    rest.extend(crate::dialect::tokenize("DROP COLUMN x")?);
-    Ok(Some((rest, graph)))
 }
 
 /// A query reads the warehouse: no path of the server, no address of a network.

@@ -213,7 +213,12 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         "CREATE" if words.peek_upper(1) == "EXTERNAL" => return Err(ddl::no_external_tables()),
         "CREATE" if is_create_table(&words) => return ddl::parse_create_table(tokens),
-        "ALTER" if words.peek_upper(1) == "TABLE" => return ddl::parse_alter_table(tokens),
+        "ALTER" if words.peek_upper(1) == "TABLE" => {
+            return match ddl::parse_set_identity(&words)? {
+                Some(set) => Ok(Statement::SetIdentity(set)),
+                None => ddl::parse_alter_table(tokens),
+            };
+        }
         _ => {}
     }
     if let Some(command) = session_command(&mut words)? {

@@ -29,7 +29,7 @@ use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
 
 /// Columns that name a record; tables without them hold nobody's rows.
-const KEY: [&str; 2] = ["source", "record_id"];
+pub const RECORD: [&str; 2] = ["source", "record_id"];
 
 /// Columns of a person's that many people have the same value in, so that it proves nothing about one of them.
 const NOT_TELLING: [&str; 2] = ["name", "birth_date"];
@@ -65,7 +65,7 @@ impl Erased {
 
     /// Places of the columns that name a record, when a table has them.
     pub fn key_columns(schema: &Schema) -> Option<[usize; 2]> {
-        Some([schema.index_of(KEY[0]).ok()?, schema.index_of(KEY[1]).ok()?])
+        Some([schema.index_of(RECORD[0]).ok()?, schema.index_of(RECORD[1]).ok()?])
     }
 
     /// Which rows stay. A row without a source or a record is nobody's and stays.
@@ -289,7 +289,7 @@ impl Warehouse {
     /// Which files have rows of erased records, and what those say of the people.
     async fn find(&self, snapshot: &TableSnapshot, erased: &Erased) -> Result<Found> {
         let mut found = Found::default();
-        let mut columns: Vec<String> = KEY.map(str::to_owned).to_vec();
+        let mut columns: Vec<String> = RECORD.map(str::to_owned).to_vec();
         let tells = |c: &&String| !columns.contains(c) && !NOT_TELLING.contains(&c.as_str());
         let personal: Vec<String> = snapshot.personal.iter().filter(tells).cloned().collect();
         columns.extend(personal);

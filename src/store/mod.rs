@@ -41,7 +41,7 @@ mod writer;
 pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Known, Mark, ONE_ID, Place};
 pub use customers::{Customers, MAP, MOVED};
-pub use erased::{Erased, Erasure, Purged};
+pub use erased::{Erased, Erasure, Purged, RECORD};
 pub use generation::{Change, Generation, GraphDef, Name, OVERRIDES, Relation, TableDef, ViewDef};
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
 pub use lease::Lease;

@@ -83,6 +83,11 @@ impl TableSnapshot {
 }
 
 impl TableSnapshot {
+    /// The graph by whose customers the rows are kept.
+    pub fn graph(&self) -> Option<&str> {
+        self.clustering.as_ref()?.graph.as_deref()
+    }
+
     /// The same table with the column of customers that the files of one have that is kept by them.
     pub fn with_one_id(&self) -> Self {
         match self.has_one_id() {
