@@ -87,7 +87,8 @@ pub async fn compact(
         }
         let files_before = *files_before.get_or_insert(snapshot.files.len());
         // Who asks for a compaction does not want the customers of some rows to be looked up for ever.
-        let portion = session.engine().config().storage.file_bytes() as u64;
+        let config = session.engine().config();
+        let portion = config.storage.file_bytes().min(config.memory_bytes() / PORTION_SHARE) as u64;
         let step = next_step(&table, portion, lease.is_none() && table.has_suspects());
         let is_last = !matches!(step, Step::Join(_));
         let (part, shape) = match step {
@@ -124,6 +125,10 @@ pub async fn compact(
 
 /// Files that are merged at a time: of each one a row group is in memory. More of them are first made fewer.
 const FAN_IN: usize = 16;
+
+/// Rows to be sorted are taken in portions whose files are at most this share of the memory: in memory they are some ten times
+/// larger, and what readers, writers and the allocator hold is not counted.
+const PORTION_SHARE: usize = 16;
 
 /// Fresh rows up to one in so many are put together with the recent ones; from then on everything is put in its place.
 const JOIN_SHARE: u64 = 5;
