@@ -88,7 +88,7 @@ pub(super) async fn collect(
             }
             taking.take(&batch)?;
             if *is_mixed && how != Use::Seen {
-                table.write_batch(&batch).await?;
+                table.write_batch(batch).await?;
             }
         }
     }

@@ -95,8 +95,14 @@ async fn run(
         (collected, assigned)
     })
     .await?;
+    // Each is written by a task of its own.
     let mut found = Table::open(warehouse, name, LOOKUP).await?;
-    lookup::write(&mut found, lookup, &assigned.ids).await?;
+    let mut rejected = Table::open(warehouse, name, REJECTED).await?;
+    tokio::try_join!(
+        lookup::write(&mut found, lookup, &assigned.ids),
+        write_map(&mut map, &collected.records, &assigned.ids),
+        write_rejected(&mut rejected, &collected),
+    )?;
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let mut told = Table::open(warehouse, name, TOLD).await?;
@@ -106,7 +112,6 @@ async fn run(
 
     // The map comes first: if another refresh has taken its place meanwhile, nothing of this one is published.
     let mut group = Group::default();
-    write_map(&mut map, &collected.records, &assigned.ids).await?;
     group.tables.push(map.replaced_as_read().await?);
     group.tables.push(found.replaced().await?);
     let mut moved = Table::open(warehouse, name, MOVED).await?;
@@ -116,8 +121,6 @@ async fn run(
     group.tables.extend(taken.change);
     told.write(told_rows(&values)).await?;
     group.tables.push(told.replaced().await?);
-    let mut rejected = Table::open(warehouse, name, REJECTED).await?;
-    write_rejected(&mut rejected, &collected).await?;
     group.tables.push(rejected.replaced().await?);
     let mut hubs = Table::open(warehouse, name, HUBS).await?;
     hubs.write(hub_rows(&definition, &collected, &values)).await?;
@@ -377,7 +380,7 @@ pub(super) fn type_name(collected: &Collected, kind: u16) -> &str {
     &collected.types[usize::from(name)]
 }
 
-fn text(values: impl Iterator<Item = String>) -> ArrayRef {
+fn text(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
@@ -454,13 +457,13 @@ async fn moved_rows(
 async fn write_rejected(table: &mut Table<'_>, collected: &Collected) -> Result<()> {
     for part in collected.rejected.chunks(BATCH_ROWS) {
         let [sources, record_ids] = key_columns(&collected.records, part.iter().map(|r| r.record));
-        let name = |at: u16| collected.types[usize::from(at)].clone();
+        let name = |at: u16| &collected.types[usize::from(at)];
         table
             .write(vec![
                 ("source", sources),
                 ("record_id", record_ids),
                 ("id_type", text(part.iter().map(|r| name(r.id_type)))),
-                ("reason", text(part.iter().map(|r| r.reason.to_owned()))),
+                ("reason", text(part.iter().map(|r| r.reason))),
             ])
             .await?;
     }

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::runtime::SpawnedTask;
 use futures::stream::BoxStream;
+use tokio::sync::mpsc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{
-    Erased, FileEntry, MAP, MOVED, Name, OVERRIDES, Replaced, TableChange, TableDef, Warehouse,
+    Erased, FileEntry, Group, MAP, MOVED, Name, OVERRIDES, Replaced, TableChange, TableDef,
+    TableWriter, Warehouse, WrittenFile,
 };
 
 /// The relation that holds a graph's definition, within the graph's schema.
@@ -150,7 +153,50 @@ pub(super) struct Table<'a> {
     name: Name,
     def: TableDef,
     schema: SchemaRef,
-    writer: crate::store::TableWriter,
+    writer: Writing,
+}
+
+/// Rows on their way into files, written by a task of its own: one processor writes while another makes the next rows.
+struct Writing {
+    rows: mpsc::Sender<RecordBatch>,
+    files: SpawnedTask<Result<Vec<WrittenFile>>>,
+}
+
+impl Writing {
+    /// So many batches may wait to be written.
+    const BATCHES: usize = 2;
+
+    fn new(mut writer: TableWriter) -> Self {
+        let (rows, mut written) = mpsc::channel(Self::BATCHES);
+        let files = SpawnedTask::spawn(async move {
+            while let Some(batch) = written.recv().await {
+                writer.write(&batch).await?;
+            }
+            writer.finish().await
+        });
+        Self { rows, files }
+    }
+
+    /// Adds rows. That some could not be written may be told later, by [`Self::finish`] at last.
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        match self.rows.send(batch).await {
+            Ok(()) => Ok(()),
+            // The task takes no more rows once it has failed.
+            Err(_) => Self::ended(&mut self.files).await.map(|_| ()),
+        }
+    }
+
+    /// Gives the files. They are on disk.
+    async fn finish(self) -> Result<Vec<WrittenFile>> {
+        let Self { rows, mut files } = self;
+        drop(rows);
+        Self::ended(&mut files).await
+    }
+
+    async fn ended(files: &mut SpawnedTask<Result<Vec<WrittenFile>>>) -> Result<Vec<WrittenFile>> {
+        let stopped = |_| Err(Error::internal("writing a table stopped unexpectedly"));
+        files.await.unwrap_or_else(stopped)
+    }
 }
 
 impl<'a> Table<'a> {
@@ -158,13 +204,13 @@ impl<'a> Table<'a> {
     pub(super) async fn open(warehouse: &'a Warehouse, graph: &str, table: &str) -> Result<Self> {
         let name = Name::new(graph, table);
         let Some((_, expected)) = all().into_iter().find(|(of, _)| *of == table) else {
-            return Err(crate::error::Error::internal("a graph has no such table"));
+            return Err(Error::internal("a graph has no such table"));
         };
         let def = loop {
             let newest = warehouse.newest().await?;
             let Some(def) = newest.table(&name) else {
                 let path = warehouse.prepare_table(&name, &expected, &[], None).await?;
-                let mut group = crate::store::Group::default();
+                let mut group = Group::default();
                 group.tables.push(TableChange::create(name.clone(), path, vec![]));
                 warehouse.publish(group).await?;
                 continue;
@@ -178,7 +224,7 @@ impl<'a> Table<'a> {
         let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
         // They are read whole.
         let writer = if table == FINDINGS { writer.without_filters() } else { writer };
-        Ok(Self { warehouse, name, def, schema, writer })
+        Ok(Self { warehouse, name, def, schema, writer: Writing::new(writer) })
     }
 
     /// Adds rows, given as their columns by name.
@@ -192,11 +238,11 @@ impl<'a> Table<'a> {
             )
         };
         let columns = self.schema.fields().iter().map(column).collect();
-        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await
+        self.writer.write(RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await
     }
 
     /// Adds rows that have all columns.
-    pub(super) async fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(super) async fn write_batch(&mut self, batch: RecordBatch) -> Result<()> {
         self.writer.write(batch).await
     }
 

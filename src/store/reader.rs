@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
+use datafusion::common::runtime::SpawnedTask;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -16,11 +17,18 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use tokio::sync::mpsc;
 
 use super::generation::TableDef;
 use super::table::{FileEntry, TableSnapshot};
 use super::warehouse::Warehouse;
 use crate::error::{Error, Kind, Result};
+
+/// Rows that are read at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// So many batches are read ahead of who works on them.
+const BATCHES_AHEAD: usize = 2;
 
 impl Warehouse {
     /// Reads `columns` of `snapshot` file by file, in the order they are named, and gives each batch to `take`.
@@ -81,9 +89,35 @@ impl Warehouse {
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
         let mask =
             ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
-        let batches = builder.with_projection(mask).build()?;
-        Ok(batches.map(move |batch| arranged(&batch?, &wanted)).boxed())
+        let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+        Ok(ahead(batches.map(move |batch| arranged(&batch?, &wanted)).boxed()))
     }
+}
+
+/// The same batches, made by a task of its own: one processor reads while another works on what was read.
+fn ahead(
+    mut batches: BoxStream<'static, Result<RecordBatch>>,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    let (send, receive) = mpsc::channel(BATCHES_AHEAD);
+    let reading = SpawnedTask::spawn(async move {
+        while let Some(batch) = batches.next().await {
+            if send.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    let next = |state: Option<(mpsc::Receiver<_>, SpawnedTask<()>)>| async move {
+        let (mut receive, reading) = state?;
+        match receive.recv().await {
+            Some(batch) => Some((batch, Some((receive, reading)))),
+            // A task that ended in another way has not given all rows.
+            None => match reading.join().await {
+                Ok(()) => None,
+                Err(_) => Some((Err(Error::internal("reading a file stopped unexpectedly")), None)),
+            },
+        }
+    };
+    stream::unfold(Some((receive, reading)), next).boxed()
 }
 
 /// The columns of `wanted`; a file from before a column was added has it not.
