@@ -1,12 +1,14 @@
 //! The SQL dialect: PostgreSQL's, as sqlparser knows it, without its exponential corner.
 
+mod two_brackets;
+
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query, Statement};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Kind, Result};
 
@@ -122,7 +124,10 @@ impl Dialect for PgDialect {
 /// The tokens of `sql`, with their places.
 pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     let dialect = PgDialect::default();
-    Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| ParserError::from(e).into())
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location();
+    let mut tokens = tokens.map_err(|error| Error::from(ParserError::from(error)))?;
+    two_brackets::respell(&mut tokens);
+    Ok(tokens)
 }
 
 /// Parses one statement from its tokens.
@@ -133,7 +138,7 @@ pub fn parse_statement(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement()?;
     let rest = parser.peek_token();
-    if rest.token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
+    if rest.token != Token::EOF {
         return parser.expected("end of statement", rest).map_err(Error::from);
     }
     Ok(statement)
@@ -159,7 +164,7 @@ pub fn parse_expression(sql: &str) -> Result<Expr> {
         Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let expression = parser.parse_expr()?;
     let rest = parser.peek_token();
-    if rest.token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
+    if rest.token != Token::EOF {
         return parser.expected("end of the expression", rest).map_err(Error::from);
     }
     Ok(expression)
@@ -168,7 +173,6 @@ pub fn parse_expression(sql: &str) -> Result<Expr> {
 /// Refuses `a + b + c ...` and `SELECT ... UNION SELECT ...` of too many members: each is one level deeper to whoever plans it,
 /// although the text nests nothing.
 fn refuse_long_chains(tokens: &[TokenWithSpan]) -> Result<()> {
-    use datafusion::sql::sqlparser::tokenizer::Token;
     /// Operators within one pair of brackets and between two commas, and queries set together.
     #[derive(Default, Clone, Copy)]
     struct Chain {

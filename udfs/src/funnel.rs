@@ -3,8 +3,14 @@
 //! The semantics are those of `exact` mode: the best chain of each customer, the same for any order of rows,
 //! any partitioning and any number of merges.
 
+mod call;
 mod chain;
 pub mod funnel_path;
+mod modes;
+mod pattern;
 pub mod retention;
+mod rows;
+pub mod sequence;
+mod spec;
 mod state;
 pub mod window_funnel;

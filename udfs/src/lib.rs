@@ -3,7 +3,8 @@
 //! Nothing here opens a file, reads a clock or talks to a network. Each function lives in a file of its own,
 //! named as the function; the lists below are the only register.
 //!
-//! - [`funnel`]: how far a customer got, and who came back (`window_funnel`, `funnel_path`, `retention`)
+//! - [`funnel`]: how far a customer got, who came back, and in which order (`window_funnel`, `funnel_path`, `retention`,
+//!   `sequence_match`, ...)
 //! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
 //! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
 //! - [`pg`]: values, times and arithmetic as PostgreSQL means them
@@ -32,6 +33,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::prelude::SessionContext;
 
 pub use error::BadArgument;
+use funnel::sequence::Asked;
 
 /// Every scalar function.
 pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
@@ -65,6 +67,9 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(funnel::window_funnel::WindowFunnel::new())),
         Arc::new(AggregateUDF::from(funnel::funnel_path::FunnelPath::new())),
         Arc::new(AggregateUDF::from(funnel::retention::Retention::new())),
+        Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Match))),
+        Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Count))),
+        Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Events))),
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
         Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
     ]

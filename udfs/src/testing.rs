@@ -10,7 +10,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// An aggregate over the columns `k` INT (1 to 5, or NULL) and `at` TIMESTAMP of random customers.
 pub(crate) struct AggregateCase {
-    aggregate: &'static str,
+    aggregate: String,
 }
 
 /// One way to run the query.
@@ -21,8 +21,8 @@ struct Way {
 }
 
 impl AggregateCase {
-    pub(crate) fn new(aggregate: &'static str) -> Self {
-        Self { aggregate }
+    pub(crate) fn new(aggregate: &str) -> Self {
+        Self { aggregate: aggregate.to_owned() }
     }
 
     /// Whole, in batches, merged from partitions, shuffled, filtered, and ungrouped.

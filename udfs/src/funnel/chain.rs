@@ -1,201 +1,268 @@
 //! The funnel algorithm: a plain function of a sorted slice.
+//!
+//! A chain is a first step and later ones, in order, within the window of the first. What may lie between its steps is said by
+//! the [`Modes`]; of all chains that they allow, the deepest one counts. Rows of one instant are in the order of their steps,
+//! those that are no step first.
+//!
+//! Of the chains that have come to a step, the one that began last is carried on: it leaves the most window, and in
+//! everything else the others are no better. So a pass over the rows finds the deepest, whatever the mode.
+
+mod matching;
+#[cfg(test)]
+mod tests;
+
+use self::matching::Matching;
+use super::modes::Modes;
+use super::rows::Rows;
 
 /// One customer's event that satisfies the condition of `step`. Times and windows share one unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Touch {
     /// When it happened, in the unit of the window.
     pub(crate) at: i64,
-    /// Which step it satisfies, from 1.
+    /// Which step it satisfies, from 1; 0 for a row that satisfies none, which matters to [`Modes::ORDER`] alone.
     pub(crate) step: u32,
+    /// Number of its row among the customer's.
+    pub(crate) row: u32,
 }
 
-/// How two consecutive steps may lie in time.
+/// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// A later step may share the instant of the one before it: events at one instant count in step order.
-    Ascending,
-    /// Each step is later than the one before it (`strict_increase`).
-    StrictlyIncreasing,
+pub(crate) struct Rules {
+    /// How many steps there are.
+    pub(crate) steps: usize,
+    /// How long after its first step a chain may take another, that instant included.
+    pub(crate) window: i64,
+    /// What ends a chain.
+    pub(crate) modes: Modes,
 }
 
-/// The deepest chain of a customer: `times[i]` is the instant of step `i + 1`.
-pub(crate) type Chain = Vec<i64>;
-
-/// The chain that first reaches the deepest step in order within `window` of its step 1.
+/// Deepest step of a chain, 0 without a first step; `touches` are sorted.
 ///
-/// `touches` are sorted. Empty when step 1 never happened. Of the chains that reach a step, the one that started
-/// last is carried on, because it leaves the most window for the steps after it; of those with one start, the one
-/// that got there first. One pass, O(touches x steps) for the copies of times.
-pub(crate) fn best_chain(touches: &[Touch], steps: usize, window: i64, order: Order) -> Chain {
-    let mut carried: Vec<Chain> = vec![Chain::new(); steps + 1]; // by step; [0] is unused
-    let mut best = Chain::new();
-    for instant in touches.chunk_by(|a, b| a.at == b.at) {
-        match order {
-            Order::Ascending => {
-                for touch in instant {
-                    extend(&mut carried, touch, window, &mut best);
-                }
-            }
-            // From the last step down, so that no step builds on another of its own instant.
-            Order::StrictlyIncreasing => {
-                for touch in instant.iter().rev() {
-                    extend(&mut carried, touch, window, &mut best);
-                }
-            }
-        }
+/// One pass, O(touches) in the modes `default` and `strict_increase`, O(touches x steps) in others.
+pub(crate) fn deepest_step(touches: &[Touch], rules: &Rules) -> u32 {
+    if rules.modes == Modes::default() {
+        return deepest_of_all(touches, rules);
     }
-    best
+    walk(touches, rules, &mut Depth).map_or(0, |(depth, _)| depth)
 }
 
-fn extend(carried: &mut [Chain], touch: &Touch, window: i64, best: &mut Chain) {
-    let step = touch.step as usize;
-    let (before, from_here) = carried.split_at_mut(step);
-    let here = &mut from_here[0];
-    let started_at = if step == 1 {
-        touch.at
-    } else {
-        match before[step - 1].first() {
-            Some(&start) if touch.at.saturating_sub(start) <= window => start,
-            _ => return,
-        }
-    };
-    if here.first().is_some_and(|&start| start >= started_at) {
-        return;
-    }
-    here.clear();
-    if step > 1 {
-        here.extend_from_slice(&before[step - 1]);
-    }
-    here.push(touch.at);
-    if step > best.len() {
-        best.clone_from(here);
-    }
+/// The instants of the steps of the chain that came to the deepest step first; of several, the one that began last.
+/// `touches` are sorted.
+pub(crate) fn best_chain(touches: &[Touch], rules: &Rules) -> Vec<i64> {
+    let mut way = Way::default();
+    let best = walk(touches, rules, &mut way);
+    best.map_or_else(Vec::new, |(_, end)| way.instants(end))
 }
 
-/// Deepest step that [`best_chain`] reaches, without remembering the way. One pass, O(touches).
-pub(crate) fn deepest_step(touches: &[Touch], steps: usize, window: i64, order: Order) -> u32 {
-    let mut started_at: Vec<Option<i64>> = vec![None; steps + 1];
+/// The mode that nearly everybody asks for, without anything that it does not need.
+fn deepest_of_all(touches: &[Touch], rules: &Rules) -> u32 {
+    let mut began: Vec<Option<i64>> = vec![None; rules.steps + 1];
     let mut deepest = 0;
-    let mut reach = |touch: &Touch| {
+    for touch in touches {
         let step = touch.step as usize;
-        let start = if step == 1 { Some(touch.at) } else { started_at[step - 1] };
-        if start.is_some_and(|start| touch.at.saturating_sub(start) <= window) {
-            started_at[step] = started_at[step].max(start);
+        let start = if step == 1 { Some(touch.at) } else { began[step - 1] };
+        if start.is_some_and(|start| touch.at.saturating_sub(start) <= rules.window) {
+            began[step] = began[step].max(start);
             deepest = deepest.max(touch.step);
-        }
-    };
-    match order {
-        Order::Ascending => touches.iter().for_each(&mut reach),
-        Order::StrictlyIncreasing => {
-            for instant in touches.chunk_by(|a, b| a.at == b.at) {
-                instant.iter().rev().for_each(&mut reach);
-            }
         }
     }
     deepest
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// What is remembered of a chain's way.
+trait Trace {
+    /// The way to a step.
+    type To: Copy;
 
-    use super::*;
+    fn first(&mut self, at: i64) -> Self::To;
 
-    /// The definition, by exhaustive search: some chain of touches, in order, all within the window of its first.
-    fn slow_depth(touches: &[Touch], steps: usize, window: i64, order: Order) -> u32 {
-        fn follow(
-            touches: &[Touch],
-            step: u32,
-            steps: u32,
-            at: i64,
-            end: i64,
-            order: Order,
-        ) -> u32 {
-            if step > steps {
-                return steps;
-            }
-            let mut deepest = step - 1;
-            for next in touches.iter().filter(|t| t.step == step && t.at <= end) {
-                let in_order = match order {
-                    Order::Ascending => next.at >= at,
-                    Order::StrictlyIncreasing => next.at > at,
-                };
-                if in_order {
-                    deepest = deepest.max(follow(touches, step + 1, steps, next.at, end, order));
-                }
-            }
-            deepest
+    fn next(&mut self, from: Self::To, at: i64) -> Self::To;
+}
+
+/// Nothing.
+struct Depth;
+
+impl Trace for Depth {
+    type To = ();
+
+    fn first(&mut self, _: i64) {}
+
+    fn next(&mut self, (): (), _: i64) {}
+}
+
+/// The instants of all steps, each with the place of the one before it.
+#[derive(Default)]
+struct Way(Vec<(Option<u32>, i64)>);
+
+impl Way {
+    fn push(&mut self, from: Option<u32>, at: i64) -> u32 {
+        self.0.push((from, at));
+        (self.0.len() - 1) as u32
+    }
+
+    fn instants(&self, end: u32) -> Vec<i64> {
+        let before = |place: &u32| self.0[*place as usize].0;
+        let mut instants: Vec<i64> = std::iter::successors(Some(end), before)
+            .map(|place| self.0[place as usize].1)
+            .collect();
+        instants.reverse();
+        instants
+    }
+}
+
+impl Trace for Way {
+    type To = u32;
+
+    fn first(&mut self, at: i64) -> u32 {
+        self.push(None, at)
+    }
+
+    fn next(&mut self, from: u32, at: i64) -> u32 {
+        self.push(Some(from), at)
+    }
+}
+
+/// A chain that has come to some step.
+#[derive(Debug, Clone, Copy)]
+struct Carried<T> {
+    began: i64,
+    to: T,
+}
+
+/// Chains by the step that they have come to; the first place is nobody's.
+struct Chains<T> {
+    /// Those that took their last step before the instant that is looked at.
+    settled: Vec<Option<Carried<T>>>,
+    /// Those that took it at this instant, where the next one has to be later.
+    fresh: Vec<Option<Carried<T>>>,
+    /// No chain is at a deeper step.
+    top: usize,
+    /// The deepest step so far and the way to it.
+    best: Option<(u32, T)>,
+}
+
+impl<T: Copy> Chains<T> {
+    fn new(steps: usize) -> Self {
+        let none = || vec![None; steps + 1];
+        Self { settled: none(), fresh: none(), top: 0, best: None }
+    }
+
+    /// A chain has come to `step`: it is kept unless another one that is there began as late.
+    fn come(&mut self, step: usize, chain: Carried<T>, is_fresh: bool) {
+        let there = if is_fresh { &mut self.fresh[step] } else { &mut self.settled[step] };
+        if there.is_some_and(|there| there.began >= chain.began) {
+            return;
         }
-        let starts = touches.iter().filter(|t| t.step == 1);
-        starts
-            .map(|start| follow(touches, 2, steps as u32, start.at, start.at + window, order))
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn touches() -> impl Strategy<Value = Vec<Touch>> {
-        prop::collection::vec((0i64..8, 1u32..=4), 0..10).prop_map(|pairs| {
-            let mut touches: Vec<Touch> =
-                pairs.into_iter().map(|(at, step)| Touch { at, step }).collect();
-            touches.sort_unstable();
-            touches
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
-
-        #[test]
-        fn agrees_with_exhaustive_search(touches in touches(), window in 0i64..7, strict: bool) {
-            let order = if strict { Order::StrictlyIncreasing } else { Order::Ascending };
-            let slow = slow_depth(&touches, 4, window, order);
-            prop_assert_eq!(deepest_step(&touches, 4, window, order), slow);
-            let chain = best_chain(&touches, 4, window, order);
-            prop_assert_eq!(chain.len() as u32, slow);
-            let in_order = |w: &[i64]| w[0] < w[1] || (!strict && w[0] == w[1]);
-            prop_assert!(chain.windows(2).all(in_order));
-            if let (Some(first), Some(last)) = (chain.first(), chain.last()) {
-                prop_assert!(last - first <= window);
-            }
-            for (i, at) in chain.iter().enumerate() {
-                let step = Touch { at: *at, step: i as u32 + 1 };
-                prop_assert!(touches.contains(&step), "the chain invents a step");
-            }
+        *there = Some(chain);
+        self.top = self.top.max(step);
+        if self.best.is_none_or(|(deepest, _)| (deepest as usize) < step) {
+            self.best = Some((step as u32, chain.to));
         }
     }
 
-    fn sorted(pairs: &[(i64, u32)]) -> Vec<Touch> {
-        let mut touches: Vec<Touch> = pairs.iter().map(|&(at, step)| Touch { at, step }).collect();
-        touches.sort_unstable();
-        touches
+    /// The instant is over.
+    fn settle(&mut self) {
+        for step in 1..=self.top {
+            if let Some(chain) = self.fresh[step].take() {
+                self.come(step, chain, false);
+            }
+        }
     }
+}
 
-    /// ClickHouse issue 93789: a second step 1 at the instant of step 2 must not overwrite the start.
-    #[test]
-    fn strict_increase_survives_a_restart_at_the_instant_of_step_two() {
-        let touches = sorted(&[(1000, 1), (2000, 1), (2000, 2), (3000, 3)]);
-        assert_eq!(deepest_step(&touches, 3, 10_000, Order::StrictlyIncreasing), 3);
+/// The deepest step that a chain comes to, and its way.
+fn walk<W: Trace>(touches: &[Touch], rules: &Rules, way: &mut W) -> Option<(u32, W::To)> {
+    let modes = rules.modes;
+    let (is_later, is_once) = (modes.has(Modes::INCREASE), modes.has(Modes::ONCE));
+    let mut chains = Chains::new(rules.steps);
+    let mut rows = Rows::default();
+    for instant in touches.chunk_by(|a, b| a.at == b.at) {
+        let at = instant[0].at;
+        if is_once && !is_later && !modes.interrupt() {
+            rows.read(instant);
+            take_once(&mut chains, &mut rows, at, rules, way);
+        } else if is_once && modes.interrupt() {
+            rows.read(instant);
+            rows.steps.iter().for_each(|steps| take(&mut chains, steps, at, rules, way));
+        } else {
+            // A row that may be several steps, or that is one of an instant, needs not be known.
+            let each = instant.iter().map(|touch| std::slice::from_ref(&touch.step));
+            each.for_each(|step| take(&mut chains, step, at, rules, way));
+        }
+        if is_later {
+            chains.settle();
+        }
     }
+    chains.best
+}
 
-    /// StarRocks issue 12516: every condition true on five days is five steps, not one.
-    #[test]
-    fn all_true_conditions_on_five_days_reach_step_five() {
-        let all: Vec<(i64, u32)> = (1..=5).flat_map(|day| (1..=5).map(move |s| (day, s))).collect();
-        assert_eq!(deepest_step(&sorted(&all), 5, 10, Order::StrictlyIncreasing), 5);
+/// What a row does to all chains; `steps` are those whose conditions it satisfies, in order, or 0.
+fn take<W: Trace>(chains: &mut Chains<W::To>, steps: &[u32], at: i64, rules: &Rules, way: &mut W) {
+    let modes = rules.modes;
+    let is_later = modes.has(Modes::INCREASE);
+    let is_step = |step: usize| steps.binary_search(&(step as u32)).is_ok();
+    let ends = |level: usize| {
+        let repeats = || steps.iter().any(|step| (2..=level as u32).contains(step));
+        let is_none = || steps[0] == 0;
+        let is_early = || steps[0] as usize > level + 1;
+        modes.has(Modes::DEDUPLICATION) && repeats()
+            || modes.has(Modes::ORDER) && is_none()
+            || modes.has(Modes::ORDER.and(Modes::FIXED)) && !modes.has(Modes::REENTRY) && is_early()
+    };
+    // From the deepest step down, so that no chain takes two steps by one row.
+    for level in (1..=chains.top).rev() {
+        let is_next = level < rules.steps && is_step(level + 1);
+        if let Some(chain) = chains.settled[level] {
+            let is_in_time = at.saturating_sub(chain.began) <= rules.window;
+            if is_next && is_in_time {
+                let to = way.next(chain.to, at);
+                chains.come(level + 1, Carried { to, ..chain }, is_later);
+            }
+            if is_next && modes.has(Modes::DEDUPLICATION) || !is_next && ends(level) || !is_in_time
+            {
+                chains.settled[level] = None;
+            }
+        }
+        // One that took its last step at this instant cannot take this one, but may be ended by it.
+        if !is_next && ends(level) {
+            chains.fresh[level] = None;
+        }
     }
-
-    /// The window includes its last instant (window 2 over three consecutive seconds gives 3).
-    #[test]
-    fn window_includes_its_last_instant() {
-        let touches = sorted(&[(0, 1), (1, 2), (2, 3)]);
-        assert_eq!(deepest_step(&touches, 3, 2, Order::Ascending), 3);
-        assert_eq!(deepest_step(&touches, 3, 1, Order::Ascending), 2);
+    if is_step(1) {
+        let to = way.first(at);
+        chains.come(1, Carried { began: at, to }, is_later);
     }
+}
 
-    /// The way is the one that reached the end first, from its latest start.
-    #[test]
-    fn the_first_finish_from_the_latest_start_wins() {
-        let touches = sorted(&[(0, 1), (2, 1), (3, 2), (5, 2), (6, 3), (7, 3)]);
-        assert_eq!(best_chain(&touches, 3, 10, Order::Ascending), vec![2, 3, 6]);
+/// What all rows of an instant do to all chains, when a row may be one step only and none ends a chain.
+fn take_once<W: Trace>(
+    chains: &mut Chains<W::To>,
+    rows: &mut Rows,
+    at: i64,
+    rules: &Rules,
+    way: &mut W,
+) {
+    if let [steps] = rows.steps.as_slice() {
+        return take(chains, steps, at, rules, way);
+    }
+    rows.drop_needless(rules.steps);
+    let before = chains.settled[..=chains.top].to_vec();
+    let mut matching = Matching::new(&rows.steps, rules.steps);
+    for (level, chain) in before.into_iter().enumerate() {
+        let deepest = matching.deepest_from(level);
+        let mut to = match (level, chain) {
+            (0, _) => None,
+            (_, Some(chain)) if at.saturating_sub(chain.began) <= rules.window => Some(chain),
+            _ => continue,
+        };
+        for step in level + 1..=deepest {
+            let chain = match to {
+                Some(chain) => Carried { to: way.next(chain.to, at), ..chain },
+                None => Carried { began: at, to: way.first(at) },
+            };
+            chains.come(step, chain, false);
+            to = Some(chain);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `funnel_path(window, 'mode', time, condition, ...)`: how far one customer got, and when.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -8,7 +10,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::state::{Answer, FunnelSpec, Touches, coerce, path_type, state_fields};
+use super::spec::{Answer, FunnelSpec, coerce, path_type, time_type};
+use super::state::{Touches, state_fields};
 use crate::one_group::OneGroup;
 
 const NAME: &str = "funnel_path";
@@ -51,7 +54,7 @@ impl AggregateUDFImpl for FunnelPath {
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        Ok(path_type(&coerce(NAME, arg_types)?[2]))
+        Ok(path_type(time_type(&coerce(NAME, arg_types)?)))
     }
 
     fn is_nullable(&self) -> bool {
@@ -78,7 +81,8 @@ impl AggregateUDFImpl for FunnelPath {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Touches::new(FunnelSpec::from_args(NAME, &args)?, Answer::Path)))
+        let spec = FunnelSpec::from_args(NAME, Answer::Path, &args)?;
+        Ok(Box::new(Touches::new(Arc::new(spec))))
     }
 }
 

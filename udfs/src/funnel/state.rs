@@ -1,261 +1,88 @@
-//! The grouped state that `window_funnel` and `funnel_path` share, and the reading of their arguments.
+//! The grouped state that the functions over a customer's steps share.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Builder, ListArray, ListBuilder,
-    PrimitiveArray, RecordBatch, RecordBatchOptions, StructArray, UInt32Builder,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Builder, ListArray, ListBuilder, PrimitiveArray,
+    UInt32Builder,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
-use arrow::datatypes::{
-    DataType, Field, FieldRef, Fields, Int64Type, IntervalMonthDayNano, IntervalUnit, Schema,
-    TimeUnit, UInt32Type,
-};
-use datafusion::common::ScalarValue;
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt32Type};
 use datafusion::error::Result;
-use datafusion::logical_expr::function::AccumulatorArgs;
-use datafusion::logical_expr::{ColumnarValue, EmitTo, GroupsAccumulator};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::chain::{Order, Touch, best_chain, deepest_step};
-use crate::BadArgument;
+use super::chain::Touch;
 
-/// Position of each fixed argument; conditions follow.
-const WINDOW: usize = 0;
-const MODE: usize = 1;
-const TIME: usize = 2;
-pub(crate) const FIRST_CONDITION: usize = 3;
+/// What one of the functions wants to know of each customer.
+pub(crate) trait Question: Debug + Send + Sync {
+    /// Place of the time among the arguments.
+    fn time(&self) -> usize;
 
-/// Modes of this version, named in the error for any other.
-const MODES: &str = "default, strict_increase (or increase)";
+    /// The rows on which each condition holds.
+    fn conditions(&self, values: &[ArrayRef]) -> Vec<BooleanBuffer>;
 
-/// What a funnel aggregate was called with.
-#[derive(Debug, Clone)]
-pub(crate) struct FunnelSpec {
-    pub(crate) window: i64,
-    pub(crate) order: Order,
-    pub(crate) steps: usize,
-    pub(crate) time_type: DataType,
+    /// Whether it matters which touches are of one row.
+    fn needs_rows(&self) -> bool;
+
+    /// Whether rows matter that satisfy no condition.
+    fn needs_others(&self) -> bool;
+
+    /// The answers for customers, whose touches are sorted.
+    fn answer(&self, customers: Vec<Vec<Touch>>) -> Result<ArrayRef>;
 }
 
-impl FunnelSpec {
-    /// Reads the constant arguments of `function` from its call.
-    pub(crate) fn from_args(function: &'static str, args: &AccumulatorArgs) -> Result<Self> {
-        let time_type = args.expr_fields[TIME].data_type().clone();
-        let window = constant(function, "window", args, WINDOW)?;
-        let mode = constant(function, "mode", args, MODE)?;
-        Ok(Self {
-            window: window_in_units_of(function, &window, &time_type)?,
-            order: parse_mode(function, &mode)?,
-            steps: args.exprs.len() - FIRST_CONDITION,
-            time_type,
-        })
-    }
-}
-
-/// Types a call may have; an error names the first argument that cannot be used.
-pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<DataType>> {
-    if types.len() <= FIRST_CONDITION {
-        return Err(BadArgument::err(
-            function,
-            "conditions",
-            format!(
-                "{} arguments given; write {function}(window, 'mode', time, condition, ...) with at least one condition",
-                types.len()
-            ),
-        ));
-    }
-    let window = match &types[WINDOW] {
-        DataType::Interval(_) | DataType::Duration(_) => {
-            DataType::Interval(IntervalUnit::MonthDayNano)
-        }
-        t if t.is_integer() || t.is_null() => DataType::Int64,
-        other => {
-            return Err(BadArgument::err(
-                function,
-                "window",
-                format!("is {other}; an INTERVAL or a whole number is needed"),
-            ));
-        }
-    };
-    let time = match &types[TIME] {
-        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
-        DataType::Date32 | DataType::Date64 => DataType::Date32,
-        t if t.is_integer() => DataType::Int64,
-        other => {
-            return Err(BadArgument::err(
-                function,
-                "time",
-                format!("is {other}; a timestamp, a date or a whole number is needed"),
-            ));
-        }
-    };
-    let mut coerced = vec![window, DataType::Utf8, time];
-    for (i, condition) in types[FIRST_CONDITION..].iter().enumerate() {
-        if !matches!(condition, DataType::Boolean | DataType::Null) {
-            return Err(BadArgument::err(
-                function,
-                "conditions",
-                format!("condition {} is {condition}; a boolean is needed", i + 1),
-            ));
-        }
-        coerced.push(DataType::Boolean);
-    }
-    Ok(coerced)
-}
-
-/// The value of an argument that must not depend on the row.
-fn constant(
-    function: &'static str,
-    argument: &'static str,
-    args: &AccumulatorArgs,
-    position: usize,
-) -> Result<ScalarValue> {
-    let not_constant =
-        || BadArgument::err(function, argument, "depends on the row; a constant is needed");
-    let one_row = RecordBatch::try_new_with_options(
-        Arc::new(Schema::empty()),
-        vec![],
-        &RecordBatchOptions::new().with_row_count(Some(1)),
-    )?;
-    match args.exprs[position].evaluate(&one_row).map_err(|_| not_constant())? {
-        ColumnarValue::Scalar(value) if value.is_null() => {
-            Err(BadArgument::err(function, argument, "is NULL; a value is needed"))
-        }
-        ColumnarValue::Scalar(value) => Ok(value),
-        ColumnarValue::Array(array) if array.len() == 1 && array.is_valid(0) => {
-            ScalarValue::try_from_array(&array, 0)
-        }
-        ColumnarValue::Array(_) => Err(not_constant()),
-    }
-}
-
-const US_PER_SECOND: i64 = 1_000_000;
-const US_PER_DAY: i64 = 86_400 * US_PER_SECOND;
-
-/// The window in the unit of the time column: microseconds, days, or the number as it is.
-///
-/// A bare number is seconds on a timestamp, days on a date.
-fn window_in_units_of(
-    function: &'static str,
-    window: &ScalarValue,
-    time_type: &DataType,
-) -> Result<i64> {
-    let bad = |problem: String| Err(BadArgument::err(function, "window", problem));
-    let units = match (window, time_type) {
-        (ScalarValue::Int64(Some(n)), DataType::Timestamp(..)) => n.checked_mul(US_PER_SECOND),
-        (ScalarValue::Int64(Some(n)), _) => Some(*n),
-        (ScalarValue::IntervalMonthDayNano(Some(i)), _) if i.months != 0 => {
-            return bad(format!(
-                "has {} month(s), whose length varies; give days, hours or seconds",
-                i.months
-            ));
-        }
-        (ScalarValue::IntervalMonthDayNano(Some(i)), DataType::Timestamp(..)) => interval_us(i),
-        (ScalarValue::IntervalMonthDayNano(Some(i)), DataType::Date32) => match interval_us(i) {
-            Some(us) if us % US_PER_DAY == 0 => Some(us / US_PER_DAY),
-            _ => return bad("is not a whole number of days, but the time column is a date".into()),
-        },
-        (ScalarValue::IntervalMonthDayNano(Some(_)), _) => {
-            return bad("is an interval, but the time column is a number; give a number".into());
-        }
-        (other, _) => {
-            return bad(format!(
-                "is {}; an INTERVAL or a whole number is needed",
-                other.data_type()
-            ));
-        }
-    };
-    match units {
-        Some(units) if units >= 0 => Ok(units),
-        Some(_) => bad("is negative; it must be zero or more".into()),
-        None => bad("is longer than 292,000 years".into()),
-    }
-}
-
-fn interval_us(interval: &IntervalMonthDayNano) -> Option<i64> {
-    i64::from(interval.days).checked_mul(US_PER_DAY)?.checked_add(interval.nanoseconds / 1000)
-}
-
-fn parse_mode(function: &'static str, mode: &ScalarValue) -> Result<Order> {
-    let Some(Some(text)) = mode.try_as_str() else {
-        return Err(BadArgument::err(
-            function,
-            "mode",
-            format!("is {mode}; one of {MODES} is needed"),
-        ));
-    };
-    let mut order = Order::Ascending;
-    for word in text.split(',').map(str::trim) {
-        match word {
-            "default" | "" => {}
-            "strict_increase" | "increase" => order = Order::StrictlyIncreasing,
-            other => {
-                return Err(BadArgument::err(
-                    function,
-                    "mode",
-                    format!("{other:?} is not a mode; this version knows {MODES}"),
-                ));
-            }
-        }
-    }
-    Ok(order)
-}
-
-/// What the aggregate answers for a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The deepest step as INT.
-    Level,
-    /// A struct of the deepest step and the instants of the winning chain.
-    Path,
-}
-
-/// Type of [`Answer::Path`] for a time column of type `time_type`.
-pub(crate) fn path_type(time_type: &DataType) -> DataType {
-    DataType::Struct(path_fields(time_type))
-}
-
-fn path_fields(time_type: &DataType) -> Fields {
-    let item = Arc::new(Field::new("item", time_type.clone(), true));
-    Fields::from(vec![
-        Field::new("level", DataType::Int32, false),
-        Field::new("times", DataType::List(item), false),
-    ])
-}
-
-/// State columns: every touch of the group, as parallel lists of times and steps.
+/// State columns: every touch of the group, as parallel lists of times, steps and, where they matter, rows.
 pub(crate) fn state_fields(name: &str) -> Vec<FieldRef> {
     let list = |item| DataType::List(Arc::new(Field::new("item", item, true)));
     vec![
         Arc::new(Field::new(format!("{name}[at]"), list(DataType::Int64), true)),
         Arc::new(Field::new(format!("{name}[step]"), list(DataType::UInt32), true)),
+        Arc::new(Field::new(format!("{name}[row]"), list(DataType::UInt32), true)),
     ]
 }
 
 /// Every group's touches, unsorted until evaluated; group `g` is `groups[g]`.
 pub(crate) struct Touches {
-    spec: FunnelSpec,
-    answer: Answer,
-    groups: Vec<Vec<Touch>>,
+    question: Arc<dyn Question>,
+    groups: Vec<Group>,
     touches_capacity: usize,
 }
 
+/// One customer.
+#[derive(Default)]
+struct Group {
+    touches: Vec<Touch>,
+    /// Rows that have numbers, where rows matter.
+    rows: u32,
+}
+
 impl Touches {
-    pub(crate) fn new(spec: FunnelSpec, answer: Answer) -> Self {
-        Self { spec, answer, groups: Vec::new(), touches_capacity: 0 }
+    pub(crate) fn new(question: Arc<dyn Question>) -> Self {
+        Self { question, groups: Vec::new(), touches_capacity: 0 }
     }
 
     fn push(&mut self, group: usize, touch: Touch) {
-        let touches = &mut self.groups[group];
+        let touches = &mut self.groups[group].touches;
         let before = touches.capacity();
         touches.push(touch);
         self.touches_capacity += touches.capacity() - before;
     }
 
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<Touch>> {
+    fn take(&mut self, emit_to: EmitTo) -> Vec<Group> {
         let taken = emit_to.take_needed(&mut self.groups);
-        self.touches_capacity -= taken.iter().map(Vec::capacity).sum::<usize>();
+        self.touches_capacity -= taken.iter().map(|group| group.touches.capacity()).sum::<usize>();
         taken
+    }
+
+    /// The number of a row of a group that is read now.
+    fn number(&mut self, group: usize) -> u32 {
+        if !self.question.needs_rows() {
+            return 0;
+        }
+        let rows = &mut self.groups[group].rows;
+        *rows += 1;
+        *rows - 1
     }
 }
 
@@ -279,58 +106,60 @@ impl GroupsAccumulator for Touches {
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        self.groups.resize_with(total_num_groups, Vec::new);
-        let times = times_of(&values[TIME])?;
-        let holds: Vec<BooleanBuffer> =
-            values[FIRST_CONDITION..].iter().map(|c| true_rows(c.as_boolean())).collect();
-        let Some(mut any) = holds.iter().cloned().reduce(|a, b| &a | &b) else { return Ok(()) };
+        self.groups.resize_with(total_num_groups, Group::default);
+        let times = times_of(&values[self.question.time()])?;
+        let holds = self.question.conditions(values);
+        let any = holds.iter().cloned().reduce(|a, b| &a | &b);
+        let mut wanted = match any {
+            _ if self.question.needs_others() => BooleanBuffer::new_set(times.len()),
+            Some(any) => any,
+            None => return Ok(()),
+        };
         if let Some(kept) = kept_rows(times.nulls(), opt_filter, times.len()) {
-            any = &any & kept.inner();
+            wanted = &wanted & kept.inner();
         }
         // Row by row, so that rows that come in the order of time leave touches that need no sorting.
-        for row in any.set_indices() {
-            let (group, at) = (group_indices[row], times.value(row));
+        for at_row in wanted.set_indices() {
+            let (group, at) = (group_indices[at_row], times.value(at_row));
+            let row = self.number(group);
+            let mut is_step = false;
             for (i, holds) in holds.iter().enumerate() {
-                if holds.value(row) {
-                    self.push(group, Touch { at, step: i as u32 + 1 });
+                if holds.value(at_row) {
+                    self.push(group, Touch { at, step: i as u32 + 1, row });
+                    is_step = true;
                 }
+            }
+            if !is_step {
+                self.push(group, Touch { at, step: 0, row });
             }
         }
         Ok(())
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let groups = self.take(emit_to);
-        let FunnelSpec { window, order, steps, time_type } = self.spec.clone();
-        match self.answer {
-            Answer::Level => {
-                Ok(Arc::new(Int32Array::from_iter_values(groups.into_iter().map(|mut touches| {
-                    sort(&mut touches);
-                    deepest_step(&touches, steps, window, order) as i32
-                }))))
-            }
-            Answer::Path => {
-                let chains = groups.into_iter().map(|mut touches| {
-                    sort(&mut touches);
-                    best_chain(&touches, steps, window, order)
-                });
-                paths(chains.collect(), &time_type)
-            }
-        }
+        let mut customers: Vec<Vec<Touch>> =
+            self.take(emit_to).into_iter().map(|group| group.touches).collect();
+        customers.iter_mut().for_each(|touches| sort(touches));
+        self.question.answer(customers)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        let has_rows = self.question.needs_rows();
         let mut at = ListBuilder::new(Int64Builder::new());
-        let mut step = ListBuilder::new(UInt32Builder::new());
-        for touches in self.take(emit_to) {
-            for touch in touches {
+        let [mut step, mut row] = [0, 1].map(|_| ListBuilder::new(UInt32Builder::new()));
+        for group in self.take(emit_to) {
+            for touch in group.touches {
                 at.values().append_value(touch.at);
                 step.values().append_value(touch.step);
+                if has_rows {
+                    row.values().append_value(touch.row);
+                }
             }
             at.append(true);
             step.append(true);
+            row.append(true);
         }
-        Ok(vec![Arc::new(at.finish()), Arc::new(step.finish())])
+        Ok(vec![Arc::new(at.finish()), Arc::new(step.finish()), Arc::new(row.finish())])
     }
 
     fn merge_batch(
@@ -339,15 +168,23 @@ impl GroupsAccumulator for Touches {
         group_indices: &[usize],
         total_num_groups: usize,
     ) -> Result<()> {
-        self.groups.resize_with(total_num_groups, Vec::new);
-        let [at, step] = values else { return Ok(()) };
-        let (at, step) = (at.as_list::<i32>(), step.as_list::<i32>());
-        for (row, &group) in group_indices.iter().enumerate() {
-            let (at, step) = (at.value(row), step.value(row));
-            let (at, step) = (at.as_primitive::<Int64Type>(), step.as_primitive::<UInt32Type>());
-            for (&at, &step) in at.values().iter().zip(step.values()) {
-                self.push(group, Touch { at, step });
+        self.groups.resize_with(total_num_groups, Group::default);
+        let [at, steps, rows] = values else { return Ok(()) };
+        let (at, steps, rows) =
+            (at.as_list::<i32>(), steps.as_list::<i32>(), rows.as_list::<i32>());
+        for (state, &group) in group_indices.iter().enumerate() {
+            let (at, steps, rows) = (at.value(state), steps.value(state), rows.value(state));
+            let rows = rows.as_primitive::<UInt32Type>().values();
+            // Rows of another state are other rows.
+            let before = self.groups[group].rows;
+            let touches = at.as_primitive::<Int64Type>().values().iter();
+            let touches = touches.zip(steps.as_primitive::<UInt32Type>().values());
+            for (i, (&at, &step)) in touches.enumerate() {
+                let row = rows.get(i).map_or(0, |row| before + row);
+                self.push(group, Touch { at, step, row });
             }
+            let met = rows.iter().max().map_or(0, |last| last + 1);
+            self.groups[group].rows = before + met;
         }
         Ok(())
     }
@@ -357,8 +194,8 @@ impl GroupsAccumulator for Touches {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let rows = values[TIME].len();
-        let mut single = Self::new(self.spec.clone(), self.answer);
+        let rows = values[self.question.time()].len();
+        let mut single = Self::new(Arc::clone(&self.question));
         let own_group: Vec<usize> = (0..rows).collect();
         single.update_batch(values, &own_group, opt_filter, rows)?;
         single.state(EmitTo::All)
@@ -366,7 +203,7 @@ impl GroupsAccumulator for Touches {
 
     fn size(&self) -> usize {
         size_of_val(self)
-            + self.groups.capacity() * size_of::<Vec<Touch>>()
+            + self.groups.capacity() * size_of::<Group>()
             + self.touches_capacity * size_of::<Touch>()
     }
 }
@@ -383,14 +220,6 @@ fn kept_rows(
     NullBuffer::union(valid, filter.as_ref())
 }
 
-/// Rows on which the condition holds; NULL does not.
-fn true_rows(condition: &BooleanArray) -> BooleanBuffer {
-    match condition.nulls() {
-        Some(valid) => condition.values() & valid.inner(),
-        None => condition.values().clone(),
-    }
-}
-
 /// Puts touches in order of time and step, unless they came so, as they do from a clustered table.
 fn sort(touches: &mut [Touch]) {
     if !touches.is_sorted() {
@@ -398,11 +227,16 @@ fn sort(touches: &mut [Touch]) {
     }
 }
 
-fn paths(chains: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
-    let levels = Int32Array::from_iter_values(chains.iter().map(|c| c.len() as i32));
-    let offsets = OffsetBuffer::from_lengths(chains.iter().map(Vec::len));
+/// Type of a list of instants of a column of type `time_type`.
+pub(crate) fn instants_type(time_type: &DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", time_type.clone(), true)))
+}
+
+/// Lists of instants as a column.
+pub(crate) fn instants(lists: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
+    let offsets = OffsetBuffer::from_lengths(lists.iter().map(Vec::len));
     let flat: ArrayRef =
-        Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(chains.into_iter().flatten()));
+        Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(lists.into_iter().flatten()));
     let flat = match time_type {
         DataType::Date32 => {
             arrow::compute::cast(&arrow::compute::cast(&flat, &DataType::Int32)?, time_type)?
@@ -410,7 +244,5 @@ fn paths(chains: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
         _ => arrow::compute::cast(&flat, time_type)?,
     };
     let item = Arc::new(Field::new("item", time_type.clone(), true));
-    let times = ListArray::try_new(item, offsets, flat, None)?;
-    let columns: Vec<ArrayRef> = vec![Arc::new(levels), Arc::new(times)];
-    Ok(Arc::new(StructArray::try_new(path_fields(time_type), columns, None)?))
+    Ok(Arc::new(ListArray::try_new(item, offsets, flat, None)?))
 }

@@ -1,5 +1,7 @@
 //! `window_funnel(window, 'mode', time, condition, ...)`: how far one customer got through a funnel.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -9,7 +11,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::state::{Answer, FunnelSpec, Touches, coerce, state_fields};
+use super::spec::{Answer, FunnelSpec, coerce};
+use super::state::{Touches, state_fields};
 use crate::one_group::OneGroup;
 
 const NAME: &str = "window_funnel";
@@ -19,7 +22,7 @@ const NAME: &str = "window_funnel";
 /// | argument    | type                            | meaning                                                  |
 /// |-------------|---------------------------------|----------------------------------------------------------|
 /// | `window`    | INTERVAL or whole number        | constant; its last instant is included; a bare number is seconds on a timestamp, days on a date, the column's unit on a number |
-/// | `mode`      | TEXT                            | constant: `default`, or `strict_increase` (each step later than the one before) |
+/// | `mode`      | TEXT or whole number            | constant: `default`, or what ends a chain, with commas between; 1, 2 and 4 and their sums are deduplication, fixed and increase |
 /// | `time`      | TIMESTAMP, DATE or whole number | a row with a NULL time is skipped                        |
 /// | `condition` | BOOLEAN, one a step             | NULL is false                                            |
 ///
@@ -100,7 +103,8 @@ impl AggregateUDFImpl for WindowFunnel {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Touches::new(FunnelSpec::from_args(NAME, &args)?, Answer::Level)))
+        let spec = FunnelSpec::from_args(NAME, Answer::Level, &args)?;
+        Ok(Box::new(Touches::new(Arc::new(spec))))
     }
 }
 
@@ -115,7 +119,20 @@ mod tests {
             "window_funnel(INTERVAL '2 seconds', 'default', at, k = 1, k = 2, k = 3)",
         )
         .agrees_however_it_is_run();
-        AggregateCase::new("window_funnel(3, 'strict_increase', at, k = 1, k = 2, k = 3, k = 4)")
-            .agrees_however_it_is_run();
+        for mode in [
+            "'strict_increase'",
+            "'strict_deduplication'",
+            "'strict_order'",
+            "'strict_order,strict_once'",
+            "'fixed,allow_reentry'",
+            "'strict_once'",
+        ] {
+            let call = format!("window_funnel(3, {mode}, at, k <= 2, k = 2, k = 3, k >= 3)");
+            AggregateCase::new(&call).agrees_however_it_is_run();
+        }
+        for call in ["window_funnel(3, at, 5, ARRAY[k = 1, k = 2])", "window_funnel(3, at, k = 1)"]
+        {
+            AggregateCase::new(call).agrees_however_it_is_run();
+        }
     }
 }
