@@ -92,6 +92,12 @@ impl Arguments {
         }
     }
 
+    /// True or false; false when it is not given.
+    pub(super) fn flag(&mut self, name: &'static str) -> Result<bool> {
+        let Some(expr) = self.bound(name) else { return Ok(false) };
+        flag_of(&expr).ok_or_else(|| self.wrong(name, &expr, "true or false"))
+    }
+
     /// Refuses what was given and never asked for.
     pub(super) fn finish(&self) -> Result<()> {
         let allowed: Vec<String> = self.asked.iter().map(|name| (*name).to_owned()).collect();
@@ -152,6 +158,22 @@ fn number_of(expr: &Expr) -> Option<i64> {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => match text_of(expr) {
             Some(text) => text.parse().ok(),
             None => number_of(expr),
+        },
+        _ => None,
+    }
+}
+
+fn flag_of(expr: &Expr) -> Option<bool> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Boolean(flag) => Some(*flag),
+            _ => None,
+        },
+        // A bound parameter arrives as a cast literal.
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => match text_of(expr).as_deref() {
+            Some("t" | "true") => Some(true),
+            Some("f" | "false") => Some(false),
+            _ => flag_of(expr),
         },
         _ => None,
     }

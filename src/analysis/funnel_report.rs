@@ -2,9 +2,9 @@
 
 use arrow::datatypes::DataType;
 
-use super::steps::Step;
-use super::{Request, all_known, column_list, misuse};
-use crate::dialect::{literal, quoted};
+use super::Request;
+use super::funnel::Funnel;
+use crate::dialect::literal;
 use crate::error::Result;
 
 /// Two-sided 95 % point of the normal distribution, for Wilson's interval.
@@ -12,53 +12,7 @@ const Z: &str = "CAST('1.959963984540054' AS DOUBLE)";
 
 /// Writes the report over the relation. Rules: research "behaviour", section 5; `docs/funnel_report.md` states them.
 pub(super) fn select(mut request: Request) -> Result<String> {
-    let customer = request.customer()?;
-    let time = request.needed_column("time", &["occurred_at", "ordered_at"])?;
-    let event = request.column("event", &["event"])?;
-    let steps = request.arguments.texts("steps")?;
-    let window = request
-        .arguments
-        .expression("window")
-        .map_or("INTERVAL '14 days'".to_owned(), |w| w.to_string());
-    let order = request.arguments.word("order", &["ordered"])?;
-    let breakdown = request.column("breakdown", &[])?;
-    let from = request.arguments.expression("from");
-    let to = request.arguments.expression("to");
-    let timezone = request.timezone()?;
-    request.arguments.finish()?;
-    debug_assert_eq!(order, "ordered");
-    let Some(steps) = steps else {
-        return Err(misuse(request.function, "the steps are missing")
-            .hint("steps => ARRAY['visit', 'cart', 'pay']"));
-    };
-    let steps =
-        steps.iter().map(|text| Step::parse(text, event.as_deref())).collect::<Result<Vec<_>>>()?;
-
-    let names = column_list(&customer);
-    let conditions = steps.iter().map(|s| s.condition.clone()).collect::<Vec<_>>().join(", ");
-    let day = format!("local_date({}, {timezone})", quoted(&time));
-    let mut rows = format!("{} AND {} IS NOT NULL", all_known(&customer), quoted(&time));
-    if let Some(from) = from {
-        rows.push_str(&format!(" AND {day} >= CAST({from} AS DATE)"));
-    }
-    if let Some(to) = to {
-        rows.push_str(&format!(" AND {day} <= CAST({to} AS DATE)"));
-    }
-    // The breakdown of a customer is that of the first event of step 1.
-    let broken = breakdown.as_ref().map_or("CAST(NULL AS TEXT)".to_owned(), |column| {
-        format!(
-            "first_value(CAST({} AS TEXT) ORDER BY {}) FILTER (WHERE {})",
-            quoted(column),
-            quoted(&time),
-            steps[0].condition
-        )
-    });
-    let paths = format!(
-        "SELECT {names}, {broken} AS breakdown, funnel_path({window}, 'default', {time}, {conditions}) AS __path \
-         FROM {relation} AS __r WHERE {rows} GROUP BY {names}",
-        time = quoted(&time),
-        relation = request.relation,
-    );
+    let Funnel { time, steps, is_broken_down, paths, .. } = Funnel::read(&mut request)?;
     let per_second = match request.columns.data_type(&time) {
         Some(DataType::Date32 | DataType::Date64) => "86400.0",
         _ => "0.000001",
@@ -88,10 +42,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         }
     }
     let cell = |i: usize| format!("CASE step {} END", cells[i].join(" "));
-    let group_by = if breakdown.is_some() { "GROUP BY breakdown" } else { "" };
-    let shown = if breakdown.is_some() { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
+    let group_by = if is_broken_down { "GROUP BY breakdown" } else { "" };
+    let shown = if is_broken_down { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
     // Customers who never took step 1 belong to no breakdown.
-    let entered = if breakdown.is_some() { "WHERE get_field(__path, 'level') >= 1" } else { "" };
+    let entered = if is_broken_down { "WHERE get_field(__path, 'level') >= 1" } else { "" };
     let table = steps
         .iter()
         .enumerate()

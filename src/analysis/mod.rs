@@ -5,7 +5,9 @@
 //! the optimizer sees one ordinary query. No report asks the clock.
 
 mod arguments;
+mod funnel;
 mod funnel_report;
+mod funnel_users;
 mod oneid_clusters;
 mod oneid_profile;
 mod retention_matrix;
@@ -33,8 +35,9 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 6] = [
+pub const FUNCTIONS: [&str; 7] = [
     "funnel_report",
+    "funnel_users",
     "oneid_benefits",
     "oneid_clusters",
     "oneid_profile",
@@ -45,7 +48,7 @@ pub const FUNCTIONS: [&str; 6] = [
 /// The arguments that a function takes from its session when they are not given.
 pub fn session_arguments(function: &str) -> &'static [&'static str] {
     match function {
-        "funnel_report" => &["timezone"],
+        "funnel_report" | "funnel_users" => &["timezone"],
         "retention_matrix" | "rfm" => &["timezone", "as_of"],
         _ => &[],
     }
@@ -121,6 +124,7 @@ impl RelationPlanner for Analytics {
         };
         let sql = match function {
             "funnel_report" => funnel_report::select(request)?,
+            "funnel_users" => funnel_users::select(request)?,
             "oneid_benefits" => oneid_profile::benefits(request)?,
             "oneid_profile" => oneid_profile::profile(request)?,
             "retention_matrix" => retention_matrix::select(request)?,

@@ -11,6 +11,7 @@ mod pattern;
 pub mod retention;
 mod rows;
 pub mod sequence;
+pub mod sessionize;
 mod spec;
 mod state;
 pub mod window_funnel;

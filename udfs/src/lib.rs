@@ -3,8 +3,8 @@
 //! Nothing here opens a file, reads a clock or talks to a network. Each function lives in a file of its own,
 //! named as the function; the lists below are the only register.
 //!
-//! - [`funnel`]: how far a customer got, who came back, and in which order (`window_funnel`, `funnel_path`, `retention`,
-//!   `sequence_match`, ...)
+//! - [`funnel`]: how far a customer got, who came back, in which order and in which visit (`window_funnel`, `funnel_path`,
+//!   `retention`, `sequence_match`, `sessionize`, ...)
 //! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
 //! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
 //! - [`pg`]: values, times and arithmetic as PostgreSQL means them
@@ -77,7 +77,10 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
 
 /// Every window function.
 pub fn all_udwfs() -> Vec<Arc<WindowUDF>> {
-    vec![Arc::new(WindowUDF::from(value::quantile_score::QuantileScore::new()))]
+    vec![
+        Arc::new(WindowUDF::from(funnel::sessionize::Sessionize::new())),
+        Arc::new(WindowUDF::from(value::quantile_score::QuantileScore::new())),
+    ]
 }
 
 /// Registers every function of this crate on `ctx`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, ListArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, IntervalMonthDayNano, Schema, TimeUnit};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, Schema, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
@@ -51,10 +51,11 @@ pub(super) fn units_of(time_type: &DataType) -> i64 {
 /// A bare number is seconds on a timestamp, days on a date.
 pub(super) fn window_in_units_of(
     function: &'static str,
+    argument: &'static str,
     window: &ScalarValue,
     time_type: &DataType,
 ) -> Result<i64> {
-    let bad = |problem: String| Err(BadArgument::err(function, "window", problem));
+    let bad = |problem: String| Err(BadArgument::err(function, argument, problem));
     let units = match (window, time_type) {
         (ScalarValue::Int64(Some(n)), _) => n.checked_mul(units_of(time_type)),
         (ScalarValue::IntervalMonthDayNano(Some(i)), _) if i.months != 0 => {
@@ -101,6 +102,25 @@ pub(super) fn coerced_time(function: &'static str, given: &DataType) -> Result<D
             function,
             "time",
             format!("is {other}; a timestamp, a date or a whole number is needed"),
+        )),
+    }
+}
+
+/// The type that a span of time is read as, be it an interval or a number.
+pub(super) fn coerced_window(
+    function: &'static str,
+    argument: &'static str,
+    given: &DataType,
+) -> Result<DataType> {
+    match given {
+        DataType::Interval(_) | DataType::Duration(_) => {
+            Ok(DataType::Interval(IntervalUnit::MonthDayNano))
+        }
+        t if t.is_integer() || t.is_null() => Ok(DataType::Int64),
+        other => Err(BadArgument::err(
+            function,
+            argument,
+            format!("is {other}; an INTERVAL or a whole number is needed"),
         )),
     }
 }

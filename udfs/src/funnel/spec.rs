@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, StructArray};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, Field, Fields, IntervalUnit};
+use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::call::{
-    coerced_condition, coerced_time, constant, gathered, true_rows, window_in_units_of,
+    coerced_condition, coerced_time, coerced_window, constant, gathered, true_rows,
+    window_in_units_of,
 };
 use super::chain::{Rules, Touch, best_chain, deepest_step};
 use super::modes::Modes;
@@ -103,7 +104,7 @@ impl FunnelSpec {
         let form = Form::of(&types);
         let time_type = types[form.time()].clone();
         let window = constant(function, "window", args, WINDOW)?;
-        let window = window_in_units_of(function, &window, &time_type)?;
+        let window = window_in_units_of(function, "window", &window, &time_type)?;
         let modes = match form.mode() {
             Some(place) => parse_modes(function, &constant(function, "mode", args, place)?)?,
             None => Modes::default(),
@@ -135,19 +136,7 @@ pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<D
             ),
         ));
     }
-    let window = match &types[WINDOW] {
-        DataType::Interval(_) | DataType::Duration(_) => {
-            DataType::Interval(IntervalUnit::MonthDayNano)
-        }
-        t if t.is_integer() || t.is_null() => DataType::Int64,
-        other => {
-            return Err(BadArgument::err(
-                function,
-                "window",
-                format!("is {other}; an INTERVAL or a whole number is needed"),
-            ));
-        }
-    };
+    let window = coerced_window(function, "window", &types[WINDOW])?;
     let time = coerced_time(function, &types[form.time()])?;
     let mut coerced = vec![window; form.first_condition()];
     coerced[form.time()] = time;

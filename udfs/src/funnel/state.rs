@@ -87,7 +87,7 @@ impl Touches {
 }
 
 /// Times of a coerced time column in the unit of the window.
-fn times_of(array: &ArrayRef) -> Result<PrimitiveArray<Int64Type>> {
+pub(crate) fn times_of(array: &ArrayRef) -> Result<PrimitiveArray<Int64Type>> {
     let cast = match array.data_type() {
         // A date is counted in days; Int32 first, because Date32 casts to milliseconds elsewhere.
         DataType::Date32 => {
