@@ -39,10 +39,10 @@ pub(crate) struct Rules {
 
 /// Deepest step of a chain, 0 without a first step; `touches` are sorted.
 ///
-/// One pass, O(touches) in the modes `default` and `strict_increase`, O(touches x steps) in others.
+/// One pass, O(touches) where modes are plain, O(touches x steps) where they are not.
 pub(crate) fn deepest_step(touches: &[Touch], rules: &Rules) -> u32 {
-    if rules.modes == Modes::default() {
-        return deepest_of_all(touches, rules);
+    if rules.modes.are_plain() {
+        return deepest_of_plain(touches, rules);
     }
     walk(touches, rules, &mut Depth).map_or(0, |(depth, _)| depth)
 }
@@ -55,17 +55,25 @@ pub(crate) fn best_chain(touches: &[Touch], rules: &Rules) -> Vec<i64> {
     best.map_or_else(Vec::new, |(_, end)| way.instants(end))
 }
 
-/// The mode that nearly everybody asks for, without anything that it does not need.
-fn deepest_of_all(touches: &[Touch], rules: &Rules) -> u32 {
+/// The deepest step where only the times of steps matter, without anything that other modes need.
+fn deepest_of_plain(touches: &[Touch], rules: &Rules) -> u32 {
     let mut began: Vec<Option<i64>> = vec![None; rules.steps + 1];
     let mut deepest = 0;
-    for touch in touches {
+    let mut reach = |touch: &Touch| {
         let step = touch.step as usize;
         let start = if step == 1 { Some(touch.at) } else { began[step - 1] };
         if start.is_some_and(|start| touch.at.saturating_sub(start) <= rules.window) {
             began[step] = began[step].max(start);
             deepest = deepest.max(touch.step);
         }
+    };
+    if rules.modes.has(Modes::INCREASE) {
+        // From the last step down, so that no step builds on another of its own instant.
+        for instant in touches.chunk_by(|a, b| a.at == b.at) {
+            instant.iter().rev().for_each(&mut reach);
+        }
+    } else {
+        touches.iter().for_each(&mut reach);
     }
     deepest
 }

@@ -37,6 +37,12 @@ impl Modes {
         self.has(Self(Self::DEDUPLICATION.0 | Self::FIXED.0 | Self::ORDER.0))
     }
 
+    /// Whether only the times of steps matter: no row ends a chain, and none is in the way of another.
+    pub(crate) fn are_plain(self) -> bool {
+        // A row of one instant cannot be two steps that lie apart.
+        !self.interrupt() && (self.has(Self::INCREASE) || !self.has(Self::ONCE))
+    }
+
     /// These and those.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
