@@ -6,13 +6,15 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 const FUNNELS: [&str; 3] = ["windowfunnel", "window_funnel", "funnel_path"];
 
 /// Functions whose first brackets hold what comes before the time in ours, too.
-const SEQUENCES: [&str; 6] = [
+const SEQUENCES: [&str; 8] = [
     "sequencematch",
     "sequence_match",
     "sequencecount",
     "sequence_count",
     "sequencematchevents",
     "sequence_match_events",
+    "sequencenextnode",
+    "sequence_next_node",
 ];
 
 /// Makes one pair of brackets of two: `windowFunnel(3600, 'strict_order', at, a, b)`. Several modes become one text.
@@ -116,6 +118,10 @@ mod tests {
                 "windowFunnel(INTERVAL '1 day', 'strict_once,strict_increase', at, b)",
             ),
             ("sequenceMatch('(?1)(?2)')(at, a, b)", "sequenceMatch('(?1)(?2)', at, a, b)"),
+            (
+                "sequenceNextNode('forward', 'head')(at, page, a, b)",
+                "sequenceNextNode('forward', 'head', at, page, a, b)",
+            ),
             ("window_funnel(10, 'default', at, b)", "window_funnel(10, 'default', at, b)"),
             ("sum(windowFunnel(1)(at, (a))) + (1)", "sum(windowFunnel(1, at, (a))) + (1)"),
         ] {

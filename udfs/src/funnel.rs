@@ -11,6 +11,7 @@ mod pattern;
 pub mod retention;
 mod rows;
 pub mod sequence;
+pub mod sequence_next_node;
 pub mod sessionize;
 mod spec;
 mod state;

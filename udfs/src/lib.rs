@@ -70,6 +70,7 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Match))),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Count))),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Events))),
+        Arc::new(AggregateUDF::from(funnel::sequence_next_node::SequenceNextNode::new())),
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
         Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
     ]
