@@ -1,5 +1,6 @@
 //! ClickHouse's calls with two pairs of brackets: `windowFunnel(3600, 'strict_order')(at, a, b)`.
 
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 
 /// Funnels, whose first brackets hold a window and modes.
@@ -29,6 +30,9 @@ pub(super) fn respell(tokens: &mut [TokenWithSpan]) {
         let closed = |at: Option<usize>| at.and_then(|at| closes[at].map(|close| (at, close)));
         let Some((opens, close)) = closed(next(tokens, at + 1)) else { continue };
         let Some((opens_again, _)) = closed(next(tokens, close + 1)) else { continue };
+        if next(tokens, opens_again + 1).is_some_and(|at| begins_query(&tokens[at].token)) {
+            continue;
+        }
         if is_funnel {
             join_modes(&mut tokens[opens + 1..close]);
         }
@@ -48,6 +52,12 @@ fn kind_of(token: &Token) -> Option<bool> {
         (_, true) => Some(false),
         _ => None,
     }
+}
+
+/// Whether rows follow: those for columns of a table that has such a name.
+fn begins_query(token: &Token) -> bool {
+    let words = [Keyword::SELECT, Keyword::VALUES, Keyword::WITH];
+    matches!(token, Token::Word(word) if words.contains(&word.keyword))
 }
 
 /// Makes one text of those at the end of the first brackets, the first of which comes after a comma.
@@ -128,5 +138,7 @@ mod tests {
             assert_eq!(respelt(given), expected);
         }
         assert!(parse_statement(tokenize("SELECT f(1)(2)").unwrap()).is_err());
+        let insert = "INSERT INTO window_funnel (a) (SELECT 1)";
+        assert_eq!(parse_statement(tokenize(insert).unwrap()).unwrap().to_string(), insert);
     }
 }
