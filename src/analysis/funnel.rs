@@ -1,5 +1,7 @@
 //! What the reports about funnels share: the arguments that say what a funnel is, and each customer's best attempt.
 
+use arrow::datatypes::DataType;
+
 use super::steps::Step;
 use super::{Request, all_known, column_list, misuse};
 use crate::dialect::quoted;
@@ -98,5 +100,16 @@ impl Funnel {
         };
         let is_broken_down = breakdown.is_some();
         Ok(Self { names, time, steps, is_broken_down, paths })
+    }
+
+    /// A difference of times, which is a whole number, in seconds.
+    pub(super) fn seconds(&self, request: &Request<'_>, difference: &str) -> String {
+        match request.columns.data_type(&self.time) {
+            Some(DataType::Date32 | DataType::Date64) => {
+                format!("CAST(({difference}) * 86400 AS DOUBLE)")
+            }
+            // Divided, for no double is a millionth: a minute would not be 60 seconds.
+            _ => format!("CAST({difference} AS DOUBLE) / CAST(1000000 AS DOUBLE)"),
+        }
     }
 }

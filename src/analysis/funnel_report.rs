@@ -1,7 +1,5 @@
 //! `funnel_report(events, ...)`: how many customers reach each step, and how long it takes them.
 
-use arrow::datatypes::DataType;
-
 use super::Request;
 use super::funnel::Funnel;
 use crate::dialect::literal;
@@ -12,11 +10,8 @@ const Z: &str = "CAST('1.959963984540054' AS DOUBLE)";
 
 /// Writes the report over the relation. Rules: research "behaviour", section 5; `docs/funnel_report.md` states them.
 pub(super) fn select(mut request: Request) -> Result<String> {
-    let Funnel { time, steps, is_broken_down, paths, .. } = Funnel::read(&mut request)?;
-    let per_second = match request.columns.data_type(&time) {
-        Some(DataType::Date32 | DataType::Date64) => "86400.0",
-        _ => "0.000001",
-    };
+    let funnel = Funnel::read(&mut request)?;
+    let Funnel { steps, is_broken_down, paths, .. } = &funnel;
     let reached = |step: usize| format!("get_field(__path, 'level') >= {step}");
     let at =
         |step: usize| format!("CAST(array_element(get_field(__path, 'times'), {step}) AS BIGINT)");
@@ -24,8 +19,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let mut cells = vec![Vec::new(); 5];
     for (i, step) in (1..=steps.len()).enumerate() {
         measures.push(format!("count(*) FILTER (WHERE {}) AS __u{step}", reached(step)));
-        let seconds =
-            format!("CAST({} - {} AS DOUBLE) * {per_second}", at(step), at(step.max(2) - 1));
+        let seconds = funnel.seconds(&request, &format!("{} - {}", at(step), at(step.max(2) - 1)));
         let when = if i == 0 { "false".to_owned() } else { reached(step) };
         measures.push(format!("avg({seconds}) FILTER (WHERE {when}) AS __a{step}"));
         measures.push(format!("median({seconds}) FILTER (WHERE {when}) AS __h{step}"));
@@ -42,10 +36,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         }
     }
     let cell = |i: usize| format!("CASE step {} END", cells[i].join(" "));
-    let group_by = if is_broken_down { "GROUP BY breakdown" } else { "" };
-    let shown = if is_broken_down { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
+    let group_by = if *is_broken_down { "GROUP BY breakdown" } else { "" };
+    let shown = if *is_broken_down { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
     // Customers who never took step 1 belong to no breakdown.
-    let entered = if is_broken_down { "WHERE get_field(__path, 'level') >= 1" } else { "" };
+    let entered = if *is_broken_down { "WHERE get_field(__path, 'level') >= 1" } else { "" };
     let table = steps
         .iter()
         .enumerate()

@@ -13,6 +13,7 @@ mod oneid_profile;
 mod retention_matrix;
 mod rfm;
 mod steps;
+mod time_to_convert;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,7 +36,7 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 7] = [
+pub const FUNCTIONS: [&str; 8] = [
     "funnel_report",
     "funnel_users",
     "oneid_benefits",
@@ -43,12 +44,13 @@ pub const FUNCTIONS: [&str; 7] = [
     "oneid_profile",
     "retention_matrix",
     "rfm",
+    "time_to_convert",
 ];
 
 /// The arguments that a function takes from its session when they are not given.
 pub fn session_arguments(function: &str) -> &'static [&'static str] {
     match function {
-        "funnel_report" | "funnel_users" => &["timezone"],
+        "funnel_report" | "funnel_users" | "time_to_convert" => &["timezone"],
         "retention_matrix" | "rfm" => &["timezone", "as_of"],
         _ => &[],
     }
@@ -128,6 +130,7 @@ impl RelationPlanner for Analytics {
             "oneid_benefits" => oneid_profile::benefits(request)?,
             "oneid_profile" => oneid_profile::profile(request)?,
             "retention_matrix" => retention_matrix::select(request)?,
+            "time_to_convert" => time_to_convert::select(request)?,
             _ => rfm::select(request)?,
         };
         let plan = context.plan(derived(&sql)?).map_err(|error| {
