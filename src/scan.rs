@@ -653,10 +653,9 @@ impl Buckets {
                 streams.push(source.execute(at, Arc::clone(&context))?);
             }
         }
-        match (streams.len(), streams.pop()) {
-            (1, Some(only)) => Ok(only),
-            (_, last) => {
-                streams.extend(last);
+        match <[_; 1]>::try_from(streams) {
+            Ok([only]) => Ok(only),
+            Err(streams) => {
                 merge_sorted(streams, Arc::clone(&self.schema), &self.ordering, bucket, &context)
             }
         }

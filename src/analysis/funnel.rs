@@ -7,6 +7,9 @@ use super::{Request, all_known, column_list, misuse};
 use crate::dialect::quoted;
 use crate::error::Result;
 
+/// The deepest step of a customer's best attempt.
+pub(super) const LEVEL: &str = "get_field(__path, 'level')";
+
 /// A funnel over a relation.
 pub(super) struct Funnel {
     /// The columns that name a customer.
@@ -87,9 +90,8 @@ impl Funnel {
             // Each value that is held is a funnel by itself; a customer's best one counts.
             Some(hold) => {
                 let hold = quoted(&hold);
-                let level = "get_field(__path, 'level')";
                 let best = format!(
-                    "ORDER BY {level} DESC, array_element(get_field(__path, 'times'), CAST({level} AS BIGINT)), CAST({hold} AS TEXT)"
+                    "ORDER BY {LEVEL} DESC, array_element(get_field(__path, 'times'), CAST({LEVEL} AS BIGINT)), CAST({hold} AS TEXT)"
                 );
                 format!(
                     "SELECT {names}, first_value(breakdown {best}) AS breakdown, first_value(__path {best}) AS __path \
@@ -102,8 +104,12 @@ impl Funnel {
         Ok(Self { names, time, steps, is_broken_down, paths })
     }
 
-    /// A difference of times, which is a whole number, in seconds.
-    pub(super) fn seconds(&self, request: &Request<'_>, difference: &str) -> String {
+    /// The time from a step to another, in seconds, of a customer who came to both.
+    pub(super) fn seconds(&self, request: &Request<'_>, from: usize, to: usize) -> String {
+        let at = |step: usize| {
+            format!("CAST(array_element(get_field(__path, 'times'), {step}) AS BIGINT)")
+        };
+        let difference = format!("{} - {}", at(to), at(from));
         match request.columns.data_type(&self.time) {
             Some(DataType::Date32 | DataType::Date64) => {
                 format!("CAST(({difference}) * 86400 AS DOUBLE)")

@@ -1,7 +1,7 @@
 //! `funnel_report(events, ...)`: how many customers reach each step, and how long it takes them.
 
 use super::Request;
-use super::funnel::Funnel;
+use super::funnel::{Funnel, LEVEL};
 use crate::dialect::literal;
 use crate::error::Result;
 
@@ -12,19 +12,17 @@ const Z: &str = "CAST('1.959963984540054' AS DOUBLE)";
 pub(super) fn select(mut request: Request) -> Result<String> {
     let funnel = Funnel::read(&mut request)?;
     let Funnel { steps, is_broken_down, paths, .. } = &funnel;
-    let reached = |step: usize| format!("get_field(__path, 'level') >= {step}");
-    let at =
-        |step: usize| format!("CAST(array_element(get_field(__path, 'times'), {step}) AS BIGINT)");
+    let reached = |step: usize| format!("{LEVEL} >= {step}");
     let mut measures = Vec::new();
     let mut cells = vec![Vec::new(); 5];
     for (i, step) in (1..=steps.len()).enumerate() {
         measures.push(format!("count(*) FILTER (WHERE {}) AS __u{step}", reached(step)));
-        let seconds = funnel.seconds(&request, &format!("{} - {}", at(step), at(step.max(2) - 1)));
+        let previous = step.max(2) - 1;
+        let seconds = funnel.seconds(&request, previous, step);
         let when = if i == 0 { "false".to_owned() } else { reached(step) };
         measures.push(format!("avg({seconds}) FILTER (WHERE {when}) AS __a{step}"));
         measures.push(format!("median({seconds}) FILTER (WHERE {when}) AS __h{step}"));
         measures.push(format!("percentile_cont(0.9) WITHIN GROUP (ORDER BY {seconds}) FILTER (WHERE {when}) AS __q{step}"));
-        let previous = step.max(2) - 1;
         for (cell, column) in cells.iter_mut().zip([
             format!("__u{step}"),
             format!("__u{previous}"),
@@ -39,7 +37,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let group_by = if *is_broken_down { "GROUP BY breakdown" } else { "" };
     let shown = if *is_broken_down { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
     // Customers who never took step 1 belong to no breakdown.
-    let entered = if *is_broken_down { "WHERE get_field(__path, 'level') >= 1" } else { "" };
+    let entered = if *is_broken_down { format!("WHERE {}", reached(1)) } else { String::new() };
     let table = steps
         .iter()
         .enumerate()

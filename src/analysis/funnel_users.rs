@@ -1,6 +1,6 @@
 //! `funnel_users(events, ...)`: the customers behind a number of `funnel_report`.
 
-use super::funnel::Funnel;
+use super::funnel::{Funnel, LEVEL};
 use super::{Request, misuse};
 use crate::error::Result;
 
@@ -17,14 +17,13 @@ pub(super) fn select(mut request: Request) -> Result<String> {
             format!("step => {step}: the funnel has {last} steps"),
         ));
     }
-    let level = "get_field(__path, 'level')";
     let is_meant = match dropped {
         // Who never took the first step was in no funnel.
-        true => format!("{level} = {} AND {level} > 0", step - 1),
-        false => format!("{level} >= {step}"),
+        true => format!("{LEVEL} = {} AND {LEVEL} > 0", step - 1),
+        false => format!("{LEVEL} >= {step}"),
     };
     Ok(format!(
-        "SELECT {names}, breakdown, {level} AS level, array_element(get_field(__path, 'times'), 1) AS attempt_start, \
+        "SELECT {names}, breakdown, {LEVEL} AS level, array_element(get_field(__path, 'times'), 1) AS attempt_start, \
            get_field(__path, 'times') AS step_times FROM ({paths}) AS __paths WHERE {is_meant}"
     ))
 }

@@ -1,6 +1,6 @@
 //! `time_to_convert(events, ...)`: how long customers take from one step of a funnel to another.
 
-use super::funnel::Funnel;
+use super::funnel::{Funnel, LEVEL};
 use super::{Request, misuse};
 use crate::error::Result;
 
@@ -23,11 +23,9 @@ pub(super) fn select(mut request: Request) -> Result<String> {
             ),
         ));
     }
-    let at =
-        |step: i64| format!("CAST(array_element(get_field(__path, 'times'), {step}) AS BIGINT)");
     let taken = format!(
-        "SELECT {} AS __seconds FROM ({}) AS __paths WHERE get_field(__path, 'level') >= {to}",
-        funnel.seconds(&request, &format!("{} - {}", at(to), at(from))),
+        "SELECT {} AS __seconds FROM ({}) AS __paths WHERE {LEVEL} >= {to}",
+        funnel.seconds(&request, from as usize, to as usize),
         funnel.paths
     );
     let numbers: Vec<String> = (0..bins.unwrap_or(BINS_MAX)).map(|n| n.to_string()).collect();

@@ -72,3 +72,27 @@ impl Accumulator for OneGroup {
         Ok(())
     }
 }
+
+/// The methods of an `AggregateUDFImpl` whose grouped state is all there is: a single group is [`OneGroup`], and no order of rows
+/// changes the answer.
+macro_rules! grouped_alone {
+    () => {
+        fn order_sensitivity(&self) -> datafusion::logical_expr::utils::AggregateOrderSensitivity {
+            datafusion::logical_expr::utils::AggregateOrderSensitivity::Insensitive
+        }
+
+        fn accumulator(
+            &self,
+            args: AccumulatorArgs,
+        ) -> Result<Box<dyn datafusion::logical_expr::Accumulator>> {
+            let grouped = self.create_groups_accumulator(args)?;
+            Ok(Box::new(crate::one_group::OneGroup::new(grouped)))
+        }
+
+        fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
+            true
+        }
+    };
+}
+
+pub(crate) use grouped_alone;

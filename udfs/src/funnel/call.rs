@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, ListArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, RecordBatchOptions,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, Schema, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -154,6 +156,11 @@ pub(super) fn gathered(lists: &ListArray) -> Vec<BooleanBuffer> {
         })
     };
     (0..steps).map(of_step).collect()
+}
+
+/// The rows on which each of some conditions holds.
+pub(super) fn listed(conditions: &[ArrayRef]) -> Vec<BooleanBuffer> {
+    conditions.iter().map(|condition| true_rows(condition.as_boolean())).collect()
 }
 
 /// Rows on which the condition holds; NULL does not.

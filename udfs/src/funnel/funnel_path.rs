@@ -5,14 +5,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility,
-};
+use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
 use super::spec::{Answer, FunnelSpec, coerce, path_type, time_type};
 use super::state::{Touches, state_fields};
-use crate::one_group::OneGroup;
+use crate::one_group::grouped_alone;
 
 const NAME: &str = "funnel_path";
 
@@ -65,17 +62,7 @@ impl AggregateUDFImpl for FunnelPath {
         Ok(state_fields(args.name))
     }
 
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup::new(self.create_groups_accumulator(args)?)))
-    }
-
-    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
-        true
-    }
+    grouped_alone!();
 
     fn create_groups_accumulator(
         &self,

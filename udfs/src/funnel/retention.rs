@@ -6,13 +6,13 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int16Builder, ListBui
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
+    AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
+use super::call::coerced_condition;
 use crate::BadArgument;
-use crate::one_group::OneGroup;
+use crate::one_group::grouped_alone;
 
 const NAME: &str = "retention";
 
@@ -58,16 +58,8 @@ impl AggregateUDFImpl for Retention {
                 "none given; at least one boolean is needed",
             ));
         }
-        for (i, condition) in arg_types.iter().enumerate() {
-            if !matches!(condition, DataType::Boolean | DataType::Null) {
-                return Err(BadArgument::err(
-                    NAME,
-                    "conditions",
-                    format!("condition {} is {condition}; a boolean is needed", i + 1),
-                ));
-            }
-        }
-        Ok(vec![DataType::Boolean; arg_types.len()])
+        let numbered = arg_types.iter().enumerate();
+        numbered.map(|(i, condition)| coerced_condition(NAME, i + 1, condition)).collect()
     }
 
     fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
@@ -83,17 +75,7 @@ impl AggregateUDFImpl for Retention {
         Ok((0..args.input_fields.len()).map(|i| Arc::new(met(i))).collect())
     }
 
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup::new(self.create_groups_accumulator(args)?)))
-    }
-
-    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
-        true
-    }
+    grouped_alone!();
 
     fn create_groups_accumulator(
         &self,

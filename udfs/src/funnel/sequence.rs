@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array};
+use arrow::array::{ArrayRef, Int32Array, Int64Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility,
-};
+use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
-use super::call::{coerced_condition, coerced_time, constant, true_rows, units_of};
+use super::call::{coerced_condition, coerced_time, constant, listed, units_of};
 use super::chain::Touch;
 use super::pattern::{Event, Pattern};
 use super::rows::Rows;
 use super::state::{Question, Touches, instants, instants_type, state_fields};
 use crate::BadArgument;
-use crate::one_group::OneGroup;
+use crate::one_group::grouped_alone;
 
 /// Places of the arguments; more conditions follow.
 const PATTERN: usize = 0;
@@ -136,17 +133,7 @@ impl AggregateUDFImpl for Sequence {
         Ok(state_fields(args.name))
     }
 
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup::new(self.create_groups_accumulator(args)?)))
-    }
-
-    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
-        true
-    }
+    grouped_alone!();
 
     fn create_groups_accumulator(
         &self,
@@ -177,7 +164,7 @@ impl Question for SequenceQuestion {
     }
 
     fn conditions(&self, values: &[ArrayRef]) -> Vec<BooleanBuffer> {
-        values[CONDITIONS..].iter().map(|c| true_rows(c.as_boolean())).collect()
+        listed(&values[CONDITIONS..])
     }
 
     fn needs_rows(&self) -> bool {

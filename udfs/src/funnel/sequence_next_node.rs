@@ -9,15 +9,14 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt64Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
+    AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::call::{coerced_condition, coerced_time, constant};
+use super::call::{coerced_condition, coerced_time, constant, listed, true_rows};
 use super::state::times_of;
 use crate::BadArgument;
-use crate::one_group::OneGroup;
+use crate::one_group::grouped_alone;
 
 const NAME: &str = "sequence_next_node";
 
@@ -121,17 +120,7 @@ impl AggregateUDFImpl for SequenceNextNode {
         ])
     }
 
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup::new(self.create_groups_accumulator(args)?)))
-    }
-
-    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
-        true
-    }
+    grouped_alone!();
 
     fn create_groups_accumulator(
         &self,
@@ -262,16 +251,15 @@ impl GroupsAccumulator for Events {
         self.groups.resize_with(total_num_groups, Vec::new);
         let times = times_of(&values[TIME])?;
         let names = values[EVENT].as_string::<i32>();
-        let conditions: Vec<&BooleanArray> =
-            values[BASE_CONDITION..].iter().map(|condition| condition.as_boolean()).collect();
-        let holds = |of: &BooleanArray, row: usize| of.is_valid(row) && of.value(row);
+        let conditions = listed(&values[BASE_CONDITION..]);
+        let kept = opt_filter.map(true_rows);
         for (row, &group) in group_indices.iter().enumerate() {
-            let is_kept = opt_filter.is_none_or(|filter| holds(filter, row));
+            let is_kept = kept.as_ref().is_none_or(|kept| kept.value(row));
             if !is_kept || times.is_null(row) || names.is_null(row) {
                 continue;
             }
             let bits = conditions.iter().enumerate();
-            let bits = bits.fold(0, |bits, (i, of)| bits | u64::from(holds(of, row)) << i);
+            let bits = bits.fold(0, |bits, (i, of)| bits | u64::from(of.value(row)) << i);
             let name = names.value(row).into();
             self.push(group, Event { at: times.value(row), name, conditions: bits });
         }

@@ -10,8 +10,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::call::{
-    coerced_condition, coerced_time, coerced_window, constant, gathered, true_rows,
-    window_in_units_of,
+    coerced_condition, coerced_time, coerced_window, constant, gathered, listed, window_in_units_of,
 };
 use super::chain::{Rules, Touch, best_chain, deepest_step};
 use super::modes::Modes;
@@ -69,10 +68,7 @@ impl Form {
     /// The rows on which each condition holds.
     fn conditions(self, values: &[ArrayRef]) -> Vec<BooleanBuffer> {
         match self {
-            Self::Listed | Self::Plain => {
-                let conditions = values[self.first_condition()..].iter();
-                conditions.map(|condition| true_rows(condition.as_boolean())).collect()
-            }
+            Self::Listed | Self::Plain => listed(&values[self.first_condition()..]),
             Self::Gathered => gathered(values[self.first_condition()].as_list::<i32>()),
         }
     }

@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt32Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
+use super::call::true_rows;
 use super::chain::Touch;
 
 /// What one of the functions wants to know of each customer.
@@ -115,7 +116,7 @@ impl GroupsAccumulator for Touches {
             Some(any) => any,
             None => return Ok(()),
         };
-        if let Some(kept) = kept_rows(times.nulls(), opt_filter, times.len()) {
+        if let Some(kept) = kept_rows(times.nulls(), opt_filter) {
             wanted = &wanted & kept.inner();
         }
         // Row by row, so that rows that come in the order of time leave touches that need no sorting.
@@ -209,14 +210,8 @@ impl GroupsAccumulator for Touches {
 }
 
 /// Rows with a time that the FILTER clause keeps; `None` when that is every row.
-fn kept_rows(
-    valid: Option<&NullBuffer>,
-    filter: Option<&BooleanArray>,
-    len: usize,
-) -> Option<NullBuffer> {
-    let filter = filter.map(|filter| {
-        NullBuffer::from_iter((0..len).map(|row| filter.is_valid(row) && filter.value(row)))
-    });
+fn kept_rows(valid: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option<NullBuffer> {
+    let filter = filter.map(|filter| NullBuffer::new(true_rows(filter)));
     NullBuffer::union(valid, filter.as_ref())
 }
 
