@@ -394,6 +394,10 @@ fn io_error(error: &std::io::Error) -> Error {
         ErrorKind::PermissionDenied => {
             Error::new(Kind::Io, format!("the operating system refused: {error}"))
         }
+        // Some layers keep the words of an error and not its kind.
+        _ if error.to_string().contains("No space left on device") => {
+            io_error(&std::io::Error::new(ErrorKind::StorageFull, error.to_string()))
+        }
         _ => Error::new(Kind::Io, format!("input or output failed: {error}")),
     }
 }

@@ -83,7 +83,7 @@ impl Pinned {
         let mut customers = HashMap::new();
         for name in names_among(&generation, words) {
             if let Some(table) = generation.table(&name) {
-                let snapshot = warehouse.snapshot(&table.path, table.version).await?;
+                let snapshot = warehouse.snapshot(table).await?;
                 if let Some(graph) = snapshot.graph()
                     && let Some(found) = warehouse.customers(&generation, graph).await?
                 {

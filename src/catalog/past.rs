@@ -95,7 +95,7 @@ impl Past {
                 format!("there was no table \"{}\" at {when}", self.name),
             ));
         };
-        warehouse.snapshot(&def.path, def.version).await.map_err(|error| {
+        warehouse.snapshot(def).await.map_err(|error| {
             Error::new(
                 Kind::UndefinedTable,
                 format!("what table \"{}\" held at {when} is gone", self.name),

@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<()> {
         if wanted.is_empty() {
             for (name, relation) in &newest.relations {
                 let Relation::Table(def) = relation else { continue };
-                let snapshot = engine.warehouse().snapshot(&def.path, def.version).await?;
+                let snapshot = engine.warehouse().snapshot(def).await?;
                 if snapshot.clustering.is_some() || snapshot.files.len() > 1 {
                     wanted.push(name.clone());
                 }

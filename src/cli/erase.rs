@@ -30,22 +30,31 @@ pub(super) struct Args {
     check: bool,
 }
 
-/// Whether nothing is left that should not be.
+/// Whether all was done that was asked for, and nothing is left that should not be.
 pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
     if args.records.is_empty() && !args.check {
         return Err(Error::new(Kind::InvalidParameter, "nobody to erase is named")
             .hint("clientele erase --source shop 17 18; clientele erase --check"));
     }
+    if args.check && !args.records.is_empty() {
+        return Err(Error::new(
+            Kind::InvalidParameter,
+            "--check looks for everybody who was erased; records with it would be erased",
+        )
+        .hint("clientele erase --source shop 17, then clientele erase --check"));
+    }
     block_on(async {
         let engine = open_engine(dir, config, false).await?;
         let user = super::sql::LOCAL_USER;
+        let mut is_clean = true;
         if let (Some(source), false) = (&args.source, args.records.is_empty()) {
             let records = args.records.iter().map(|record| (source.clone(), record.clone()));
             let (records, reason) = (records.collect(), args.reason.clone());
             let erase = Erase { records, reason, is_now: args.now };
-            eprintln!("{}", erase_records(&engine, &erase, user).await?);
+            let (told, is_done) = erase_records(&engine, &erase, user).await?;
+            eprintln!("{told}");
+            is_clean = is_done;
         }
-        let mut is_clean = true;
         if args.check {
             let check = check_erased(&engine, user).await?;
             for residue in &check.found {
@@ -67,7 +76,7 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
                 check.bytes,
                 check.id
             );
-            is_clean = check.verdict() != "found";
+            is_clean &= check.verdict() != "found";
         }
         Ok(is_clean)
     })

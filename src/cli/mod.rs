@@ -137,7 +137,13 @@ async fn open_engine(dir: &Location, config: Config, create: bool) -> Result<Arc
 
 /// Says to other processes that this one reads, for as long as it holds the warehouse.
 async fn announce(warehouse: &Arc<Warehouse>) -> Result<()> {
-    warehouse.announce().await?;
+    match warehouse.announce().await {
+        // Who frees a full disk has to be able to look at what is there.
+        Err(error) if error.kind() == Kind::DiskFull => {
+            tracing::warn!(code = error.sqlstate(), %error, "what is read could not be announced");
+        }
+        announced => announced?,
+    }
     tokio::spawn(Warehouse::keep_announced(Arc::downgrade(warehouse)));
     Ok(())
 }

@@ -141,7 +141,7 @@ async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Resul
 async fn must_keep_nothing(warehouse: &Warehouse, name: &str) -> Result<()> {
     for (table, relation) in &warehouse.newest().await?.relations {
         let Relation::Table(def) = relation else { continue };
-        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        let snapshot = warehouse.snapshot(def).await?;
         if snapshot.graph() == Some(name) {
             return Err(Error::new(
                 Kind::DependentObjects,

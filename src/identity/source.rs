@@ -51,7 +51,7 @@ impl Source {
                 ));
             }
         };
-        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        let snapshot = warehouse.snapshot(def).await?;
         let erased = warehouse.erased().await?;
         let path = def.path.clone();
         let source = Self { path, snapshot, definition: definition.clone(), erased };

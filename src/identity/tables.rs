@@ -215,12 +215,12 @@ impl<'a> Table<'a> {
                 warehouse.publish(group).await?;
                 continue;
             };
-            let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+            let snapshot = warehouse.snapshot(def).await?;
             let has = |field: &&Arc<Field>| snapshot.schema.index_of(field.name()).is_err();
             let Some(missing) = expected.fields().iter().find(has) else { break def.clone() };
             warehouse.add_column(&name, def, missing, &[]).await?;
         };
-        let schema = Arc::clone(&warehouse.snapshot(&def.path, def.version).await?.schema);
+        let schema = Arc::clone(&warehouse.snapshot(&def).await?.schema);
         let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
         // They are read whole.
         let writer = if table == FINDINGS { writer.without_filters() } else { writer };
@@ -254,7 +254,7 @@ impl<'a> Table<'a> {
 
     /// As [`Self::replaced`], when the table is still the one that was read.
     pub(super) async fn replaced_as_read(self) -> Result<TableChange> {
-        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let snapshot = self.warehouse.snapshot(&self.def).await?;
         let files = snapshot.files.iter().map(|file| file.path.clone()).collect();
         let replaced = Some(Replaced { version: self.def.version, files });
         Ok(TableChange { replaced, ..self.replaced().await? })
@@ -268,7 +268,7 @@ impl<'a> Table<'a> {
 
     /// The files of the published version, oldest first.
     pub(super) async fn files(&mut self) -> Result<Vec<FileEntry>> {
-        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let snapshot = self.warehouse.snapshot(&self.def).await?;
         Ok(snapshot.files.iter().rev().cloned().collect())
     }
 
@@ -278,7 +278,7 @@ impl<'a> Table<'a> {
         file: &FileEntry,
         columns: &[&str],
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let snapshot = self.warehouse.snapshot(&self.def).await?;
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
         self.warehouse.open_file(&snapshot, file, &columns).await
     }
@@ -296,7 +296,7 @@ impl<'a> Table<'a> {
 
     /// Rows that are published, batch by batch; columns that they have not are NULL.
     pub(super) async fn read(&mut self, mut take: impl FnMut(RecordBatch)) -> Result<()> {
-        let snapshot = self.warehouse.snapshot(&self.def.path, self.def.version).await?;
+        let snapshot = self.warehouse.snapshot(&self.def).await?;
         let columns: Vec<String> =
             self.schema.fields().iter().map(|field| field.name().clone()).collect();
         self.warehouse.read_columns(&snapshot, &columns, &mut take).await

@@ -166,7 +166,7 @@ async fn try_load(
         let ids: Vec<String> = inputs.iter().map(|i| i.load_id.clone()).collect();
         if let Some(key) = &request.key {
             // A key that the table has not is told of even when there is nothing to load.
-            key.of(&warehouse.snapshot(&existing.path, existing.version).await?.schema)?;
+            key.of(&warehouse.snapshot(existing).await?.schema)?;
         }
         let known = warehouse.already_loaded(&existing.path, &ids).await?;
         for input in &mut inputs {
@@ -236,7 +236,7 @@ async fn add_columns(
 ) -> Result<()> {
     let (name, newest) = (&request.table, warehouse.newest().await?);
     let Some(def) = newest.table(name) else { return Ok(()) };
-    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let snapshot = warehouse.snapshot(def).await?;
     let has = |schema: &arrow::datatypes::Schema, column: &str| {
         schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(column))
     };
@@ -379,7 +379,7 @@ impl Target {
     ) -> Result<Self> {
         let newest = warehouse.newest().await?;
         if let Some(table) = newest.table(name) {
-            let snapshot = warehouse.snapshot(&table.path, table.version).await?;
+            let snapshot = warehouse.snapshot(table).await?;
             return Ok(Self {
                 name: name.clone(),
                 path: table.path.clone(),
@@ -431,6 +431,7 @@ impl Target {
             files: vec![],
             personal: self.personal.clone(),
             clustering: self.clustering.clone(),
+            content: String::new(),
         };
         empty.with_files(files)
     }
@@ -525,7 +526,7 @@ impl Load {
         if let Some(key) = key {
             let newest = warehouse.newest().await?;
             let table = match newest.table(&self.target.name) {
-                Some(def) => Some(warehouse.snapshot(&def.path, def.version).await?),
+                Some(def) => Some(warehouse.snapshot(def).await?),
                 None => None,
             };
             let table = table.as_deref();

@@ -20,7 +20,7 @@ pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
     let def = altered(&newest, &name)?;
-    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let snapshot = warehouse.snapshot(def).await?;
     let planning = session.planning(text, &[]).await?;
     let added = SqlToRel::new(&planning).build_schema(vec![add.column.clone()])?;
     let added = stored_schema(&added)?;
@@ -60,7 +60,7 @@ pub(super) async fn set_identity(session: &Session, set: &SetIdentity) -> Result
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
     let def = altered(&newest, name)?;
-    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let snapshot = warehouse.snapshot(def).await?;
     let tag = || "ALTER TABLE".to_owned();
     let Some(graph) = &set.graph else {
         if snapshot.graph().is_none() {

@@ -69,7 +69,7 @@ pub async fn compact(
                 format!("table \"{name}\" does not exist"),
             ));
         };
-        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        let snapshot = warehouse.snapshot(def).await?;
         if snapshot.clustering.is_none() {
             match Box::pin(join_small(session, lease, name, &snapshot)).await? {
                 Joined::Nothing => return Ok(None),

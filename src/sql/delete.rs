@@ -33,11 +33,30 @@ pub(super) fn read(delete: &ast::Delete) -> Result<Delete> {
         || delete.limit.is_some()
         || !delete.order_by.is_empty()
         || !delete.tables.is_empty();
-    let [ast::TableWithJoins { relation: ast::TableFactor::Table { name, .. }, joins }] =
+    let [ast::TableWithJoins { relation: ast::TableFactor::Table { name, alias, .. }, joins }] =
         from.as_slice()
     else {
         return Err(Error::not_supported("DELETE takes rows of one table"));
     };
+    // Rows of a past version would take the place of those that are there now.
+    let alone = ast::TableFactor::Table {
+        name: name.clone(),
+        alias: alias.clone(),
+        args: None,
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
+    };
+    if from[0].relation != alone {
+        return Err(Error::not_supported(
+            "DELETE FROM takes a table as it is now, by its name alone",
+        )
+        .hint("RESTORE TABLE t TO VERSION AS OF n brings a past version back"));
+    }
     if is_more || !joins.is_empty() {
         return Err(Error::not_supported(
             "DELETE with USING, RETURNING, ORDER BY or LIMIT is not supported",
@@ -95,7 +114,7 @@ pub(super) async fn run(
         if count == 0 {
             return Ok(done);
         }
-        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        let snapshot = warehouse.snapshot(def).await?;
         let mut files = Vec::new();
         if let Some(keep) = &delete.keep {
             let mut keep = keep.clone();

@@ -78,12 +78,13 @@ pub(super) fn parse(words: &Words) -> Result<Erase> {
 }
 
 pub(super) async fn run(session: &Session, erase: &Erase) -> Result<Outcome> {
-    let told = erase_records(session.engine(), erase, session.user()).await?;
+    let (told, _) = erase_records(session.engine(), erase, session.user()).await?;
     Ok(Outcome::Noticed { tag: format!("ERASE {}", erase.records.len()), notice: told })
 }
 
-/// Hides the records, takes their rows out of the tables and says what was done.
-pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result<String> {
+/// Hides the records, takes their rows out of the tables and says what was done, and whether past versions are gone where that was
+/// asked for.
+pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result<(String, bool)> {
     if erase.records.iter().any(|(source, record)| source.is_empty() || record.is_empty()) {
         return Err(Error::new(Kind::InvalidParameter, "a record has a source and an id")
             .hint("as in the columns source and record_id of the tables"));
@@ -99,15 +100,18 @@ pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result
         None => "these records were erased before".to_owned(),
     };
     let keep = if erase.is_now { Duration::ZERO } else { engine.config().storage.keep() };
+    let mut is_done = true;
     if keep.is_zero() {
-        told.push_str(&format!("; {}", described(&warehouse.vacuum(None, keep).await?)));
+        let vacuumed = warehouse.vacuum(None, keep).await?;
+        is_done = !vacuumed.is_held_back;
+        told.push_str(&format!("; {}", described(&vacuumed)));
     } else {
         told.push_str(&format!(
             "; versions from before keep them for {} days (storage.keep_days)",
             engine.config().storage.keep_days
         ));
     }
-    Ok(told)
+    Ok((told, is_done))
 }
 
 /// What a vacuum did, in words.

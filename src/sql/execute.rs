@@ -288,7 +288,7 @@ async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<Insert
             ));
         }
     };
-    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+    let snapshot = warehouse.snapshot(&def).await?;
     let schema = Arc::clone(&snapshot.schema);
     let columns = if insert.columns.is_empty() {
         schema.fields().iter().enumerate().map(|(i, f)| (i, f.data_type().clone())).collect()
@@ -746,7 +746,7 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
                 match newest.relations.get(name) {
                     Some(Relation::Table(def)) => {
                         // Before the client is asked for data, which it may have none of.
-                        let schema = &warehouse.snapshot(&def.path, def.version).await?.schema;
+                        let schema = &warehouse.snapshot(def).await?.schema;
                         check_columns(name, schema, columns.as_deref().unwrap_or_default())?;
                         if let Some(key) = &copy.key {
                             key.of(schema)?;

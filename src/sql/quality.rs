@@ -201,7 +201,7 @@ pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Vec<Qua
         for (table, column) in &check.needs {
             is_possible &= match newest.table(&Name::new(DEFAULT_SCHEMA, table.as_str())) {
                 Some(def) => {
-                    let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+                    let snapshot = warehouse.snapshot(def).await?;
                     snapshot.schema.index_of(column).is_ok()
                 }
                 None => false,
@@ -212,7 +212,7 @@ pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Vec<Qua
         }
         for name in &wanted {
             let Some(def) = newest.table(name) else { continue };
-            let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+            let snapshot = warehouse.snapshot(def).await?;
             match &check.scope {
                 Scope::Table(table) => {
                     if name == &Name::new(DEFAULT_SCHEMA, table.as_str()) {

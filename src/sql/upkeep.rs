@@ -97,7 +97,7 @@ async fn compact_all(engine: &Arc<Engine>, lease: Option<Lease>) -> Result<()> {
     let session = engine.session(super::UPKEEP_USER);
     for (name, relation) in &newest.relations {
         let Relation::Table(def) = relation else { continue };
-        let snapshot = warehouse.snapshot(&def.path, def.version).await?;
+        let snapshot = warehouse.snapshot(def).await?;
         let (files, rows) = clustered(&session, &newest, &snapshot).await?.loose();
         let is_tidy = files <= FRESH_FILES_MAX && rows * FRESH_SHARE <= snapshot.rows();
         if is_tidy && small_files(&snapshot).count() <= FRESH_FILES_MAX {

@@ -37,7 +37,7 @@ impl Warehouse {
     /// # Errors
     /// When the store itself fails. Damage is a finding, not an error.
     pub async fn check_table(&self, name: &Name, def: &TableDef) -> Result<Vec<FileCheck>> {
-        let snapshot = match self.tables().read(&def.path, def.version).await {
+        let snapshot = match self.tables().read(def).await {
             Ok(snapshot) => snapshot,
             Err(error) if error.kind() == Kind::Io => return Err(error),
             Err(error) => {

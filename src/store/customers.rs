@@ -68,14 +68,14 @@ impl Warehouse {
         let table = |name: &str| state.table(&Name::new(graph, name));
         let Some(map) = table(MAP) else { return Ok(None) };
         let version = table(MOVED).map_or(0, |moved| moved.version);
-        let map = self.snapshot(&map.path, map.version).await?;
+        let map = self.snapshot(map).await?;
         let known = self.known_customers().get(graph).cloned();
         if let Some(known) = known.filter(|known| known.map == map && known.version == version) {
             return Ok(Some(known));
         }
         let mut moved: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
         if let Some(def) = table(MOVED) {
-            let snapshot = self.snapshot(&def.path, def.version).await?;
+            let snapshot = self.snapshot(def).await?;
             let columns = ["run", "one_id"].map(str::to_owned);
             self.read_columns(&snapshot, &columns, |batch| {
                 let runs = batch.column(0).as_primitive::<Int32Type>();
@@ -117,6 +117,7 @@ mod tests {
             files: vec![],
             personal: vec![],
             clustering: None,
+            content: String::new(),
         };
         let moved = BTreeMap::from([(3, vec![5, 9]), (4, vec![]), (5, vec![9, 2])]);
         let customers = Customers { map: Arc::new(map), moved, version: 1 };

@@ -249,7 +249,7 @@ impl Warehouse {
             let Some(def) = newest.table(name).filter(|def| def.erased < erased.version) else {
                 return Ok((files, rows));
             };
-            let snapshot = self.snapshot(&def.path, def.version).await?;
+            let snapshot = self.snapshot(def).await?;
             if Erased::key_columns(&snapshot.schema).is_none() {
                 return Ok((files, rows));
             }

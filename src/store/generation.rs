@@ -91,6 +91,10 @@ pub struct TableDef {
     /// Version of `system.erased` up to which it has no rows of erased records.
     #[serde(default)]
     pub erased: u64,
+    /// What that version holds, as a number: the table's log has no checksum of its own, and one that has lost an entry would
+    /// give other rows without a word. Tables that were published before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// A view: its query, and the settings that were folded into it.
@@ -420,7 +424,7 @@ mod tests {
     use super::*;
 
     fn table(version: u64) -> Relation {
-        Relation::Table(TableDef { path: "public/t".into(), version, erased: 0 })
+        Relation::Table(TableDef { path: "public/t".into(), version, erased: 0, content: None })
     }
 
     fn set(table_name: &str, version: u64) -> BTreeMap<Name, Change> {

@@ -183,16 +183,26 @@ impl Warehouse {
                 }
             };
         }
+        let mut contents = BTreeMap::new();
+        for table in &group.tables {
+            let content = self.tables().content(&table.path, versions[&table.name]).await?;
+            contents.insert(&table.name, content);
+        }
         let generation = self
             .chain()
             .publish(|state| {
                 check(group, state)?;
                 let mut changes = group.names.clone();
                 for table in &group.tables {
-                    let seen = state.table(&table.name).map_or(0, |t| t.version);
-                    let version = seen.max(versions[&table.name]);
+                    let later = state.table(&table.name).filter(|def| {
+                        def.path == table.path && def.version > versions[&table.name]
+                    });
+                    let (version, content) = match later {
+                        Some(def) => (def.version, def.content.clone()),
+                        None => (versions[&table.name], Some(contents[&table.name].clone())),
+                    };
                     let erased = table.clean_to(state);
-                    let def = TableDef { path: table.path.clone(), version, erased };
+                    let def = TableDef { path: table.path.clone(), version, erased, content };
                     changes.insert(table.name.clone(), Change::Set(Relation::Table(def)));
                 }
                 Ok(changes)

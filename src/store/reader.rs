@@ -56,7 +56,7 @@ impl Warehouse {
         columns: [&str; 2],
         mut take: impl FnMut(&str, &str),
     ) -> Result<()> {
-        let snapshot = self.snapshot(&def.path, def.version).await?;
+        let snapshot = self.snapshot(def).await?;
         self.read_columns(&snapshot, &columns.map(str::to_owned), |batch| {
             let (first, second) =
                 (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());

@@ -153,7 +153,7 @@ impl Warehouse {
         let mut personal = HashMap::new();
         for relation in newest.relations.values() {
             let Relation::Table(def) = relation else { continue };
-            let snapshot = self.snapshot(&def.path, def.version).await?;
+            let snapshot = self.snapshot(def).await?;
             live.extend(snapshot.files.iter().map(|file| file.path.clone()));
             versions.insert(def.path.clone(), def.version);
             personal.insert(def.path.clone(), snapshot.personal.clone());

@@ -250,7 +250,17 @@ fn bucket(url: &Url) -> Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
     let mut builder = AmazonS3Builder::from_env().with_url(url.as_str());
     let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
-    let endpoint = endpoint.into_iter().find_map(|name| std::env::var(name).ok());
+    let named = endpoint.into_iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
+    if let Some((name, endpoint)) = &named
+        && !Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    {
+        return Err(Error::new(
+            Kind::InvalidParameter,
+            format!("{name} is {endpoint:?}; an address with http:// or https:// is needed"),
+        )
+        .hint("without the variable the buckets of Amazon are meant"));
+    }
+    let endpoint = named.map(|(_, endpoint)| endpoint);
     if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
         // Who names a plain endpoint means it.
         builder =

@@ -18,6 +18,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use super::cluster::{Clustering, Mark, ONE_ID, with_one_id};
+use super::generation::TableDef;
 use super::group::{Replaced, RestoreVersion};
 use super::sums::BlockSums;
 use super::writer::WrittenFile;
@@ -73,6 +74,8 @@ pub struct TableSnapshot {
     pub personal: Vec<String>,
     /// How its rows are kept.
     pub clustering: Option<Clustering>,
+    /// All of this as a number, for [`TableDef::content`]; empty for what is from no log.
+    pub content: String,
 }
 
 impl TableSnapshot {
@@ -83,6 +86,19 @@ impl TableSnapshot {
 }
 
 impl TableSnapshot {
+    /// Refuses what is not what was published.
+    fn unless_changed(&self, def: &TableDef) -> Result<()> {
+        if def.content.as_ref().is_none_or(|content| *content == self.content) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::DataCorrupted,
+            format!("the log of table {:?} is damaged: version {} is not what was published", def.path, def.version),
+        )
+        .detail(format!("folder: {}/_delta_log", def.path))
+        .hint("restore the folder from a backup, or the table to an earlier version; other tables are not touched by this"))
+    }
+
     /// The graph by whose customers the rows are kept.
     pub fn graph(&self) -> Option<&str> {
         self.clustering.as_ref()?.graph.as_deref()
@@ -238,8 +254,19 @@ impl Tables {
         Ok(version)
     }
 
-    /// The table at `version`, from memory when it was looked at before.
-    pub(crate) async fn snapshot(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
+    /// The table as it was published, from memory when it was looked at before.
+    pub(crate) async fn snapshot(&self, def: &TableDef) -> Result<Arc<TableSnapshot>> {
+        let snapshot = self.at(&def.path, def.version).await?;
+        snapshot.unless_changed(def)?;
+        Ok(snapshot)
+    }
+
+    /// What the log says that a version holds, to be published with it.
+    pub(crate) async fn content(&self, path: &str, version: u64) -> Result<String> {
+        Ok(self.at(path, version).await?.content.clone())
+    }
+
+    async fn at(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
         let key = (path.to_owned(), version);
         if let Some(found) = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
         {
@@ -256,11 +283,13 @@ impl Tables {
         Ok(snapshot)
     }
 
-    /// The table at `version` as the log has it now, past what is in memory.
-    pub(crate) async fn read(&self, path: &str, version: u64) -> Result<TableSnapshot> {
-        let mut table = DeltaTable::new(self.log_store(path)?);
-        table.load_version(version).await?;
-        read_snapshot(path, version, &table, true)
+    /// The table as the log has it now, past what is in memory.
+    pub(crate) async fn read(&self, def: &TableDef) -> Result<TableSnapshot> {
+        let mut table = DeltaTable::new(self.log_store(&def.path)?);
+        table.load_version(def.version).await?;
+        let snapshot = read_snapshot(&def.path, def.version, &table, true)?;
+        snapshot.unless_changed(def)?;
+        Ok(snapshot)
     }
 
     /// The newest version that `path` has in its own log, published or not.
@@ -300,13 +329,20 @@ impl Tables {
         transactions: &[String],
     ) -> Result<Vec<String>> {
         let table = self.past(path, version).await?;
-        seen_in(&table, transactions).await
+        Ok(seen_in(&table, transactions).await?)
     }
 
     /// Which of the transaction ids the table has seen.
     pub(crate) async fn seen(&self, path: &str, transactions: &[String]) -> Result<Vec<String>> {
         let table = self.load(path, None).await?;
-        seen_in(&table, transactions).await
+        match seen_in(&table, transactions).await {
+            Err(error) if is_shortened_log(&error) => {
+                self.forget(path);
+                let table = self.load(path, None).await?;
+                Ok(seen_in(&table, transactions).await?)
+            }
+            seen => Ok(seen?),
+        }
     }
 
     /// Commits `files` to the table's own log, once for each first transaction id, whoever asks how often.
@@ -320,7 +356,14 @@ impl Tables {
         const TRIES_MAX: u32 = 100;
         for _ in 0..TRIES_MAX {
             let table = self.load(path, None).await?;
-            let seen = seen_in(&table, transactions).await?;
+            let seen = match seen_in(&table, transactions).await {
+                // What is in memory of the log is older than a vacuum.
+                Err(error) if is_shortened_log(&error) => {
+                    self.forget(path);
+                    continue;
+                }
+                seen => seen?,
+            };
             match seen.first() {
                 Some(first) if Some(first) == transactions.first() => {
                     return Ok(Committed::Version(table.version().unwrap_or(0)));
@@ -344,6 +387,9 @@ impl Tables {
             match try_commit(path, &table, files, &mode, transactions, past.as_ref()).await {
                 Ok(version) => return Ok(Committed::Version(version)),
                 Err(error) if is_lost_race(&error) => {
+                    if is_shortened_log(&error) {
+                        self.forget(path);
+                    }
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -414,6 +460,9 @@ impl Tables {
             match commit_actions(&table, actions, properties, operation).await {
                 Ok(version) => return Ok(Some(version)),
                 Err(error) if is_lost_race(&error) => {
+                    if is_shortened_log(&error) {
+                        self.forget(path);
+                    }
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -477,7 +526,6 @@ impl Tables {
     ) -> Result<(usize, u64, usize)> {
         const ORPHAN_AGE: chrono::TimeDelta = chrono::TimeDelta::hours(24);
         let mut table = DeltaTable::new(self.log_store(path)?);
-        table.load_version(oldest).await?;
         let log_store = table.log_store();
         let store = log_store.object_store(None);
         let listed: Vec<_> = store.list(None).try_collect().await?;
@@ -485,6 +533,13 @@ impl Tables {
             let name = file.location.as_ref().strip_prefix("_delta_log/")?;
             name.split('.').next()?.parse().ok()
         };
+        // An earlier vacuum that was asked to keep less has made the log begin later.
+        let begins = |file: &&object_store::ObjectMeta| {
+            file.location.as_ref().contains(".checkpoint.") || log_version(file) == Some(0)
+        };
+        let begin = listed.iter().filter(begins).filter_map(log_version).min().unwrap_or(0);
+        let oldest = oldest.max(begin);
+        table.load_version(oldest).await?;
         let mut kept: HashSet<String> =
             table.snapshot()?.log_data().into_iter().map(|f| f.path().to_string()).collect();
         let mut known = HashSet::new();
@@ -553,7 +608,10 @@ async fn delete(store: &dyn ObjectStore, location: &Path) -> Result<()> {
     }
 }
 
-async fn seen_in(table: &DeltaTable, transactions: &[String]) -> Result<Vec<String>> {
+async fn seen_in(
+    table: &DeltaTable,
+    transactions: &[String],
+) -> std::result::Result<Vec<String>, DeltaTableError> {
     let log_store = table.log_store();
     let mut seen = Vec::new();
     for id in transactions {
@@ -762,14 +820,40 @@ fn read_snapshot(
     let by_graph = by_graph.filter(|json| !json.is_empty());
     let by_graph: Option<Clustering> =
         by_graph.map(|json| serde_json::from_str(json)).transpose()?;
+    let (schema, clustering) = (state.snapshot().arrow_schema(), by_graph.or(clustering));
+    let content = content_of(path, &schema, &files, &personal, clustering.as_ref())?;
     Ok(TableSnapshot {
         path: path.to_owned(),
         version,
-        schema: state.snapshot().arrow_schema(),
+        schema,
         files,
         personal,
-        clustering: by_graph.or(clustering),
+        clustering,
+        content,
     })
+}
+
+/// What a version holds, as a number: whichever way a log has come to it. A file's own entry has a checksum, with which it is compared.
+fn content_of(
+    folder: &str,
+    schema: &Schema,
+    files: &[FileEntry],
+    personal: &[String],
+    clustering: Option<&Clustering>,
+) -> Result<String> {
+    let mut names: Vec<String> = { files.iter() }
+        .map(|file| {
+            let name = file.path.strip_prefix(folder).unwrap_or(&file.path);
+            format!("{name}|{}|{}", file.size, file.rows)
+        })
+        .collect();
+    names.sort_unstable();
+    let column = |field: &Arc<Field>| {
+        format!("{}|{}|{}", field.name(), field.data_type(), field.is_nullable())
+    };
+    let columns: Vec<String> = schema.fields().iter().map(column).collect();
+    let all = serde_json::to_vec(&(names, columns, personal, clustering))?;
+    Ok(blake3::hash(&all).to_hex()[..32].to_owned())
 }
 
 fn bounds_of(stats: &serde_json::Value) -> HashMap<String, (serde_json::Value, serde_json::Value)> {

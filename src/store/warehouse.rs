@@ -196,9 +196,12 @@ impl Warehouse {
         self.chain.history(most).await
     }
 
-    /// What `path` held at `version`.
-    pub async fn snapshot(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
-        self.tables.snapshot(path, version).await
+    /// What a table holds, as it was published.
+    ///
+    /// # Errors
+    /// XX001 when the table's log does not say what was published.
+    pub async fn snapshot(&self, def: &TableDef) -> Result<Arc<TableSnapshot>> {
+        self.tables.snapshot(def).await
     }
 
     /// The ids among `load_ids` that the table in `path` has taken already.
@@ -368,16 +371,22 @@ impl Warehouse {
         version: u64,
         clean_to: Option<u64>,
     ) -> Result<()> {
+        let content = self.tables.content(path, version).await?;
         let publish = self.chain.publish_under(lease, |state| {
             let mut changes = std::collections::BTreeMap::new();
             // A table that was dropped meanwhile stays dropped.
             if let Some(def) = state.table(name).filter(|def| def.path == path) {
                 // What is known of this version says nothing of a later one.
                 let clean_to = clean_to.filter(|_| def.version <= version);
+                let content = match def.version > version {
+                    true => def.content.clone(),
+                    false => Some(content.clone()),
+                };
                 let def = TableDef {
                     path: def.path.clone(),
                     version: def.version.max(version),
                     erased: clean_to.unwrap_or(def.erased),
+                    content,
                 };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
             }

@@ -136,7 +136,10 @@ impl Connection {
         if is_new {
             portal.formats = formats.to_vec();
         }
-        let described = if !is_new && portal.formats != formats {
+        // No formats at all are text in every column.
+        let is_text = |formats: &[i16]| formats.iter().all(|format| *format == 0);
+        let is_same = portal.formats == formats || is_text(&portal.formats) && is_text(formats);
+        let described = if !is_new && !is_same {
             Err(Error::not_supported("a cursor's rows are all text or all binary"))
         } else if describes {
             describe_columns(&mut self.out, &columns, &portal.formats)

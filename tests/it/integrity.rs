@@ -131,7 +131,18 @@ fn a_changed_digit_in_a_log_is_an_error() {
         String::from_utf8_lossy(&refused.stderr).contains("is damaged at the entry of a data file")
     );
     assert_eq!(run(&["check", "--dir", &path, "t"]).status.code(), Some(1));
+    // An entry that was emptied, or one whose actions no reader knows, says nothing wrong by itself: what was published does.
+    for changed in [String::new(), whole.replace("{\"add\":", "{\"ade\":")] {
+        std::fs::write(log, changed).unwrap();
+        let refused = run(&count);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains("the log of table"), "{told}");
+        assert_eq!(run(&["check", "--dir", &path, "t"]).status.code(), Some(1));
+        run_well(&["sql", "--dir", &path, "SELECT count(*) FROM other"]);
+    }
     std::fs::write(log, whole).unwrap();
+    assert_eq!(run_well(&count), "n\n10000\n");
     let generations = files_in(&w.join("_clientele/generations"), ".json");
     let newest = generations.last().unwrap();
     let text = std::fs::read_to_string(newest).unwrap();
