@@ -92,6 +92,25 @@ impl Arguments {
         }
     }
 
+    /// An array of numbers, none below zero.
+    pub(super) fn numbers(&mut self, name: &'static str) -> Result<Option<Vec<f64>>> {
+        let Some(expr) = self.bound(name) else { return Ok(None) };
+        let numbers = match &expr {
+            Expr::Array(Array { elem, .. }) => elem.iter().map(real_of).collect::<Option<Vec<_>>>(),
+            one => real_of(one).map(|number| vec![number]),
+        };
+        match numbers {
+            Some(numbers) if numbers.iter().all(|n| n.is_finite() && *n >= 0.0) => {
+                Ok(Some(numbers))
+            }
+            _ => Err(self.wrong(
+                name,
+                &expr,
+                "an array of numbers from zero such as ARRAY[0.4, 0.6]",
+            )),
+        }
+    }
+
     /// True or false; false when it is not given.
     pub(super) fn flag(&mut self, name: &'static str) -> Result<bool> {
         let Some(expr) = self.bound(name) else { return Ok(false) };
@@ -158,6 +177,21 @@ fn number_of(expr: &Expr) -> Option<i64> {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => match text_of(expr) {
             Some(text) => text.parse().ok(),
             None => number_of(expr),
+        },
+        _ => None,
+    }
+}
+
+fn real_of(expr: &Expr) -> Option<f64> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse().ok(),
+            _ => None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => Some(-real_of(expr)?),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => match text_of(expr) {
+            Some(text) => text.parse().ok(),
+            None => real_of(expr),
         },
         _ => None,
     }

@@ -1,8 +1,7 @@
 //! `funnel_report(events, ...)`: how many customers reach each step, and how long it takes them.
 
 use super::Request;
-use super::funnel::{Funnel, LEVEL};
-use crate::dialect::literal;
+use super::funnel::Funnel;
 use crate::error::Result;
 
 /// Two-sided 95 % point of the normal distribution, for Wilson's interval.
@@ -10,16 +9,16 @@ const Z: &str = "CAST('1.959963984540054' AS DOUBLE)";
 
 /// Writes the report over the relation. Rules: research "behaviour", section 5; `docs/funnel_report.md` states them.
 pub(super) fn select(mut request: Request) -> Result<String> {
-    let funnel = Funnel::read(&mut request)?;
+    let funnel = Funnel::read(&mut request, None)?;
     let Funnel { steps, is_broken_down, paths, .. } = &funnel;
-    let reached = |step: usize| format!("{LEVEL} >= {step}");
     let mut measures = Vec::new();
     let mut cells = vec![Vec::new(); 5];
-    for (i, step) in (1..=steps.len()).enumerate() {
-        measures.push(format!("count(*) FILTER (WHERE {}) AS __u{step}", reached(step)));
-        let previous = step.max(2) - 1;
-        let seconds = funnel.seconds(&request, previous, step);
-        let when = if i == 0 { "false".to_owned() } else { reached(step) };
+    for step in 1..=steps.len() {
+        measures.push(format!("count(*) FILTER (WHERE {}) AS __u{step}", funnel.reached(step)));
+        // Of an optional step before this one nobody is asked: those count who came to the last step that is not.
+        let previous = funnel.needed_before(step);
+        let seconds = funnel.seconds_to(&request, step);
+        let when = if step == 1 { "false".to_owned() } else { funnel.reached(step) };
         measures.push(format!("avg({seconds}) FILTER (WHERE {when}) AS __a{step}"));
         measures.push(format!("median({seconds}) FILTER (WHERE {when}) AS __h{step}"));
         measures.push(format!("percentile_cont(0.9) WITHIN GROUP (ORDER BY {seconds}) FILTER (WHERE {when}) AS __q{step}"));
@@ -36,17 +35,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let cell = |i: usize| format!("CASE step {} END", cells[i].join(" "));
     let group_by = if *is_broken_down { "GROUP BY breakdown" } else { "" };
     let shown = if *is_broken_down { "breakdown" } else { "CAST(NULL AS TEXT) AS breakdown" };
-    // Customers who never took step 1 belong to no breakdown.
-    let entered = if *is_broken_down { format!("WHERE {}", reached(1)) } else { String::new() };
-    let table = steps
-        .iter()
-        .enumerate()
-        .map(|(i, s)| format!("({}, {})", i + 1, literal(&s.name)))
-        .collect::<Vec<_>>();
     let by_step = format!(
         "SELECT breakdown, CAST(step AS INT) AS step, name, {users} AS users, __u1 AS __entered, {before} AS __before, \
            {avg} AS seconds_avg, {median} AS seconds_median, {p90} AS seconds_p90 \
-         FROM (SELECT {shown}, {measures} FROM ({paths}) AS __paths {entered} {group_by}) AS __totals \
+         FROM (SELECT {shown}, {measures} FROM ({paths}) AS __paths {group_by}) AS __totals \
          CROSS JOIN (VALUES {table}) AS __steps(step, name)",
         users = cell(0),
         before = cell(1),
@@ -54,7 +46,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         median = cell(3),
         p90 = cell(4),
         measures = measures.join(", "),
-        table = table.join(", "),
+        table = funnel.table_of_steps(),
     );
     let rate = "CAST(users AS DOUBLE) / nullif(__entered, 0)";
     let n = "nullif(CAST(__entered AS DOUBLE), CAST(0 AS DOUBLE))";

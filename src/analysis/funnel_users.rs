@@ -8,22 +8,27 @@ use crate::error::Result;
 pub(super) fn select(mut request: Request) -> Result<String> {
     let step = request.arguments.number("step", 1..=i64::from(i32::MAX))?;
     let dropped = request.arguments.flag("dropped")?;
-    let Funnel { names, steps, paths, .. } = Funnel::read(&mut request)?;
-    let last = steps.len() as i64;
-    let step = step.unwrap_or(last);
+    let funnel = Funnel::read(&mut request, None)?;
+    let last = funnel.steps.len();
+    let step = step.map_or(last, |step| step as usize);
     if step > last {
         return Err(misuse(
             request.function,
             format!("step => {step}: the funnel has {last} steps"),
         ));
     }
-    let is_meant = match dropped {
+    let is_meant = match (dropped, step) {
         // Who never took the first step was in no funnel.
-        true => format!("{LEVEL} = {} AND {LEVEL} > 0", step - 1),
-        false => format!("{LEVEL} >= {step}"),
+        (true, 1) => "false".to_owned(),
+        (true, _) => {
+            let before = funnel.reached(funnel.needed_before(step));
+            format!("{before} AND NOT {}", funnel.reached(step))
+        }
+        (false, _) => funnel.reached(step),
     };
+    let Funnel { names, paths, .. } = funnel;
     Ok(format!(
-        "SELECT {names}, breakdown, {LEVEL} AS level, array_element(get_field(__path, 'times'), 1) AS attempt_start, \
-           get_field(__path, 'times') AS step_times FROM ({paths}) AS __paths WHERE {is_meant}"
+        "SELECT {names}, breakdown, {LEVEL} AS level, array_element(get_field(__a, 'times'), 1) AS attempt_start, \
+           get_field(__a, 'times') AS step_times FROM ({paths}) AS __paths WHERE {is_meant}"
     ))
 }

@@ -5,11 +5,16 @@
 //! the optimizer sees one ordinary query. No report asks the clock.
 
 mod arguments;
+mod attribution_report;
+mod buckets;
+mod event_trend;
 mod funnel;
 mod funnel_report;
+mod funnel_trend;
 mod funnel_users;
 mod oneid_clusters;
 mod oneid_profile;
+mod paths;
 mod retention_matrix;
 mod rfm;
 mod steps;
@@ -36,12 +41,17 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 8] = [
+pub const FUNCTIONS: [&str; 13] = [
+    "attribution_report",
+    "event_trend",
     "funnel_report",
+    "funnel_trend",
     "funnel_users",
     "oneid_benefits",
     "oneid_clusters",
     "oneid_profile",
+    "path_edges",
+    "path_top",
     "retention_matrix",
     "rfm",
     "time_to_convert",
@@ -50,8 +60,9 @@ pub const FUNCTIONS: [&str; 8] = [
 /// The arguments that a function takes from its session when they are not given.
 pub fn session_arguments(function: &str) -> &'static [&'static str] {
     match function {
-        "funnel_report" | "funnel_users" | "time_to_convert" => &["timezone"],
-        "retention_matrix" | "rfm" => &["timezone", "as_of"],
+        "attribution_report" | "funnel_report" | "funnel_users" | "path_edges" | "path_top"
+        | "time_to_convert" => &["timezone"],
+        "event_trend" | "funnel_trend" | "retention_matrix" | "rfm" => &["timezone", "as_of"],
         _ => &[],
     }
 }
@@ -125,10 +136,15 @@ impl RelationPlanner for Analytics {
             tag: self.calls.fetch_add(1, Ordering::Relaxed),
         };
         let sql = match function {
+            "attribution_report" => attribution_report::select(request)?,
+            "event_trend" => event_trend::select(request)?,
             "funnel_report" => funnel_report::select(request)?,
+            "funnel_trend" => funnel_trend::select(request)?,
             "funnel_users" => funnel_users::select(request)?,
             "oneid_benefits" => oneid_profile::benefits(request)?,
             "oneid_profile" => oneid_profile::profile(request)?,
+            "path_edges" => paths::edges(request)?,
+            "path_top" => paths::tops(request)?,
             "retention_matrix" => retention_matrix::select(request)?,
             "time_to_convert" => time_to_convert::select(request)?,
             _ => rfm::select(request)?,

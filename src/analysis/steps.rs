@@ -21,21 +21,22 @@ impl Step {
     /// the predicate speaks of the event itself (`'any visit: event IN (''a'', ''b'')'`), the name is only a name.
     pub(super) fn parse(text: &str, event: Option<&str>) -> Result<Self> {
         let (name, predicate) = split(text);
+        Self::of("step", name, predicate, event)
+    }
+
+    fn of(what: &str, name: String, predicate: Option<&str>, event: Option<&str>) -> Result<Self> {
         let is_event = |event: &str| format!("{} = {}", quoted(event), literal(&name));
         let condition = match (predicate, event) {
             (None, Some(event)) => is_event(event),
             (None, None) => {
                 return Err(Error::new(
                     crate::error::Kind::InvalidParameter,
-                    format!("step {name:?} names an event, but the relation has no event column"),
+                    format!("{what} {name:?} names an event, but the relation has no event column"),
                 )
                 .hint("name it with event => '...', or write the step as 'name: predicate'"));
             }
             (Some(predicate), event) => {
-                let parsed = parse_expression(predicate).map_err(|error| {
-                    Error::new(error.kind(), format!("step {name:?}: {}", error.message()))
-                        .hint("after 'name: ' comes a condition over the relation's columns")
-                })?;
+                let parsed = parsed(what, &name, predicate)?;
                 match event {
                     Some(event) if !mentions(&parsed, event) => {
                         format!("({} AND ({parsed}))", is_event(event))
@@ -46,6 +47,61 @@ impl Step {
         };
         Ok(Self { name, condition })
     }
+}
+
+/// Reads `'name@2-3: predicate'`: the steps between which a row excludes, if they are said, and which rows do.
+pub(super) fn exclusion(text: &str, event: Option<&str>) -> Result<(Option<(i64, i64)>, Step)> {
+    // The range stands before the predicate, after a name that may be quoted.
+    let (head, predicate) = match text.rfind("\"@") {
+        Some(end) if text.starts_with('"') => match text[end..].find(": ") {
+            Some(at) => (&text[..end + at], Some(&text[end + at + 2..])),
+            None => (text, None),
+        },
+        _ => match text.split_once(": ") {
+            Some((head, predicate)) if !text.starts_with('"') => (head, Some(predicate)),
+            _ => (text, None),
+        },
+    };
+    let range = head.rsplit_once('@').and_then(|(name, range)| {
+        let (from, to) = range.split_once('-')?;
+        Some((name, (from.trim().parse().ok()?, to.trim().parse().ok()?)))
+    });
+    let (name, range) = match range {
+        Some((name, range)) => (name, Some(range)),
+        None => (head, None),
+    };
+    let (name, predicate) = match predicate {
+        Some(predicate) => (name.trim_matches('"').to_owned(), Some(predicate)),
+        None => split(name),
+    };
+    Ok((range, Step::of("exclusion", name, predicate, event)?))
+}
+
+/// Rows that take one of several steps.
+pub(super) fn any_of(steps: &[Step]) -> String {
+    let conditions: Vec<&str> = steps.iter().map(|step| step.condition.as_str()).collect();
+    format!("({})", conditions.join(" OR "))
+}
+
+/// Reads a rule `'name: predicate'`: what rows are called for which the predicate holds.
+pub(super) fn rule(text: &str) -> Result<(String, String)> {
+    let (name, predicate) = split(text);
+    let Some(predicate) = predicate else {
+        return Err(Error::new(
+            crate::error::Kind::InvalidParameter,
+            format!("rule {name:?} has no predicate"),
+        )
+        .hint("write it as 'name: predicate', a condition over the relation's columns"));
+    };
+    Ok((name.clone(), parsed("rule", &name, predicate)?.to_string()))
+}
+
+/// A predicate over the relation's columns; an error says whose it is.
+fn parsed(what: &str, name: &str, predicate: &str) -> Result<Expr> {
+    parse_expression(predicate).map_err(|error| {
+        Error::new(error.kind(), format!("{what} {name:?}: {}", error.message()))
+            .hint("after 'name: ' comes a condition over the relation's columns")
+    })
 }
 
 /// Splits at the first `': '`; a name that holds one is double-quoted.
@@ -94,6 +150,28 @@ mod tests {
         assert_eq!(condition("a|b"), "\"event\" = 'a|b'");
         assert_eq!(condition("\"shop: enter\""), "\"event\" = 'shop: enter'");
         assert_eq!(condition("\"shop: enter\": x = 1"), "(\"event\" = 'shop: enter' AND (x = 1))");
+    }
+
+    #[test]
+    fn an_exclusion_may_say_between_which_steps() {
+        let read = |text: &str| {
+            let (range, step) = exclusion(text, Some("event")).unwrap();
+            (range, step.condition)
+        };
+        let event = |name: &str| format!("\"event\" = '{name}'");
+        assert_eq!(read("refund"), (None, event("refund")));
+        assert_eq!(read("refund@2-3"), (Some((2, 3)), event("refund")));
+        assert_eq!(read("a@b@1-2"), (Some((1, 2)), event("a@b")));
+        assert_eq!(read("a@b"), (None, event("a@b")));
+        assert_eq!(read("\"a: b\"@1-2"), (Some((1, 2)), event("a: b")));
+        assert_eq!(
+            read("\"a: b\"@1-2: x = 1"),
+            (Some((1, 2)), format!("({} AND (x = 1))", event("a: b")))
+        );
+        assert_eq!(
+            read("refund@2-3: reason = 'x: y'"),
+            (Some((2, 3)), format!("({} AND (reason = 'x: y'))", event("refund")))
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `time_to_convert(events, ...)`: how long customers take from one step of a funnel to another.
 
-use super::funnel::{Funnel, LEVEL};
+use super::funnel::Funnel;
 use super::{Request, misuse};
 use crate::error::Result;
 
@@ -12,7 +12,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let from = request.arguments.number("from_step", 1..=i64::from(i32::MAX))?.unwrap_or(1);
     let to = request.arguments.number("to_step", 1..=i64::from(i32::MAX))?;
     let bins = request.arguments.number("bins", 1..=BINS_MAX)?;
-    let funnel = Funnel::read(&mut request)?;
+    let funnel = Funnel::read(&mut request, None)?;
     let last = funnel.steps.len() as i64;
     let to = to.unwrap_or(last);
     if to > last || from > to {
@@ -24,9 +24,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         ));
     }
     let taken = format!(
-        "SELECT {} AS __seconds FROM ({}) AS __paths WHERE {LEVEL} >= {to}",
+        "SELECT {} AS __seconds FROM ({}) AS __paths WHERE {} AND {}",
         funnel.seconds(&request, from as usize, to as usize),
-        funnel.paths
+        funnel.paths,
+        funnel.reached(from as usize),
+        funnel.reached(to as usize),
     );
     let numbers: Vec<String> = (0..bins.unwrap_or(BINS_MAX)).map(|n| n.to_string()).collect();
     let bins = match bins {

@@ -3,9 +3,12 @@
 //! The semantics are those of `exact` mode: the best chain of each customer, the same for any order of rows,
 //! any partitioning and any number of merges.
 
-mod call;
+mod attempts;
+pub(crate) mod call;
 mod chain;
+pub mod funnel_attempts;
 pub mod funnel_path;
+pub mod funnels;
 mod modes;
 mod pattern;
 pub mod retention;
@@ -14,5 +17,5 @@ pub mod sequence;
 pub mod sequence_next_node;
 pub mod sessionize;
 mod spec;
-mod state;
+pub(crate) mod state;
 pub mod window_funnel;

@@ -5,6 +5,7 @@
 //!
 //! - [`funnel`]: how far a customer got, who came back, in which order and in which visit (`window_funnel`, `funnel_path`,
 //!   `retention`, `sequence_match`, `sessionize`, ...)
+//! - [`journey`]: the ways customers take through visits, and which touch gets the credit for a conversion
 //! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
 //! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
 //! - [`pg`]: values, times and arithmetic as PostgreSQL means them
@@ -19,6 +20,8 @@
 mod error;
 pub mod funnel;
 pub mod identity;
+pub mod journey;
+mod names;
 mod one_group;
 pub mod pg;
 pub mod time;
@@ -33,7 +36,9 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::prelude::SessionContext;
 
 pub use error::BadArgument;
+use funnel::funnels;
 use funnel::sequence::Asked;
+use journey::paths;
 
 /// Every scalar function.
 pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
@@ -54,6 +59,7 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(time::local_date::LocalDate::new())),
         Arc::new(ScalarUDF::from(time::period_index::PeriodIndex::new())),
         Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),
+        Arc::new(ScalarUDF::from(time::series::Series::new())),
         Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),
         Arc::new(ScalarUDF::from(value::score_fixed::ScoreFixed::new())),
     ];
@@ -66,11 +72,19 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
     vec![
         Arc::new(AggregateUDF::from(funnel::window_funnel::WindowFunnel::new())),
         Arc::new(AggregateUDF::from(funnel::funnel_path::FunnelPath::new())),
+        Arc::new(AggregateUDF::from(funnel::funnel_attempts::FunnelAttempts::new())),
+        Arc::new(AggregateUDF::from(funnels::Funnels::new(funnels::Asked::Best))),
+        Arc::new(AggregateUDF::from(funnels::Funnels::new(funnels::Asked::All))),
+        Arc::new(AggregateUDF::from(funnels::Funnels::new(funnels::Asked::ByBucket))),
         Arc::new(AggregateUDF::from(funnel::retention::Retention::new())),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Match))),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Count))),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Events))),
         Arc::new(AggregateUDF::from(funnel::sequence_next_node::SequenceNextNode::new())),
+        Arc::new(AggregateUDF::from(journey::attribution::Attribution::new())),
+        Arc::new(AggregateUDF::from(journey::attribution::Credits::new())),
+        Arc::new(AggregateUDF::from(paths::Paths::new(paths::Asked::Edges))),
+        Arc::new(AggregateUDF::from(paths::Paths::new(paths::Asked::Tops))),
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
         Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
     ]

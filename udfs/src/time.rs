@@ -4,4 +4,5 @@ pub mod interval_us;
 pub mod local_date;
 pub mod period_index;
 pub mod period_start;
+pub mod series;
 mod unit;

@@ -15,7 +15,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use crate::BadArgument;
 
 /// The value of an argument that must not depend on the row.
-pub(super) fn constant(
+pub(crate) fn constant(
     function: &'static str,
     argument: &'static str,
     args: &AccumulatorArgs,
@@ -44,14 +44,14 @@ const US_PER_SECOND: i64 = 1_000_000;
 const US_PER_DAY: i64 = 86_400 * US_PER_SECOND;
 
 /// So many units of a time column are a second on a timestamp, a day on a date, and one on a number.
-pub(super) fn units_of(time_type: &DataType) -> i64 {
+pub(crate) fn units_of(time_type: &DataType) -> i64 {
     if matches!(time_type, DataType::Timestamp(..)) { US_PER_SECOND } else { 1 }
 }
 
 /// The window in the unit of the time column: microseconds, days, or the number as it is.
 ///
 /// A bare number is seconds on a timestamp, days on a date.
-pub(super) fn window_in_units_of(
+pub(crate) fn window_in_units_of(
     function: &'static str,
     argument: &'static str,
     window: &ScalarValue,
@@ -93,7 +93,7 @@ fn interval_us(interval: &IntervalMonthDayNano) -> Option<i64> {
 }
 
 /// The type that a column of times is read as.
-pub(super) fn coerced_time(function: &'static str, given: &DataType) -> Result<DataType> {
+pub(crate) fn coerced_time(function: &'static str, given: &DataType) -> Result<DataType> {
     match given {
         DataType::Timestamp(_, zone) => {
             Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
@@ -109,7 +109,7 @@ pub(super) fn coerced_time(function: &'static str, given: &DataType) -> Result<D
 }
 
 /// The type that a span of time is read as, be it an interval or a number.
-pub(super) fn coerced_window(
+pub(crate) fn coerced_window(
     function: &'static str,
     argument: &'static str,
     given: &DataType,
@@ -128,7 +128,7 @@ pub(super) fn coerced_window(
 }
 
 /// A condition is a boolean; its number in the call is for the error.
-pub(super) fn coerced_condition(
+pub(crate) fn coerced_condition(
     function: &'static str,
     number: usize,
     given: &DataType,
@@ -144,7 +144,7 @@ pub(super) fn coerced_condition(
 }
 
 /// The rows on which the first, the second ... element of lists holds.
-pub(super) fn gathered(lists: &ListArray) -> Vec<BooleanBuffer> {
+pub(crate) fn gathered(lists: &ListArray) -> Vec<BooleanBuffer> {
     let offsets = lists.value_offsets();
     let values = true_rows(lists.values().as_boolean());
     let is_there = |row: usize| lists.is_valid(row);
@@ -159,12 +159,12 @@ pub(super) fn gathered(lists: &ListArray) -> Vec<BooleanBuffer> {
 }
 
 /// The rows on which each of some conditions holds.
-pub(super) fn listed(conditions: &[ArrayRef]) -> Vec<BooleanBuffer> {
+pub(crate) fn listed(conditions: &[ArrayRef]) -> Vec<BooleanBuffer> {
     conditions.iter().map(|condition| true_rows(condition.as_boolean())).collect()
 }
 
 /// Rows on which the condition holds; NULL does not.
-pub(super) fn true_rows(condition: &BooleanArray) -> BooleanBuffer {
+pub(crate) fn true_rows(condition: &BooleanArray) -> BooleanBuffer {
     match condition.nulls() {
         Some(valid) => condition.values() & valid.inner(),
         None => condition.values().clone(),

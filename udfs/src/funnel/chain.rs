@@ -210,14 +210,7 @@ fn take<W: Trace>(chains: &mut Chains<W::To>, steps: &[u32], at: i64, rules: &Ru
     let modes = rules.modes;
     let is_later = modes.has(Modes::INCREASE);
     let is_step = |step: usize| steps.binary_search(&(step as u32)).is_ok();
-    let ends = |level: usize| {
-        let repeats = || steps.iter().any(|step| (2..=level as u32).contains(step));
-        let is_none = || steps[0] == 0;
-        let is_early = || steps[0] as usize > level + 1;
-        modes.has(Modes::DEDUPLICATION) && repeats()
-            || modes.has(Modes::ORDER) && is_none()
-            || modes.has(Modes::ORDER.and(Modes::FIXED)) && !modes.has(Modes::REENTRY) && is_early()
-    };
+    let ends = |level: usize| modes.ends(steps, level as u32, level as u32 + 1);
     // From the deepest step down, so that no chain takes two steps by one row.
     for level in (1..=chains.top).rev() {
         let is_next = level < rules.steps && is_step(level + 1);

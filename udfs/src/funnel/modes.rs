@@ -43,6 +43,17 @@ impl Modes {
         !self.interrupt() && (self.has(Self::INCREASE) || !self.has(Self::ONCE))
     }
 
+    /// Whether a row ends a chain that has come to `level` and cannot take it; `steps` are those whose conditions it satisfies, in
+    /// order, or 0, and a step after `furthest` comes too early.
+    pub(crate) fn ends(self, steps: &[u32], level: u32, furthest: u32) -> bool {
+        let repeats = || steps.iter().any(|step| (2..=level).contains(step));
+        self.has(Self::DEDUPLICATION) && repeats()
+            || self.has(Self::ORDER) && steps[0] == 0
+            || self.has(Self::ORDER.and(Self::FIXED))
+                && !self.has(Self::REENTRY)
+                && steps[0] > furthest
+    }
+
     /// These and those.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)

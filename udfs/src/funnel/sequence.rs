@@ -14,8 +14,9 @@ use super::call::{coerced_condition, coerced_time, constant, listed, units_of};
 use super::chain::Touch;
 use super::pattern::{Event, Pattern};
 use super::rows::Rows;
-use super::state::{Question, Touches, instants, instants_type, state_fields};
+use super::state::{Customer, Question, Touches, instants, instants_type, state_fields};
 use crate::BadArgument;
+use crate::names::Names;
 use crate::one_group::grouped_alone;
 
 /// Places of the arguments; more conditions follow.
@@ -175,7 +176,7 @@ impl Question for SequenceQuestion {
         false
     }
 
-    fn answer(&self, customers: Vec<Vec<Touch>>) -> Result<ArrayRef> {
+    fn answer(&self, customers: Vec<Customer>, _names: &Names) -> Result<ArrayRef> {
         let of = |touches: &Vec<Touch>| {
             let mut rows: Vec<(i64, Vec<u32>)> = Vec::with_capacity(touches.len());
             let mut of_instant = Rows::default();
@@ -186,7 +187,7 @@ impl Question for SequenceQuestion {
             rows
         };
         let pattern = &self.pattern;
-        let each = customers.iter().map(of);
+        let each = customers.iter().map(|customer| of(&customer.touches));
         Ok(match self.asked {
             Asked::Match => Arc::new(Int32Array::from_iter_values(
                 each.map(|rows| i32::from(pattern.matches(&events(&rows)))),

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, StructArray};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{ArrayRef, AsArray, Int32Array, ListArray, StructArray};
+use arrow::buffer::{BooleanBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
+use super::attempts::{Attempt, AttemptRules, Timeline, attempts};
 use super::call::{
     coerced_condition, coerced_time, coerced_window, constant, gathered, listed, window_in_units_of,
 };
 use super::chain::{Rules, Touch, best_chain, deepest_step};
 use super::modes::Modes;
-use super::state::{Question, instants, instants_type};
+use super::state::{Customer, Question, instants, instants_type};
 use crate::BadArgument;
+use crate::names::Names;
 
 /// Place of the window, in every form of a call.
 const WINDOW: usize = 0;
@@ -85,6 +87,8 @@ pub(crate) struct FunnelSpec {
     window: i64,
     modes: Modes,
     time_type: DataType,
+    /// How many there are; 0 where they are an array.
+    steps: usize,
     answer: Answer,
 }
 
@@ -105,7 +109,18 @@ impl FunnelSpec {
             Some(place) => parse_modes(function, &constant(function, "mode", args, place)?)?,
             None => Modes::default(),
         };
-        Ok(Self { form, window, modes, time_type, answer })
+        let steps = match form {
+            Form::Gathered => 0,
+            _ => types.len() - form.first_condition(),
+        };
+        if answer == Answer::Attempts && steps == 0 {
+            return Err(BadArgument::err(
+                function,
+                "conditions",
+                "are an array; they are needed one by one",
+            ));
+        }
+        Ok(Self { form, window, modes, time_type, steps, answer })
     }
 
     fn rules(&self, touches: &[Touch]) -> Rules {
@@ -180,6 +195,8 @@ pub(crate) enum Answer {
     Level,
     /// A struct of the deepest step and the instants of the winning chain.
     Path,
+    /// Such a struct for each attempt.
+    Attempts,
 }
 
 /// Type of [`Answer::Path`] for a time column of type `time_type`.
@@ -192,6 +209,15 @@ fn path_fields(time_type: &DataType) -> Fields {
         Field::new("level", DataType::Int32, false),
         Field::new("times", instants_type(time_type), false),
     ])
+}
+
+impl FunnelSpec {
+    /// A column of structs of [`path_type`].
+    fn paths(&self, chains: Vec<Vec<i64>>) -> Result<ArrayRef> {
+        let levels = Int32Array::from_iter_values(chains.iter().map(|c| c.len() as i32));
+        let columns: Vec<ArrayRef> = vec![Arc::new(levels), instants(chains, &self.time_type)?];
+        Ok(Arc::new(StructArray::try_new(path_fields(&self.time_type), columns, None)?))
+    }
 }
 
 impl Question for FunnelSpec {
@@ -212,20 +238,35 @@ impl Question for FunnelSpec {
         self.modes.has(Modes::ORDER)
     }
 
-    fn answer(&self, customers: Vec<Vec<Touch>>) -> Result<ArrayRef> {
-        let each = customers.iter().map(|touches| (touches, self.rules(touches)));
+    fn answer(&self, customers: Vec<Customer>, _names: &Names) -> Result<ArrayRef> {
+        let each = customers.iter().map(|customer| &customer.touches);
+        let each = each.map(|touches| (touches, self.rules(touches)));
         match self.answer {
             Answer::Level => Ok(Arc::new(Int32Array::from_iter_values(
                 each.map(|(touches, rules)| deepest_step(touches, &rules) as i32),
             ))),
             Answer::Path => {
-                let chains: Vec<Vec<i64>> =
-                    each.map(|(touches, rules)| best_chain(touches, &rules)).collect();
-                let levels = Int32Array::from_iter_values(chains.iter().map(|c| c.len() as i32));
-                let columns: Vec<ArrayRef> =
-                    vec![Arc::new(levels), instants(chains, &self.time_type)?];
-                let fields = path_fields(&self.time_type);
-                Ok(Arc::new(StructArray::try_new(fields, columns, None)?))
+                self.paths(each.map(|(touches, rules)| best_chain(touches, &rules)).collect())
+            }
+            Answer::Attempts => {
+                let rules = AttemptRules {
+                    chain: Rules { steps: self.steps, window: self.window, modes: self.modes },
+                    optional: vec![false; self.steps],
+                    gaps: vec![None; self.steps],
+                    exclusions: vec![],
+                    is_any_order: false,
+                };
+                let mut timeline = Timeline::default();
+                let (mut chains, mut lengths) = (Vec::new(), Vec::new());
+                for (touches, _) in each {
+                    timeline.read(touches, &rules);
+                    let found = attempts(&timeline, &rules, timeline.places());
+                    lengths.push(found.len());
+                    chains.extend(found.iter().map(Attempt::instants));
+                }
+                let item = Arc::new(Field::new("item", path_type(&self.time_type), true));
+                let offsets = OffsetBuffer::from_lengths(lengths);
+                Ok(Arc::new(ListArray::try_new(item, offsets, self.paths(chains)?, None)?))
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The grouped state that the functions over a customer's steps share.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Builder, ListArray, ListBuilder, PrimitiveArray,
-    UInt32Builder,
+    StringBuilder, StringViewArray, UInt32Builder,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt32Type};
@@ -14,6 +15,7 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::call::true_rows;
 use super::chain::Touch;
+use crate::names::{NO_NAME, Names};
 
 /// What one of the functions wants to know of each customer.
 pub(crate) trait Question: Debug + Send + Sync {
@@ -29,8 +31,23 @@ pub(crate) trait Question: Debug + Send + Sync {
     /// Whether rows matter that satisfy no condition.
     fn needs_others(&self) -> bool;
 
+    /// Places of the texts that are kept of each row; then it matters which touches are of one row.
+    fn tags(&self) -> Range<usize> {
+        0..0
+    }
+
     /// The answers for customers, whose touches are sorted.
-    fn answer(&self, customers: Vec<Vec<Touch>>) -> Result<ArrayRef>;
+    fn answer(&self, customers: Vec<Customer>, names: &Names) -> Result<ArrayRef>;
+}
+
+/// One customer.
+#[derive(Debug, Default)]
+pub(crate) struct Customer {
+    pub(crate) touches: Vec<Touch>,
+    /// Numbers of the texts of the first row, of the second ...
+    pub(crate) tags: Vec<u32>,
+    /// Rows that have numbers, where rows matter.
+    rows: u32,
 }
 
 /// State columns: every touch of the group, as parallel lists of times, steps and, where they matter, rows.
@@ -40,39 +57,47 @@ pub(crate) fn state_fields(name: &str) -> Vec<FieldRef> {
         Arc::new(Field::new(format!("{name}[at]"), list(DataType::Int64), true)),
         Arc::new(Field::new(format!("{name}[step]"), list(DataType::UInt32), true)),
         Arc::new(Field::new(format!("{name}[row]"), list(DataType::UInt32), true)),
+        Arc::new(Field::new(format!("{name}[tag]"), list(DataType::Utf8), true)),
     ]
+}
+
+impl Customer {
+    fn bytes(&self) -> usize {
+        self.touches.capacity() * size_of::<Touch>() + self.tags.capacity() * size_of::<u32>()
+    }
 }
 
 /// Every group's touches, unsorted until evaluated; group `g` is `groups[g]`.
 pub(crate) struct Touches {
     question: Arc<dyn Question>,
-    groups: Vec<Group>,
-    touches_capacity: usize,
-}
-
-/// One customer.
-#[derive(Default)]
-struct Group {
-    touches: Vec<Touch>,
-    /// Rows that have numbers, where rows matter.
-    rows: u32,
+    groups: Vec<Customer>,
+    names: Names,
+    /// Bytes of touches and tags.
+    bytes: usize,
 }
 
 impl Touches {
     pub(crate) fn new(question: Arc<dyn Question>) -> Self {
-        Self { question, groups: Vec::new(), touches_capacity: 0 }
+        Self { question, groups: Vec::new(), names: Names::default(), bytes: 0 }
     }
 
     fn push(&mut self, group: usize, touch: Touch) {
         let touches = &mut self.groups[group].touches;
         let before = touches.capacity();
         touches.push(touch);
-        self.touches_capacity += touches.capacity() - before;
+        self.bytes += (touches.capacity() - before) * size_of::<Touch>();
     }
 
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Group> {
+    fn tag(&mut self, group: usize, name: u32) {
+        let tags = &mut self.groups[group].tags;
+        let before = tags.capacity();
+        tags.push(name);
+        self.bytes += (tags.capacity() - before) * size_of::<u32>();
+    }
+
+    fn take(&mut self, emit_to: EmitTo) -> Vec<Customer> {
         let taken = emit_to.take_needed(&mut self.groups);
-        self.touches_capacity -= taken.iter().map(|group| group.touches.capacity()).sum::<usize>();
+        self.bytes -= taken.iter().map(Customer::bytes).sum::<usize>();
         taken
     }
 
@@ -107,9 +132,11 @@ impl GroupsAccumulator for Touches {
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        self.groups.resize_with(total_num_groups, Group::default);
+        self.groups.resize_with(total_num_groups, Customer::default);
         let times = times_of(&values[self.question.time()])?;
         let holds = self.question.conditions(values);
+        let tags: Vec<&StringViewArray> =
+            values[self.question.tags()].iter().map(|texts| texts.as_string_view()).collect();
         let any = holds.iter().cloned().reduce(|a, b| &a | &b);
         let mut wanted = match any {
             _ if self.question.needs_others() => BooleanBuffer::new_set(times.len()),
@@ -123,6 +150,10 @@ impl GroupsAccumulator for Touches {
         for at_row in wanted.set_indices() {
             let (group, at) = (group_indices[at_row], times.value(at_row));
             let row = self.number(group);
+            for texts in &tags {
+                let name = self.names.number_at(texts, at_row);
+                self.tag(group, name);
+            }
             let mut is_step = false;
             for (i, holds) in holds.iter().enumerate() {
                 if holds.value(at_row) {
@@ -138,16 +169,16 @@ impl GroupsAccumulator for Touches {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let mut customers: Vec<Vec<Touch>> =
-            self.take(emit_to).into_iter().map(|group| group.touches).collect();
-        customers.iter_mut().for_each(|touches| sort(touches));
-        self.question.answer(customers)
+        let mut customers = self.take(emit_to);
+        customers.iter_mut().for_each(|customer| sort(&mut customer.touches));
+        self.question.answer(customers, &self.names)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
         let has_rows = self.question.needs_rows();
         let mut at = ListBuilder::new(Int64Builder::new());
         let [mut step, mut row] = [0, 1].map(|_| ListBuilder::new(UInt32Builder::new()));
+        let mut tag = ListBuilder::new(StringBuilder::new());
         for group in self.take(emit_to) {
             for touch in group.touches {
                 at.values().append_value(touch.at);
@@ -156,11 +187,20 @@ impl GroupsAccumulator for Touches {
                     row.values().append_value(touch.row);
                 }
             }
+            for name in group.tags {
+                tag.values().append_option(self.names.text(name));
+            }
             at.append(true);
             step.append(true);
             row.append(true);
+            tag.append(true);
         }
-        Ok(vec![Arc::new(at.finish()), Arc::new(step.finish()), Arc::new(row.finish())])
+        Ok(vec![
+            Arc::new(at.finish()),
+            Arc::new(step.finish()),
+            Arc::new(row.finish()),
+            Arc::new(tag.finish()),
+        ])
     }
 
     fn merge_batch(
@@ -169,10 +209,11 @@ impl GroupsAccumulator for Touches {
         group_indices: &[usize],
         total_num_groups: usize,
     ) -> Result<()> {
-        self.groups.resize_with(total_num_groups, Group::default);
-        let [at, steps, rows] = values else { return Ok(()) };
+        self.groups.resize_with(total_num_groups, Customer::default);
+        let [at, steps, rows, tags] = values else { return Ok(()) };
         let (at, steps, rows) =
             (at.as_list::<i32>(), steps.as_list::<i32>(), rows.as_list::<i32>());
+        let tags = tags.as_list::<i32>();
         for (state, &group) in group_indices.iter().enumerate() {
             let (at, steps, rows) = (at.value(state), steps.value(state), rows.value(state));
             let rows = rows.as_primitive::<UInt32Type>().values();
@@ -186,6 +227,11 @@ impl GroupsAccumulator for Touches {
             }
             let met = rows.iter().max().map_or(0, |last| last + 1);
             self.groups[group].rows = before + met;
+            let tags = tags.value(state);
+            for text in tags.as_string::<i32>() {
+                let name = text.map_or(NO_NAME, |text| self.names.number(text));
+                self.tag(group, name);
+            }
         }
         Ok(())
     }
@@ -204,8 +250,9 @@ impl GroupsAccumulator for Touches {
 
     fn size(&self) -> usize {
         size_of_val(self)
-            + self.groups.capacity() * size_of::<Group>()
-            + self.touches_capacity * size_of::<Touch>()
+            + self.groups.capacity() * size_of::<Customer>()
+            + self.bytes
+            + self.names.bytes()
     }
 }
 
