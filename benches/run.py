@@ -83,6 +83,80 @@ QUERIES = {
 }
 
 
+NAMED = "customer => 'customer_id', time => 'occurred_at'"
+STEPS = "ARRAY[" + ", ".join(f"'{step}'" for step in FUNNEL_STEPS) + "]"
+IN_STEPS = "','".join(FUNNEL_STEPS)
+
+# By the day of its first step, how far a funnel came; each of a customer's days by its best attempt.
+QUERIES["funnel by day"] = {
+    "clientele": "SELECT bucket, " + ", ".join(f"sum(users) FILTER (WHERE step = {n})" for n in (1, 2, 3, 4))
+    + f" FROM funnel_trend({{events}}, {NAMED}, steps => {STEPS}, window => INTERVAL '7 days') GROUP BY bucket",
+    # The earliest next step of each kind, carried backward by nearest joins.
+    "duckdb": f"""WITH e AS MATERIALIZED (SELECT customer_id, occurred_at AS t, event AS n FROM {{events}} WHERE event IN ('{IN_STEPS}')),
+        p AS (SELECT customer_id, t FROM e WHERE n = 'pay'),
+        k AS (SELECT a.customer_id, a.t, p.t AS t4 FROM (FROM e WHERE n = 'checkout') a ASOF LEFT JOIN p ON a.customer_id = p.customer_id AND a.t <= p.t),
+        c AS (SELECT a.customer_id, a.t, k.t AS t3, t4 FROM (FROM e WHERE n = 'add_to_cart') a ASOF LEFT JOIN k ON a.customer_id = k.customer_id AND a.t <= k.t),
+        v AS (SELECT a.customer_id, a.t, c.t AS t2, t3, t4 FROM (FROM e WHERE n = 'product_view') a ASOF LEFT JOIN c ON a.customer_id = c.customer_id AND a.t <= c.t),
+        l AS (SELECT customer_id, CAST(t AS DATE) AS d, max(CASE WHEN t4 <= t + INTERVAL 7 DAY THEN 4 WHEN t3 <= t + INTERVAL 7 DAY THEN 3 WHEN t2 <= t + INTERVAL 7 DAY THEN 2 ELSE 1 END) AS level FROM v GROUP BY 1, 2)
+        SELECT d, count(*), count(*) FILTER (WHERE level >= 2), count(*) FILTER (WHERE level >= 3), count(*) FILTER (WHERE level >= 4) FROM l GROUP BY d""",
+    # Each later step is replayed into the days that it may belong to.
+    "clickhouse": f"""SELECT d, countIf(l >= 1), countIf(l >= 2), countIf(l >= 3), countIf(l >= 4) FROM (
+        SELECT customer_id, d, windowFunnel(604800000000)(t, n = 'product_view', n = 'add_to_cart', n = 'checkout', n = 'pay') AS l
+        FROM (SELECT customer_id, toUInt64(toUnixTimestamp64Micro(occurred_at)) AS t, event AS n, arrayJoin(arrayMap(i -> toDate(occurred_at) - i, range(if(n = 'product_view', 1, 8)))) AS d
+            FROM {{events}} WHERE event IN ('{IN_STEPS}')) GROUP BY customer_id, d HAVING l >= 1) GROUP BY d""",
+}
+
+# Who registered on a day and was there so many days later.
+QUERIES["retention"] = {
+    "clientele": f"SELECT cohort, period, retained FROM retention_matrix({{events}}, {NAMED}, start => 'register', kind => 'first_time', periods => 30) WHERE retained > 0",
+    "duckdb": """WITH r AS (SELECT customer_id, min(CAST(occurred_at AS DATE)) AS d0 FROM {events} WHERE event = 'register' GROUP BY 1),
+        a AS (SELECT DISTINCT e.customer_id, d0, CAST(e.occurred_at AS DATE) - d0 AS n FROM {events} AS e JOIN r ON e.customer_id = r.customer_id)
+        SELECT d0, n, count(*) FROM a WHERE n BETWEEN 0 AND 30 GROUP BY 1, 2""",
+    "clickhouse": """WITH toDate('2026-08-01') AS day, m AS (SELECT customer_id, minIf(toDate(occurred_at), event = 'register') AS d0,
+            groupBitOr(bitShiftLeft(toUInt128(1), toUInt8(toDate(occurred_at) - day))) AS b FROM {events} GROUP BY customer_id HAVING d0 > toDate('2000-01-01'))
+        SELECT d0, n, count() FROM m ARRAY JOIN range(31) AS n WHERE bitAnd(bitShiftRight(b, toUInt8(d0 - day + n)), 1) != 0 GROUP BY d0, n""",
+}
+
+# The last search before a payment, and all of thirty days before in equal parts.
+QUERIES["attribution"] = {
+    "clientele": f"""SELECT channel, sum(conversions) FILTER (WHERE model = 'last'), sum(value) FILTER (WHERE model = 'last'),
+            sum(conversions) FILTER (WHERE model = 'linear'), sum(value) FILTER (WHERE model = 'linear')
+        FROM attribution_report({{events}}, {NAMED}, conversion => 'pay', touch => 'search', model => ARRAY['last', 'linear']) WHERE channel IS NOT NULL GROUP BY channel""",
+    "duckdb": """WITH p AS (SELECT event_id, customer_id, occurred_at AS t, amount FROM {events} WHERE event = 'pay'),
+        c AS (SELECT customer_id, occurred_at AS t, channel FROM {events} WHERE event = 'search'),
+        j AS (SELECT p.event_id, amount, channel, count(*) OVER (PARTITION BY p.event_id) AS n, row_number() OVER (PARTITION BY p.event_id ORDER BY c.t DESC, channel DESC) AS rn
+            FROM p JOIN c ON p.customer_id = c.customer_id AND c.t <= p.t AND c.t > p.t - INTERVAL 30 DAY)
+        SELECT channel, count(*) FILTER (rn = 1), sum(amount) FILTER (rn = 1), sum(1.0::DOUBLE / n), sum(amount::DOUBLE / n) FROM j GROUP BY 1""",
+    # Arrays of touches and payments of each customer; no join.
+    "clickhouse": """WITH s AS (SELECT customer_id, arraySort(groupArrayIf((toUnixTimestamp64Micro(occurred_at), toString(channel)), event = 'search')) AS c,
+            groupArrayIf((toUnixTimestamp64Micro(occurred_at), assumeNotNull(toFloat64(amount))), event = 'pay') AS p
+            FROM {events} WHERE event IN ('pay', 'search') GROUP BY customer_id HAVING length(c) > 0 AND length(p) > 0),
+        j AS (SELECT arrayJoin(p) AS y, arrayMap(x -> x.2, arrayFilter(x -> x.1 <= y.1 AND x.1 > y.1 - 2592000000000, c)) AS k, length(k) AS n FROM s WHERE n > 0)
+        SELECT channel, sum(i = n), sumIf(a, i = n), sum(1 / n), sum(a / n) FROM (SELECT arrayJoin(arrayZip(k, arrayEnumerate(k))) AS z, z.1 AS channel, z.2 AS i, y.2 AS a, n FROM j) GROUP BY channel""",
+}
+
+# The first five events of each visit.
+CODES = "['page_view','search','product_view','add_to_cart','checkout','pay','refund','share','coupon_claim','login','register','review']"
+QUERIES["paths"] = {
+    "clientele": f"""SELECT CASE WHEN cardinality(path) = 5 THEN array_to_string(path, '>') ELSE '(short)' END AS path, CAST(sum(users) AS BIGINT) AS c
+        FROM path_top({{events}}, {NAMED}, repeats => 'keep', count => 'sessions', top => 1000000) GROUP BY 1 ORDER BY c DESC, path LIMIT 21""",
+    # Codes instead of names, one packed lead instead of eight.
+    "duckdb": f"""WITH a AS (SELECT customer_id, occurred_at AS t, list_position({CODES}, event)::BIGINT AS n FROM {{events}}),
+        b AS (SELECT n, t, lag(t) OVER w AS p, lead(t) OVER w AS t1, lead(t, 2) OVER w AS t2, lead(t, 3) OVER w AS t3, lead(t, 4) OVER w AS t4,
+            lead(n) OVER w AS n1, lead(n, 2) OVER w AS n2, lead(n, 3) OVER w AS n3, lead(n, 4) OVER w AS n4 FROM a WINDOW w AS (PARTITION BY customer_id ORDER BY t)),
+        s AS (SELECT CASE WHEN t1 - t <= INTERVAL 30 MINUTE AND t2 - t1 <= INTERVAL 30 MINUTE AND t3 - t2 <= INTERVAL 30 MINUTE AND t4 - t3 <= INTERVAL 30 MINUTE
+            THEN (((n * 16 + n1) * 16 + n2) * 16 + n3) * 16 + n4 ELSE 0 END AS k FROM b WHERE p IS NULL OR t - p > INTERVAL 30 MINUTE),
+        g AS (SELECT k, count(*) AS c FROM s GROUP BY 1), nm AS (SELECT {CODES} AS m)
+        SELECT CASE WHEN k = 0 THEN '(short)' ELSE m[(k >> 16) & 15] || '>' || m[(k >> 12) & 15] || '>' || m[(k >> 8) & 15] || '>' || m[(k >> 4) & 15] || '>' || m[k & 15] END AS path, c
+        FROM g, nm ORDER BY c DESC, path LIMIT 21""",
+    # Codes packed with the time in one number, so that the sort is one of numbers.
+    "clickhouse": f"""WITH s AS (SELECT arraySort(groupArray(bitOr(bitShiftLeft(toUInt64(toUnixTimestamp64Micro(occurred_at)), 4), toUInt64(indexOf({CODES}, toString(event)))))) AS e FROM {{events}} GROUP BY customer_id),
+        x AS (SELECT arrayJoin(arraySplit((y, g) -> g > 28800000015, e, arrayDifference(e))) AS q FROM s),
+        g AS (SELECT if(length(q) < 5, [], arrayMap(v -> toUInt8(bitAnd(v, 15)), arraySlice(q, 1, 5))) AS k, count() AS c FROM x GROUP BY k)
+        SELECT if(empty(k), '(short)', arrayStringConcat(arrayMap(v -> {CODES}[v], k), '>')) AS path, c FROM g ORDER BY c DESC, path LIMIT 21""",
+}
+
+
 def query_for(engine, name):
     spellings = QUERIES[name]
     return spellings.get(engine.split("-")[0], spellings.get("sql"))

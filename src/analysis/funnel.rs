@@ -141,6 +141,14 @@ impl Funnel {
             keys.push("__session".to_owned());
             outer_keys.push("__session".to_owned());
         }
+        if order != "strict" {
+            // Elsewhere rows that satisfy no condition change nothing.
+            let any = conditions.join(" OR ");
+            match count {
+                Count::Sessions => relation.push_str(&format!(" WHERE {any}")),
+                _ => relation.push_str(&format!(" AND ({any})")),
+            }
+        }
         let no_text = "CAST(NULL AS TEXT)".to_owned();
         let text = breakdown.as_ref().map(|column| format!("CAST({} AS TEXT)", quoted(column)));
         let is_each = attribution == Attribution::All && text.is_some();

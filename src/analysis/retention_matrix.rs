@@ -61,7 +61,11 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         _ => begun,
     };
     let of_rows = value.as_deref().unwrap_or("CAST(NULL AS DECIMAL(38, 6))");
+    // Who has one start is looked up row by row: most rows may be of nobody who started. Who may have many returns once a period.
     let backs = match interval {
+        _ if interval != "24h" && kind == "first_time" => format!(
+            "SELECT {names}, {index} AS __p, 1 AS __n, {of_rows} AS __v FROM {rows} AND {back}"
+        ),
         "24h" => format!(
             "SELECT {names}, {instant} AS __t, 1 AS __n, {of_rows} AS __v FROM {rows} AND {back}"
         ),

@@ -165,57 +165,84 @@ impl AttemptRules {
     }
 }
 
-/// All attempts that count, one after the other; chains begin at the places of `begins` only.
-pub(crate) fn attempts(
-    timeline: &Timeline,
-    rules: &AttemptRules,
-    begins: Range<usize>,
-) -> Vec<Attempt> {
-    let mut found = Vec::new();
-    let mut pass = Pass::new(rules);
-    let mut from = begins.start;
-    while let Some(first) = (from..begins.end).find(|i| rules.begins(&timeline.row(*i))) {
-        let over = timeline.at(first).saturating_add(rules.chain.window);
-        let mut limit = over;
+/// Finds attempts; kept from one customer to the next for its memory.
+pub(crate) struct Finder<'a> {
+    rules: &'a AttemptRules,
+    pass: Pass<'a>,
+}
+
+impl<'a> Finder<'a> {
+    pub(crate) fn new(rules: &'a AttemptRules) -> Self {
+        Self { rules, pass: Pass::new(rules) }
+    }
+
+    /// All attempts that count, one after the other; chains begin at the places of `begins` only.
+    pub(crate) fn all(&mut self, timeline: &Timeline, begins: Range<usize>) -> Vec<Attempt> {
+        let mut found = Vec::new();
+        let mut from = begins.start;
+        while let Some((attempt, over)) = self.next(timeline, from..begins.end) {
+            found.extend(attempt);
+            from = over;
+        }
+        found
+    }
+
+    /// The best attempt: the deepest, of these the first.
+    pub(crate) fn best(&mut self, timeline: &Timeline, begins: Range<usize>) -> Option<Attempt> {
+        let mut best: Option<Attempt> = None;
+        let mut from = begins.start;
+        while let Some((attempt, over)) = self.next(timeline, from..begins.end) {
+            if let Some(attempt) = attempt
+                && best.as_ref().is_none_or(|best| attempt.level > best.level)
+            {
+                let is_complete = attempt.level as usize == self.rules.chain.steps;
+                best = Some(attempt);
+                if is_complete {
+                    break;
+                }
+            }
+            from = over;
+        }
+        best
+    }
+
+    /// The next attempt, unless a row excludes it, and the place where it is over; `None` when none begins there.
+    fn next(
+        &mut self,
+        timeline: &Timeline,
+        begins: Range<usize>,
+    ) -> Option<(Option<Attempt>, usize)> {
+        let rules = self.rules;
+        let first = begins.clone().find(|i| rules.begins(&timeline.row(*i)))?;
+        let window_over = timeline.at(first).saturating_add(rules.chain.window);
+        let mut limit = window_over;
         let (attempt, last) = loop {
-            let best = match rules.is_any_order {
-                true => any_order::best(timeline, first..begins.end, limit, rules),
-                false => pass.best(timeline, first..begins.end, limit),
+            let (attempt, last) = match rules.is_any_order {
+                true => any_order::best(timeline, first..begins.end, limit, rules)?,
+                false => self.pass.best(timeline, first..begins.end, limit)?,
             };
-            let Some((attempt, last)) = best else { return found };
             let is_complete = attempt.level as usize == rules.chain.steps;
-            let reach = over.max(attempt.end());
+            let reach = window_over.max(attempt.end());
             if is_complete || reach <= limit {
                 break (attempt, last);
             }
             limit = reach;
         };
-        from = if attempt.level as usize == rules.chain.steps {
+        let over = if attempt.level as usize == rules.chain.steps {
             last + 1
         } else {
-            (first..timeline.len()).find(|i| timeline.at(*i) > limit).unwrap_or(timeline.len())
+            (last..timeline.len()).find(|i| timeline.at(*i) > limit).unwrap_or(timeline.len())
         };
         if rules.exclusions.is_empty() {
-            found.push(attempt);
-        } else if rules.is_any_order {
-            if !any_order::is_struck_out(timeline, &attempt, from, rules) {
-                found.push(attempt);
-            }
-        } else if let Some(clean) = pass.clean(timeline, first..begins.end, limit, from)
-            && (clean.level, clean.taken()) == (attempt.level, attempt.taken())
-        {
-            found.push(clean);
+            return Some((Some(attempt), over));
         }
+        let clean = match rules.is_any_order {
+            true => (!any_order::is_struck_out(timeline, &attempt, over, rules)).then_some(attempt),
+            false => self
+                .pass
+                .clean(timeline, first..begins.end, limit, over)
+                .filter(|clean| (clean.level, clean.taken()) == (attempt.level, attempt.taken())),
+        };
+        Some((clean, over))
     }
-    found
-}
-
-/// The best attempt: the deepest, of these the first.
-pub(crate) fn best_attempt(
-    timeline: &Timeline,
-    rules: &AttemptRules,
-    begins: Range<usize>,
-) -> Option<Attempt> {
-    let all = attempts(timeline, rules, begins);
-    all.into_iter().reduce(|best, next| if next.level > best.level { next } else { best })
 }

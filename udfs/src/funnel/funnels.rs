@@ -16,7 +16,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
-use super::attempts::{Attempt, AttemptRules, Timeline, attempts, best_attempt};
+use super::attempts::{Attempt, AttemptRules, Finder, Timeline};
 use super::call::{
     coerced_condition, coerced_time, coerced_window, constant, listed, window_in_units_of,
 };
@@ -198,12 +198,17 @@ impl Asking {
         Ok(Self { asked, rules, time_type })
     }
 
-    /// The attempts of a customer, each with the number of its first row.
-    fn found(&self, timeline: &Timeline, customer: &Customer) -> Vec<Attempt> {
-        let (rules, places) = (&self.rules, timeline.places());
+    /// The attempts of a customer.
+    fn found(
+        &self,
+        finder: &mut Finder<'_>,
+        timeline: &Timeline,
+        customer: &Customer,
+    ) -> Vec<Attempt> {
+        let places = timeline.places();
         match self.asked {
-            Asked::Best => best_attempt(timeline, rules, places).into_iter().collect(),
-            Asked::All => attempts(timeline, rules, places),
+            Asked::Best => finder.best(timeline, places).into_iter().collect(),
+            Asked::All => finder.all(timeline, places),
             Asked::ByBucket => {
                 let bucket = |place: usize| tag_of(customer, timeline.number(place), BUCKET);
                 let mut best: Vec<(u32, Attempt)> = Vec::new();
@@ -211,7 +216,7 @@ impl Asking {
                 while from < places.end {
                     let of = bucket(from);
                     let to = (from..places.end).find(|i| bucket(*i) != of).unwrap_or(places.end);
-                    if let Some(attempt) = best_attempt(timeline, rules, from..to) {
+                    if let Some(attempt) = finder.best(timeline, from..to) {
                         // Clocks that go back at midnight make a day come twice.
                         match best.iter_mut().find(|(there, _)| *there == of) {
                             Some((_, there)) if there.level >= attempt.level => {}
@@ -259,11 +264,12 @@ impl Question for Asking {
         let [mut first, mut last, mut buckets] = [const { Vec::<Option<u32>>::new() }; 3];
         let (mut step_counts, mut counts) = (Vec::new(), Vec::new());
         let mut timeline = Timeline::default();
+        let mut finder = Finder::new(&self.rules);
         let named = |name: u32| (name != NO_NAME).then_some(name);
         for customer in &customers {
             timeline.read(&customer.touches, &self.rules);
             let of_row = |row: u32, place: usize| named(tag_of(customer, row, place));
-            let attempts = self.found(&timeline, customer);
+            let attempts = self.found(&mut finder, &timeline, customer);
             counts.push(attempts.len());
             if attempts.is_empty() {
                 continue;

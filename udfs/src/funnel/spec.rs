@@ -9,7 +9,7 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
-use super::attempts::{Attempt, AttemptRules, Timeline, attempts};
+use super::attempts::{Attempt, AttemptRules, Finder, Timeline};
 use super::call::{
     coerced_condition, coerced_time, coerced_window, constant, gathered, listed, window_in_units_of,
 };
@@ -257,10 +257,11 @@ impl Question for FunnelSpec {
                     is_any_order: false,
                 };
                 let mut timeline = Timeline::default();
+                let mut finder = Finder::new(&rules);
                 let (mut chains, mut lengths) = (Vec::new(), Vec::new());
                 for (touches, _) in each {
                     timeline.read(touches, &rules);
-                    let found = attempts(&timeline, &rules, timeline.places());
+                    let found = finder.all(&timeline, timeline.places());
                     lengths.push(found.len());
                     chains.extend(found.iter().map(Attempt::instants));
                 }

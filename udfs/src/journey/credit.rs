@@ -1,9 +1,10 @@
 //! Who gets the credit for a customer's conversions: a plain function of a sorted slice.
 //!
 //! Credit is counted in whole parts of [`UNIT`], so that sums are exact and do not depend on their order; what division leaves goes
-//! to the last touch.
+//! to the last touch. Conversions are looked at in order, and the touches they look back at slide with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::events::{Deal, Event};
 use crate::names::NO_NAME;
@@ -16,9 +17,6 @@ pub(crate) const UNIT: i128 = 1_000_000_000_000;
 
 /// Parts in a millionth, the unit of a deal's value.
 const PARTS: i128 = 1_000_000;
-
-/// A journey has so many touches at most; of a longer one the last ones count (and the first one, for the first touch).
-pub(crate) const TOUCHES_MAX: usize = 1000;
 
 /// What a deal is; any other is a conversion that is not asked about, whose touches have led to something all the same.
 pub(crate) const CONVERSION: i8 = 1;
@@ -111,6 +109,8 @@ struct Conversion {
 }
 
 /// Divides the credit for one customer's conversions; `events` are sorted, `is_direct` tells direct channels.
+///
+/// One pass over the touches, and their channels once for each conversion.
 pub(crate) fn divide<'a>(
     events: &[Event],
     deals: impl Iterator<Item = (i64, &'a Deal)>,
@@ -119,19 +119,31 @@ pub(crate) fn divide<'a>(
 ) -> Pieces {
     let touches: Vec<Event> = events.iter().filter(|e| e.name != NO_NAME).copied().collect();
     let mut pieces = Pieces::new();
+    let mut window = Window::new(&touches, rules, is_direct);
+    let mut journeys = Journeys::new(&touches, rules.order);
+    let tells = rules.models.contains(&Model::Markov);
     // Touches before this one have led to a conversion or are told of; those from `free` on have not.
     let mut free = 0;
     for conversion in conversions(deals, rules.is_keyed) {
         let end = touches.partition_point(|touch| touch.at <= conversion.at);
         let after = conversion.at.saturating_sub(rules.lookback);
         let begin = touches.partition_point(|touch| touch.at <= after).min(end);
-        lose(&touches[free.min(begin)..begin], rules, &mut pieces);
+        if tells {
+            journeys.lose(free..begin, rules.lookback);
+        }
         free = free.max(end);
         if conversion.is_asked {
-            give(&touches[begin..end], &conversion, rules, &is_direct, &mut pieces);
+            window.go_to(begin..end);
+            window.give(&conversion, &mut pieces);
+            if tells && begin < end {
+                journeys.tell(begin..end, Piece::Converted);
+            }
         }
     }
-    lose(&touches[free..], rules, &mut pieces);
+    if tells {
+        journeys.lose(free..touches.len(), rules.lookback);
+        journeys.settle(&mut pieces);
+    }
     pieces
 }
 
@@ -169,115 +181,214 @@ fn conversions<'a>(
     alone
 }
 
-/// Divides the credit for one conversion among its touches.
-fn give(
-    touches: &[Event],
-    conversion: &Conversion,
-    rules: &CreditRules,
-    is_direct: &impl Fn(u32) -> bool,
-    pieces: &mut Pieces,
-) {
-    let whole = Credit { conversions: UNIT, value: conversion.value };
-    let Some(first) = touches.first() else {
-        for &model in &rules.models {
-            *pieces.entry(Piece::Channel(model, NO_NAME)).or_default() += whole;
-        }
-        return;
-    };
-    *pieces.entry(Piece::Touched).or_default() += whole;
-    let touches = &touches[touches.len().saturating_sub(TOUCHES_MAX)..];
-    let last = touches.len() - 1;
-    let channels = || touches.iter().map(|touch| touch.name);
-    let distinct = || channels().collect::<BTreeSet<u32>>().into_iter();
-    for &model in &rules.models {
-        let mut add = |channel: u32, credit: Credit| {
-            *pieces.entry(Piece::Channel(model, channel)).or_default() += credit;
-        };
-        let mut share = |weights: &mut dyn Iterator<Item = (u32, f64)>| {
-            let weights: Vec<(u32, f64)> = weights.collect();
-            let channels = weights.iter().map(|(channel, _)| *channel);
-            let parts = divided(whole, weights.iter().map(|(_, weight)| *weight));
-            channels.zip(parts).for_each(|(channel, part)| add(channel, part));
-        };
-        match model {
-            Model::First => add(first.name, whole),
-            Model::Last => add(touches[last].name, whole),
-            Model::LastNonDirect => {
-                let other = channels().rev().find(|channel| !is_direct(*channel));
-                add(other.unwrap_or(touches[last].name), whole);
+/// The touches that a conversion looks back at, by channel.
+struct Window<'a> {
+    rules: &'a CreditRules,
+    touches: &'a [Event],
+    range: Range<usize>,
+    /// The customer's channels.
+    names: Vec<u32>,
+    /// By touch, the place of its channel.
+    channels: Vec<usize>,
+    /// By touch, the last touch up to it that is not direct.
+    not_direct: Vec<Option<usize>>,
+    /// By channel, how many touches there are.
+    counts: Vec<u64>,
+    /// By channel, the weight of its touches as it was at an instant.
+    decayed: Vec<(f64, i64)>,
+}
+
+impl<'a> Window<'a> {
+    fn new(touches: &'a [Event], rules: &'a CreditRules, is_direct: impl Fn(u32) -> bool) -> Self {
+        let mut names: Vec<u32> = touches.iter().map(|touch| touch.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let place = |touch: &Event| names.binary_search(&touch.name).unwrap_or_default();
+        let channels = touches.iter().map(place).collect();
+        let mut last = None;
+        let not_direct = touches.iter().enumerate().map(|(i, touch)| {
+            if !is_direct(touch.name) {
+                last = Some(i);
             }
-            Model::Linear => share(&mut channels().map(|channel| (channel, 1.0))),
-            // Of every order in which the channels may have joined, a conversion needs all of its own: each has as great a part.
-            Model::Shapley => share(&mut distinct().map(|channel| (channel, 1.0))),
-            Model::Participation => distinct().for_each(|channel| add(channel, whole)),
-            // By the time before the last touch, so that its weight is 1 however old all are.
-            Model::TimeDecay => share(&mut touches.iter().map(|touch| {
-                let before = touches[last].at.saturating_sub(touch.at) as f64;
-                (touch.name, (-before / rules.half_life as f64).exp2())
-            })),
-            Model::Position => share(&mut by_place(touches, [0.4, 0.2, 0.4])),
-            Model::Custom => share(&mut by_place(touches, rules.weights)),
-            Model::Markov => tell(touches, rules, Piece::Converted, pieces),
+            last
+        });
+        let not_direct = not_direct.collect();
+        let (counts, decayed) = (vec![0; names.len()], vec![(0.0, 0); names.len()]);
+        let range = 0..0;
+        Self { rules, touches, range, names, channels, not_direct, counts, decayed }
+    }
+
+    /// Goes on to later touches.
+    fn go_to(&mut self, range: Range<usize>) {
+        for i in self.range.end..range.end {
+            let (at, channel) = (self.touches[i].at, self.channels[i]);
+            self.counts[channel] += 1;
+            self.decayed[channel] = (self.weight_at(channel, at) + 1.0, at);
         }
+        for i in self.range.start..range.start {
+            let (at, channel) = (self.touches[i].at, self.channels[i]);
+            self.counts[channel] -= 1;
+            // The oldest touch weighs least, so that nothing is lost of the others.
+            let left = self.decayed[channel].0 - self.fading(at, self.decayed[channel].1);
+            self.decayed[channel].0 = if self.counts[channel] == 0 { 0.0 } else { left };
+        }
+        self.range = range;
+    }
+
+    /// What is left at a later instant of a weight of 1.
+    fn fading(&self, from: i64, to: i64) -> f64 {
+        (-(to.saturating_sub(from) as f64) / self.rules.half_life as f64).exp2()
+    }
+
+    fn weight_at(&self, channel: usize, at: i64) -> f64 {
+        let (weight, from) = self.decayed[channel];
+        weight * self.fading(from, at)
+    }
+
+    /// Divides the credit for one conversion among the touches.
+    fn give(&self, conversion: &Conversion, pieces: &mut Pieces) {
+        let whole = Credit { conversions: UNIT, value: conversion.value };
+        let models = &self.rules.models;
+        if self.range.is_empty() {
+            for &model in models {
+                *pieces.entry(Piece::Channel(model, NO_NAME)).or_default() += whole;
+            }
+            return;
+        }
+        *pieces.entry(Piece::Touched).or_default() += whole;
+        let (first, last) = (self.range.start, self.range.end - 1);
+        let at_last = self.touches[last].at;
+        for &model in models {
+            let mut add = |channel: usize, credit: Credit| {
+                *pieces.entry(Piece::Channel(model, self.names[channel])).or_default() += credit;
+            };
+            let mut share = |weight: &dyn Fn(usize) -> f64| {
+                let met = (0..self.names.len()).filter(|channel| self.counts[*channel] > 0);
+                let weights: Vec<(usize, f64)> = met.map(|c| (c, weight(c))).collect();
+                divided(whole, &weights, self.channels[last]).for_each(|(c, part)| add(c, part));
+            };
+            match model {
+                Model::First => add(self.channels[first], whole),
+                Model::Last => add(self.channels[last], whole),
+                Model::LastNonDirect => {
+                    let other = self.not_direct[last].filter(|other| *other >= first);
+                    add(self.channels[other.unwrap_or(last)], whole);
+                }
+                Model::Linear => share(&|channel| self.counts[channel] as f64),
+                // Of every order in which the channels may have joined, a conversion needs all of its own: each has as great a part.
+                Model::Shapley => share(&|_| 1.0),
+                Model::Participation => {
+                    let met = (0..self.names.len()).filter(|channel| self.counts[*channel] > 0);
+                    met.for_each(|channel| add(channel, whole));
+                }
+                // By the time before the last touch, so that its weight is 1 however old all are.
+                Model::TimeDecay => share(&|channel| self.weight_at(channel, at_last)),
+                Model::Position => share(&|channel| self.by_place(channel, [0.4, 0.2, 0.4])),
+                Model::Custom => share(&|channel| self.by_place(channel, self.rules.weights)),
+                Model::Markov => {}
+            }
+        }
+    }
+
+    /// The weight of a channel by the places of its touches: the first, those between together, the last. Without any between, or when
+    /// all that are there weigh nothing, the others share as they weigh, or equally.
+    fn by_place(&self, channel: usize, [first, between, last]: [f64; 3]) -> f64 {
+        let touches = self.range.len() as u64;
+        let ends = if touches < 3 { first + last } else { first + between + last };
+        if touches == 1 || ends <= 0.0 {
+            return self.counts[channel] as f64;
+        }
+        let is_first = self.channels[self.range.start] == channel;
+        let is_last = self.channels[self.range.end - 1] == channel;
+        let middle = self.counts[channel] - u64::from(is_first) - u64::from(is_last);
+        let middle = if touches < 3 { 0.0 } else { middle as f64 / (touches - 2) as f64 * between };
+        middle + if is_first { first } else { 0.0 } + if is_last { last } else { 0.0 }
     }
 }
 
-/// Weights of the first touch, of those between, and of the last; without any between, or when all that are there weigh nothing, the
-/// others share as they weigh, or equally.
-fn by_place(touches: &[Event], weights: [f64; 3]) -> impl Iterator<Item = (u32, f64)> {
-    let [first, between, last] = weights;
-    let count = touches.len();
-    let ends = if count < 3 { first + last } else { first + between + last };
-    touches.iter().enumerate().map(move |(i, touch)| {
-        let weight = match i {
-            _ if count == 1 || ends <= 0.0 => 1.0,
-            0 => first,
-            _ if i + 1 == count => last,
-            _ => between / (count - 2) as f64,
-        };
-        (touch.name, weight)
-    })
-}
-
-/// The credit in parts as great as their weights; what is left goes to the last part that weighs something.
-fn divided(whole: Credit, weights: impl Iterator<Item = f64> + Clone) -> Vec<Credit> {
-    let total: f64 = weights.clone().sum();
+/// The credit in parts as great as their weights; what division leaves goes to the channel `last`.
+fn divided(
+    whole: Credit,
+    weights: &[(usize, f64)],
+    last: usize,
+) -> impl Iterator<Item = (usize, Credit)> {
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
     let part = |weight: f64| {
         let conversions = ((weight / total) * UNIT as f64).floor() as i128;
         let (units, rest) = (whole.value / UNIT, whole.value % UNIT);
         Credit { conversions, value: units * conversions + rest * conversions / UNIT }
     };
-    let mut parts: Vec<Credit> = weights.clone().map(part).collect();
+    let parts: Vec<(usize, Credit)> =
+        weights.iter().map(|(channel, weight)| (*channel, part(*weight))).collect();
     let mut given = Credit::default();
-    parts.iter().for_each(|part| given += *part);
-    let heavy = weights.collect::<Vec<f64>>().iter().rposition(|weight| *weight > 0.0);
-    if let Some(last) = heavy {
-        parts[last] += Credit {
-            conversions: whole.conversions - given.conversions,
-            value: whole.value - given.value,
-        };
-    }
-    parts
-}
-
-/// Tells of touches that led to nothing; a pause of a lookback begins another journey.
-fn lose(touches: &[Event], rules: &CreditRules, pieces: &mut Pieces) {
-    if rules.models.contains(&Model::Markov) {
-        let journeys = touches.chunk_by(|a, b| b.at.saturating_sub(a.at) < rules.lookback);
-        journeys.for_each(|journey| tell(journey, rules, Piece::Lost, pieces));
-    }
-}
-
-/// The steps of a journey, from a start to its end.
-fn tell(touches: &[Event], rules: &CreditRules, end: fn(Vec<u32>) -> Piece, pieces: &mut Pieces) {
-    let touches = &touches[touches.len().saturating_sub(TOUCHES_MAX)..];
-    let remembered = |until: usize| {
-        let from = until.saturating_sub(rules.order);
-        touches[from..until].iter().map(|touch| touch.name).collect::<Vec<u32>>()
+    parts.iter().for_each(|(_, part)| given += *part);
+    let left = Credit {
+        conversions: whole.conversions - given.conversions,
+        value: whole.value - given.value,
     };
-    let once = Credit { conversions: UNIT, value: 0 };
-    for (i, touch) in touches.iter().enumerate() {
-        *pieces.entry(Piece::Step(remembered(i), touch.name)).or_default() += once;
+    parts.into_iter().chain([(last, left)])
+}
+
+/// How often journeys went which way.
+struct Journeys<'a> {
+    touches: &'a [Event],
+    order: usize,
+    /// How many more journeys than at the touch before have a touch whose whole memory is theirs.
+    more: Vec<i64>,
+    pieces: Pieces,
+}
+
+impl<'a> Journeys<'a> {
+    fn new(touches: &'a [Event], order: usize) -> Self {
+        Self { touches, order, more: vec![0; touches.len() + 1], pieces: Pieces::new() }
     }
-    *pieces.entry(end(remembered(touches.len()))).or_default() += once;
+
+    fn names(&self, range: Range<usize>) -> Vec<u32> {
+        self.touches[range].iter().map(|touch| touch.name).collect()
+    }
+
+    fn add(&mut self, piece: Piece, times: i64) {
+        let conversions = UNIT * i128::from(times);
+        *self.pieces.entry(piece).or_default() += Credit { conversions, value: 0 };
+    }
+
+    /// A journey over some touches, to its end. Only its first steps, which remember less, are looked at now.
+    fn tell(&mut self, range: Range<usize>, end: fn(Vec<u32>) -> Piece) {
+        let whole = (range.start + self.order).min(range.end);
+        for i in range.start..whole {
+            let step = Piece::Step(self.names(range.start..i), self.touches[i].name);
+            self.add(step, 1);
+        }
+        self.more[whole] += 1;
+        self.more[range.end] -= 1;
+        let remembered = range.end.saturating_sub(self.order).max(range.start);
+        let end = end(self.names(remembered..range.end));
+        self.add(end, 1);
+    }
+
+    /// Tells of touches that led to nothing; a pause of a lookback begins another journey.
+    fn lose(&mut self, range: Range<usize>, lookback: i64) {
+        let mut from = range.start;
+        for i in range.clone() {
+            let next = self.touches.get(i + 1).filter(|_| i + 1 < range.end);
+            let goes_on = |next: &Event| next.at.saturating_sub(self.touches[i].at) < lookback;
+            if !next.is_some_and(goes_on) {
+                self.tell(from..i + 1, Piece::Lost);
+                from = i + 1;
+            }
+        }
+    }
+
+    /// The steps that remember all they may, and everything that was told.
+    fn settle(mut self, pieces: &mut Pieces) {
+        let mut times = 0;
+        for i in 0..self.touches.len() {
+            times += self.more[i];
+            if times > 0 {
+                let step = Piece::Step(self.names(i - self.order..i), self.touches[i].name);
+                self.add(step, times);
+            }
+        }
+        pieces.append(&mut self.pieces);
+    }
 }

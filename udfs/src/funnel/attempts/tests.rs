@@ -179,7 +179,7 @@ fn rules() -> impl Strategy<Value = AttemptRules> {
 fn fast(touches: &[Touch], rules: &AttemptRules) -> Vec<Attempt> {
     let mut timeline = Timeline::default();
     timeline.read(touches, rules);
-    attempts(&timeline, rules, timeline.places())
+    Finder::new(rules).all(&timeline, timeline.places())
 }
 
 /// Conditions that exclude which the rules do not have are no touches.
@@ -225,7 +225,7 @@ proptest! {
         let expected = crate::funnel::chain::best_chain(&touches, &chain);
         let mut timeline = Timeline::default();
         timeline.read(&touches, &rules);
-        let best = best_attempt(&timeline, &rules, timeline.places());
+        let best = Finder::new(&rules).best(&timeline, timeline.places());
         let taken = best.map_or(vec![], |best| best.steps.iter().flatten().map(|s| s.0).collect::<Vec<i64>>());
         prop_assert_eq!(taken.len(), expected.len(), "{:?} {:?}", rules, touches);
         prop_assert_eq!(taken.last(), expected.last());
