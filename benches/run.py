@@ -106,32 +106,32 @@ QUERIES["funnel by day"] = {
             FROM {{events}} WHERE event IN ('{IN_STEPS}')) GROUP BY customer_id, d HAVING l >= 1) GROUP BY d""",
 }
 
-# Who registered on a day and was there so many days later.
+# Who logged in on a day for the first time, and paid so many days later.
 QUERIES["retention"] = {
-    "clientele": f"SELECT cohort, period, retained FROM retention_matrix({{events}}, {NAMED}, start => 'register', kind => 'first_time', periods => 30) WHERE retained > 0",
-    "duckdb": """WITH r AS (SELECT customer_id, min(CAST(occurred_at AS DATE)) AS d0 FROM {events} WHERE event = 'register' GROUP BY 1),
-        a AS (SELECT DISTINCT e.customer_id, d0, CAST(e.occurred_at AS DATE) - d0 AS n FROM {events} AS e JOIN r ON e.customer_id = r.customer_id)
+    "clientele": f"SELECT cohort, period, retained FROM retention_matrix({{events}}, {NAMED}, start => 'login', back => 'pay', kind => 'first_time', periods => 30) WHERE retained > 0",
+    "duckdb": """WITH r AS (SELECT customer_id, min(CAST(occurred_at AS DATE)) AS d0 FROM {events} WHERE event = 'login' GROUP BY 1),
+        a AS (SELECT DISTINCT e.customer_id, d0, CAST(e.occurred_at AS DATE) - d0 AS n FROM {events} AS e JOIN r ON e.customer_id = r.customer_id WHERE e.event = 'pay')
         SELECT d0, n, count(*) FROM a WHERE n BETWEEN 0 AND 30 GROUP BY 1, 2""",
-    "clickhouse": """WITH toDate('2026-08-01') AS day, m AS (SELECT customer_id, minIf(toDate(occurred_at), event = 'register') AS d0,
-            groupBitOr(bitShiftLeft(toUInt128(1), toUInt8(toDate(occurred_at) - day))) AS b FROM {events} GROUP BY customer_id HAVING d0 > toDate('2000-01-01'))
+    "clickhouse": """WITH toDate('2026-08-01') AS day, m AS (SELECT customer_id, minIf(toDate(occurred_at), event = 'login') AS d0,
+            groupBitOrIf(bitShiftLeft(toUInt128(1), toUInt8(toDate(occurred_at) - day)), event = 'pay') AS b FROM {events} GROUP BY customer_id HAVING d0 > toDate('2000-01-01'))
         SELECT d0, n, count() FROM m ARRAY JOIN range(31) AS n WHERE bitAnd(bitShiftRight(b, toUInt8(d0 - day + n)), 1) != 0 GROUP BY d0, n""",
 }
 
-# The last search before a payment, and all of thirty days before in equal parts.
+# What was shared last before a payment, and all of seven days before in equal parts.
 QUERIES["attribution"] = {
     "clientele": f"""SELECT channel, sum(conversions) FILTER (WHERE model = 'last'), sum(value) FILTER (WHERE model = 'last'),
             sum(conversions) FILTER (WHERE model = 'linear'), sum(value) FILTER (WHERE model = 'linear')
-        FROM attribution_report({{events}}, {NAMED}, conversion => 'pay', touch => 'search', model => ARRAY['last', 'linear']) WHERE channel IS NOT NULL GROUP BY channel""",
+        FROM attribution_report({{events}}, {NAMED}, conversion => 'pay', touch => 'share', lookback => INTERVAL '7 days', model => ARRAY['last', 'linear']) WHERE channel IS NOT NULL GROUP BY channel""",
     "duckdb": """WITH p AS (SELECT event_id, customer_id, occurred_at AS t, amount FROM {events} WHERE event = 'pay'),
-        c AS (SELECT customer_id, occurred_at AS t, channel FROM {events} WHERE event = 'search'),
+        c AS (SELECT customer_id, occurred_at AS t, channel FROM {events} WHERE event = 'share'),
         j AS (SELECT p.event_id, amount, channel, count(*) OVER (PARTITION BY p.event_id) AS n, row_number() OVER (PARTITION BY p.event_id ORDER BY c.t DESC, channel DESC) AS rn
-            FROM p JOIN c ON p.customer_id = c.customer_id AND c.t <= p.t AND c.t > p.t - INTERVAL 30 DAY)
+            FROM p JOIN c ON p.customer_id = c.customer_id AND c.t <= p.t AND c.t > p.t - INTERVAL 7 DAY)
         SELECT channel, count(*) FILTER (rn = 1), sum(amount) FILTER (rn = 1), sum(1.0::DOUBLE / n), sum(amount::DOUBLE / n) FROM j GROUP BY 1""",
     # Arrays of touches and payments of each customer; no join.
-    "clickhouse": """WITH s AS (SELECT customer_id, arraySort(groupArrayIf((toUnixTimestamp64Micro(occurred_at), toString(channel)), event = 'search')) AS c,
+    "clickhouse": """WITH s AS (SELECT customer_id, arraySort(groupArrayIf((toUnixTimestamp64Micro(occurred_at), toString(channel)), event = 'share')) AS c,
             groupArrayIf((toUnixTimestamp64Micro(occurred_at), assumeNotNull(toFloat64(amount))), event = 'pay') AS p
-            FROM {events} WHERE event IN ('pay', 'search') GROUP BY customer_id HAVING length(c) > 0 AND length(p) > 0),
-        j AS (SELECT arrayJoin(p) AS y, arrayMap(x -> x.2, arrayFilter(x -> x.1 <= y.1 AND x.1 > y.1 - 2592000000000, c)) AS k, length(k) AS n FROM s WHERE n > 0)
+            FROM {events} WHERE event IN ('pay', 'share') GROUP BY customer_id HAVING length(c) > 0 AND length(p) > 0),
+        j AS (SELECT arrayJoin(p) AS y, arrayMap(x -> x.2, arrayFilter(x -> x.1 <= y.1 AND x.1 > y.1 - 604800000000, c)) AS k, length(k) AS n FROM s WHERE n > 0)
         SELECT channel, sum(i = n), sumIf(a, i = n), sum(1 / n), sum(a / n) FROM (SELECT arrayJoin(arrayZip(k, arrayEnumerate(k))) AS z, z.1 AS channel, z.2 AS i, y.2 AS a, n FROM j) GROUP BY channel""",
 }
 

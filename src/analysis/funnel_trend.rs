@@ -26,7 +26,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let latest = as_of.unwrap_or(newest);
     let last_day = to.clone().unwrap_or_else(|| latest.clone());
     let buckets = Buckets::new(interval, last_day.clone());
-    let bucket = |day: &str| format!("CAST({} AS TEXT)", buckets.start(&buckets.index(day)));
+    let bucket = |day: &str| format!("CAST({} AS TEXT)", buckets.index(day));
     let funnel = Funnel::read(&mut request, Some(&bucket))?;
 
     let steps = 1..=funnel.steps.len();
@@ -34,13 +34,13 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         .clone()
         .map(|step| format!("count(*) FILTER (WHERE {}) AS __u{step}", funnel.reached(step)));
     let cases = steps.map(|step| format!("WHEN {step} THEN __u{step}"));
-    let entered = "CAST(get_field(__a, 'bucket') AS DATE)";
+    let entered = "CAST(get_field(__a, 'bucket') AS BIGINT)";
     let first = from.as_ref().map_or("min(__i) OVER ()".to_owned(), |from| buckets.index(from));
     let by_bucket = format!(
-        "SELECT {} AS __i, breakdown AS __b, {} FROM ({}) AS __paths WHERE {entered} <= {last_day} GROUP BY 1, 2",
-        buckets.index(entered),
+        "SELECT {entered} AS __i, breakdown AS __b, {} FROM ({}) AS __paths WHERE {entered} <= {} GROUP BY 1, 2",
         measures.collect::<Vec<_>>().join(", "),
         funnel.paths,
+        buckets.index(&last_day),
     );
     let bounded = format!(
         "SELECT *, {first} AS __first, {last} AS __last, row_number() OVER (PARTITION BY __b ORDER BY __i) AS __n, \

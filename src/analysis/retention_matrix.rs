@@ -37,7 +37,6 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     };
     let (start, back) = (condition(start)?, condition(back)?);
 
-    let tag = request.tag;
     let names = column_list(&customer);
     let instant = quoted(&time);
     let day = format!("local_date({instant}, {timezone})");
@@ -49,95 +48,79 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         request.relation,
         all_known(&customer),
     );
-    let last_day = as_of.unwrap_or_else(|| format!("(SELECT max({day}) FROM {rows})"));
-    let index = format!("period_index({day}, {unit})");
-    let begun = format!(
-        "SELECT {names}, {index} AS __p, min({instant}) AS __t FROM {rows} AND {start} GROUP BY {names}, {index}"
+    // The day of the last instant: days go with instants, but for clocks that go back at midnight.
+    let last_day = as_of
+        .unwrap_or_else(|| format!("(SELECT local_date(max({instant}), {timezone}) FROM {rows})"));
+    let value = value.as_deref().unwrap_or("CAST(NULL AS DECIMAL(38, 6))");
+    let rules = format!(
+        "ARRAY[{}], {min_events}, {}, {}",
+        periods.numbers(),
+        kind == "first_time",
+        retained == "on_or_after"
     );
-    let starts = match kind {
-        "first_time" => format!(
-            "SELECT {names}, min(__p) AS __p, min(__t) AS __t FROM ({begun}) AS __all GROUP BY {names}"
-        ),
-        _ => begun,
-    };
-    let of_rows = value.as_deref().unwrap_or("CAST(NULL AS DECIMAL(38, 6))");
-    // Who has one start is looked up row by row: most rows may be of nobody who started. Who may have many returns once a period.
-    let backs = match interval {
-        _ if interval != "24h" && kind == "first_time" => format!(
-            "SELECT {names}, {index} AS __p, 1 AS __n, {of_rows} AS __v FROM {rows} AND {back}"
-        ),
-        "24h" => format!(
-            "SELECT {names}, {instant} AS __t, 1 AS __n, {of_rows} AS __v FROM {rows} AND {back}"
-        ),
+    let returns = match interval {
+        "24h" => {
+            let begun = format!(
+                "SELECT {names}, period_index({day}, 'day') AS __p, min({instant}) AS __t FROM {rows} AND {start} GROUP BY {names}, period_index({day}, 'day')"
+            );
+            let begun = match kind {
+                "first_time" => format!(
+                    "SELECT {names}, min(__p) AS __p, min(__t) AS __t FROM ({begun}) AS __all GROUP BY {names}"
+                ),
+                _ => begun,
+            };
+            let same = customer.iter().map(|c| format!("__s.{c} = __b.{c}", c = quoted(c)));
+            let same = same.collect::<Vec<_>>().join(" AND ");
+            let keys = customer
+                .iter()
+                .map(|c| format!("__s.{}", quoted(c)))
+                .collect::<Vec<_>>()
+                .join(", ");
+            // Every start is a customer of its own, who starts in the period 0.
+            format!(
+                "SELECT __p + get_field(__r, 'cohort') AS __cohort, get_field(__r, 'period') AS __period, get_field(__r, 'value') AS __v FROM ( \
+                   SELECT __p, unnest(__r) AS __r FROM ( \
+                     SELECT __s.__p, __returns({rules}, CAST(floor(interval_us(__b.{instant} - __s.__t) / CAST(86400000000 AS DOUBLE)) AS BIGINT), \
+                       __b.{instant} = __s.__t, __b.__back, __b.__v) AS __r \
+                     FROM ({begun}) AS __s JOIN (SELECT {names}, {instant}, {back} AS __back, {value} AS __v FROM {rows}) AS __b \
+                       ON {same} AND __b.{instant} >= __s.__t GROUP BY {keys}, __s.__p) AS __starts) AS __each"
+            )
+        }
         _ => format!(
-            "SELECT {names}, {index} AS __p, count(*) AS __n, sum({of_rows}) AS __v FROM {rows} AND {back} GROUP BY {names}, {index}"
+            "SELECT get_field(__r, 'cohort') AS __cohort, get_field(__r, 'period') AS __period, get_field(__r, 'value') AS __v FROM ( \
+               SELECT unnest(__returns({rules}, period_index({day}, {unit}), {start}, {back}, {value})) AS __r \
+               FROM {rows} AND ({start} OR {back}) GROUP BY {names}) AS __each"
         ),
     };
     let mut range = "true".to_owned();
     if let Some(from) = from {
-        range.push_str(&format!(" AND __p >= period_index(CAST({from} AS DATE), {unit})"));
+        range.push_str(&format!(" AND __cohort >= period_index(CAST({from} AS DATE), {unit})"));
     }
     if let Some(to) = to {
-        range.push_str(&format!(" AND __p <= period_index(CAST({to} AS DATE), {unit})"));
+        range.push_str(&format!(" AND __cohort <= period_index(CAST({to} AS DATE), {unit})"));
     }
-    let same = customer
-        .iter()
-        .map(|c| format!("__s.{c} = __b.{c}", c = quoted(c)))
-        .collect::<Vec<_>>()
-        .join(" AND ");
-    let keys = customer.iter().map(|c| format!("__s.{}", quoted(c))).collect::<Vec<_>>().join(", ");
-    let (later, offset) = match interval {
-        "24h" => (
-            "__b.__t >= __s.__t",
-            "CAST(floor(interval_us(__b.__t - __s.__t) / CAST(86400000000 AS DOUBLE)) AS BIGINT)",
-        ),
-        _ => ("__b.__p >= __s.__p", "__b.__p - __s.__p"),
-    };
-    let (starts_name, counts_name) = (format!("__starts_{tag}"), format!("__counts_{tag}"));
-    // One row a customer, cohort and period of return.
-    let returns = format!(
-        "SELECT {names}, __cohort, __period, __v FROM ( \
-           SELECT {keys}, __s.__p AS __cohort, {period} AS __period, sum(__b.__n) AS __n, sum(__b.__v) AS __v \
-           FROM {starts_name} AS __s JOIN ({backs}) AS __b ON {same} AND {later} GROUP BY {keys}, __s.__p, {period}) AS __pairs \
-         WHERE __n >= {min_events} AND __period IS NOT NULL",
-        period = periods.of(offset),
+    // The row of those who entered stands for every period, so that one without returns is there, too.
+    let shown = format!(
+        "SELECT __cohort, unnest(CASE __period WHEN -1 THEN ARRAY[{numbers}] ELSE ARRAY[__period] END) AS period, \
+           CASE __period WHEN -1 THEN __n ELSE 0 END AS __size, CASE __period WHEN -1 THEN 0 ELSE __n END AS __users, __v \
+         FROM (SELECT __cohort, __period, count(*) AS __n, sum(__v) AS __v FROM ({returns}) AS __returns WHERE {range} GROUP BY __cohort, __period) AS __counted",
+        numbers = periods.numbers(),
     );
-    // For on_or_after only the last return counts, for every period up to it.
-    let returns = match retained {
-        "on_or_after" => format!(
-            "SELECT __cohort, __last AS __period, count(*) AS __users, sum(__v) AS __v FROM ( \
-               SELECT __cohort, max(__period) AS __last, sum(__v) AS __v FROM ({returns}) AS __returns GROUP BY {names}, __cohort) AS __lasts \
-             GROUP BY __cohort, __last"
-        ),
-        _ => format!(
-            "SELECT __cohort, __period, count(*) AS __users, sum(__v) AS __v FROM ({returns}) AS __returns GROUP BY __cohort, __period"
-        ),
-    };
-    let reach = match retained {
-        "on_or_after" => "__c.__period >= __g.period",
-        _ => "__c.__period = __g.period",
-    };
-    let total = "coalesce(sum(__c.__users), 0)";
     // What is measured, for each customer of the cohort.
-    let measured = match &value {
-        None => format!("CAST({total} AS DOUBLE)"),
-        Some(_) => "CAST(coalesce(sum(__c.__v), 0) AS DOUBLE)".to_owned(),
+    let measured = match measure.as_deref() {
+        None | Some("users") => "CAST(retained AS DOUBLE)",
+        Some(_) => "CAST(__v AS DOUBLE)",
     };
     Ok(format!(
-        "WITH {starts_name} AS (SELECT {names}, __p, __t FROM ({starts}) AS __started WHERE {range}), \
-         {counts_name} AS ({returns}) \
-         SELECT period_start(__g.__p, {unit}) AS cohort, __g.__size AS cohort_size, __g.period, \
-           CAST({total} AS BIGINT) AS retained, \
-           {measured} / nullif(__g.__size, 0) AS rate, \
-           period_start(__g.__p + __g.period + {after}, {unit}) <= {last_day} + INTERVAL '1 day' AS complete \
-         FROM (SELECT __p, count(*) AS __size, unnest(ARRAY[{numbers}]) AS period FROM {starts_name} GROUP BY __p) AS __g \
-         LEFT JOIN {counts_name} AS __c ON __c.__cohort = __g.__p AND {reach} \
-         WHERE period_start(__g.__p + {first}, {unit}) <= {last_day} \
-         GROUP BY __g.__p, __g.__size, __g.period",
-        numbers = periods.numbers(),
+        "SELECT period_start(__cohort, {unit}) AS cohort, cohort_size, period, retained, \
+           {measured} / nullif(cohort_size, 0) AS rate, \
+           period_start(__cohort + period + {after}, {unit}) <= {last_day} + INTERVAL '1 day' AS complete \
+         FROM (SELECT __cohort, period, CAST(sum(__size) AS BIGINT) AS cohort_size, CAST(sum(__users) AS BIGINT) AS retained, sum(__v) AS __v \
+           FROM ({shown}) AS __shown GROUP BY __cohort, period) AS __summed \
+         WHERE period_start(__cohort + {first}, {unit}) <= {last_day}",
         // The last customer of a day starts at its end.
         after = if interval == "24h" { 2 } else { 1 },
-        first = periods.first("__g.period"),
+        first = periods.first("period"),
     ))
 }
 
@@ -167,17 +150,6 @@ impl Periods {
             .hint("brackets => ARRAY[1, 3, 7, 30]: the first period after the start, the second and third, the fourth to the seventh, ..."));
         }
         Ok(Self::Brackets([&[0], whole.as_slice()].concat()))
-    }
-
-    /// What a period, counted from the start, belongs to; NULL after the last.
-    fn of(&self, offset: &str) -> String {
-        match self {
-            Self::Each(last) => format!("CASE WHEN {offset} <= {last} THEN {offset} END"),
-            Self::Brackets(ends) => {
-                let cases = ends.iter().map(|end| format!("WHEN {offset} <= {end} THEN {end}"));
-                format!("CASE {} END", cases.collect::<Vec<_>>().join(" "))
-            }
-        }
     }
 
     /// Those that are shown.

@@ -12,6 +12,7 @@ pub mod funnels;
 mod modes;
 mod pattern;
 pub mod retention;
+pub mod returns;
 mod rows;
 pub mod sequence;
 pub mod sequence_next_node;

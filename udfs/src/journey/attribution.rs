@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int8Array, ListArray, StringArray,
-    StructArray, UInt32Array,
+    UInt32Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
@@ -22,8 +22,8 @@ use datafusion::logical_expr::{
 
 use super::credit::{Credit, CreditRules, MODELS, Model, Piece, UNIT, divide};
 use super::events::{Customer, Events, MONEY, Tale, state_fields};
+use super::listed;
 use super::markov::{Journeys, STATES_MAX};
-use super::paths::listed;
 use crate::BadArgument;
 use crate::funnel::call::{coerced_window, constant, window_in_units_of};
 use crate::names::{NO_NAME, Names};
@@ -267,7 +267,7 @@ fn pieces_array(
         Arc::new(decimal(conversions)?),
         Arc::new(decimal(values)?),
     ];
-    listed(piece_fields(), columns, lengths)
+    listed(piece_fields(), columns, OffsetBuffer::from_lengths(lengths))
 }
 
 /// What the channels get for all conversions: a list of (channel, model, conversions, value, share, removal_effect), a struct
@@ -484,9 +484,8 @@ impl Accumulator for All {
             Arc::new(rows.iter().map(|r| r.share).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|r| r.effect).collect::<Float64Array>()),
         ];
-        let structs: StructArray = StructArray::try_new(answer_fields(), columns, None)?;
-        let lengths = vec![structs.len()];
-        let list = listed(answer_fields(), structs.columns().to_vec(), lengths)?;
+        let offsets = OffsetBuffer::from_lengths([rows.len()]);
+        let list = listed(answer_fields(), columns, offsets)?;
         ScalarValue::try_from_array(&list, 0)
     }
 

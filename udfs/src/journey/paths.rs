@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, StructArray,
-    UInt32Array,
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, UInt32Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
@@ -15,6 +14,7 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
 use super::events::{Customer, Event, Events, Tale, state_fields};
+use super::listed;
 use super::sessions::{PathRules, paths};
 use crate::BadArgument;
 use crate::funnel::call::{coerced_window, constant, window_in_units_of};
@@ -213,7 +213,7 @@ fn edges(customers: &[Customer], names: &Names, rules: &PathRules) -> Result<Arr
         Arc::new(Float64Array::from(seconds)),
         Arc::new(BooleanArray::from(is_first)),
     ];
-    listed(edge_fields(), columns, lengths)
+    listed(edge_fields(), columns, OffsetBuffer::from_lengths(lengths))
 }
 
 fn tops(customers: &[Customer], names: &Names, rules: &PathRules) -> Result<ArrayRef> {
@@ -242,17 +242,5 @@ fn tops(customers: &[Customer], names: &Names, rules: &PathRules) -> Result<Arra
         Arc::new(Int64Array::from(sessions)),
         Arc::new(BooleanArray::from(is_first)),
     ];
-    listed(top_fields(), columns, lengths)
-}
-
-/// A list of structs for each customer.
-pub(super) fn listed(
-    fields: Fields,
-    columns: Vec<ArrayRef>,
-    lengths: Vec<usize>,
-) -> Result<ArrayRef> {
-    let structs = StructArray::try_new(fields, columns, None)?;
-    let item = Arc::new(Field::new("item", structs.data_type().clone(), true));
-    let offsets = OffsetBuffer::from_lengths(lengths);
-    Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(structs), None)?))
+    listed(top_fields(), columns, OffsetBuffer::from_lengths(lengths))
 }

@@ -32,11 +32,16 @@ pub fn parse_zone(function: &'static str, name: &str) -> Result<Tz> {
     })
 }
 
-/// Turns instants into local times of a zone and back, remembering the offset of the last quarter of an hour: offsets change
-/// on whole quarters.
+/// Days whose offsets are remembered: a few years, of rows in any order.
+const DAYS_KEPT: usize = 1024;
+
+/// Turns instants into local times of a zone and back, remembering the offsets of days on which they do not change, and of the last
+/// quarter of an hour: offsets change on whole quarters.
 #[derive(Debug)]
 pub(crate) struct ZoneClock {
     zone: Tz,
+    /// By the day, counted in rounds: which day, and its offset, if it has one only.
+    days: Vec<(i64, Option<i64>)>,
     quarter: i64,
     offset_us: i64,
     local_quarter: i64,
@@ -45,19 +50,42 @@ pub(crate) struct ZoneClock {
 
 impl ZoneClock {
     pub(crate) fn new(zone: Tz) -> Self {
-        Self { zone, quarter: i64::MIN, offset_us: 0, local_quarter: i64::MIN, local_offset_us: 0 }
+        let days = if zone == Tz::UTC { vec![] } else { vec![(i64::MIN, None); DAYS_KEPT] };
+        let never = i64::MIN;
+        Self { zone, days, quarter: never, offset_us: 0, local_quarter: never, local_offset_us: 0 }
+    }
+
+    fn offset_at(&self, at_us: i64) -> i64 {
+        DateTime::from_timestamp(at_us.div_euclid(US_PER_SECOND), 0).map_or(0, |utc| {
+            let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix();
+            i64::from(offset.local_minus_utc()) * US_PER_SECOND
+        })
+    }
+
+    /// The offset of a whole day of UTC; `None` when it changes on it.
+    fn offset_of_day(&mut self, day: i64) -> Option<i64> {
+        let kept = day.rem_euclid(DAYS_KEPT as i64) as usize;
+        if self.days[kept].0 != day {
+            let (begin, end) = (day.saturating_mul(US_PER_DAY), day.saturating_add(1));
+            let offsets = (self.offset_at(begin), self.offset_at(end.saturating_mul(US_PER_DAY)));
+            // No clock was ever changed and changed back on one day.
+            self.days[kept] = (day, (offsets.0 == offsets.1).then_some(offsets.0));
+        }
+        self.days[kept].1
     }
 
     /// The zone's clock at an instant, both in microseconds.
     pub(crate) fn local(&mut self, at_us: i64) -> i64 {
+        if self.days.is_empty() {
+            return at_us;
+        }
+        if let Some(offset_us) = self.offset_of_day(at_us.div_euclid(US_PER_DAY)) {
+            return at_us.saturating_add(offset_us);
+        }
         let quarter = at_us.div_euclid(US_PER_HOUR / 4);
         if quarter != self.quarter {
             self.quarter = quarter;
-            self.offset_us =
-                DateTime::from_timestamp(at_us.div_euclid(US_PER_SECOND), 0).map_or(0, |utc| {
-                    let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix();
-                    i64::from(offset.local_minus_utc()) * US_PER_SECOND
-                });
+            self.offset_us = self.offset_at(at_us);
         }
         at_us.saturating_add(self.offset_us)
     }
@@ -104,6 +132,26 @@ mod tests {
         assert_eq!(berlin.instant(us("2024-10-27 02:30")), us("2024-10-27 01:30"));
         assert_eq!(berlin.instant(us("2024-03-31 02:30")), us("2024-03-31 01:30"));
         assert_eq!(berlin.local(us("2024-03-31 01:30")), us("2024-03-31 03:30"));
+    }
+
+    /// Hour by hour over years with changes of all kinds, forward and back, the clock is the zone's own.
+    #[test]
+    fn remembered_offsets_are_the_zones_own() {
+        for zone in
+            [Tz::Europe__Berlin, Tz::Asia__Shanghai, Tz::Africa__Casablanca, Tz::Pacific__Apia]
+        {
+            let mut clock = ZoneClock::new(zone);
+            let (from, to) = (us("2010-12-01 00:00"), us("2013-02-01 00:00"));
+            let mut hours: Vec<i64> = (0..(to - from) / US_PER_HOUR).collect();
+            hours.extend(hours.clone().into_iter().rev());
+            for hour in hours {
+                let at = from + hour * US_PER_HOUR + 17;
+                let utc = DateTime::from_timestamp(at.div_euclid(US_PER_SECOND), 0).unwrap();
+                let offset = zone.offset_from_utc_datetime(&utc.naive_utc()).fix();
+                let expected = at + i64::from(offset.local_minus_utc()) * US_PER_SECOND;
+                assert_eq!(clock.local(at), expected, "{zone} {utc}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::unit::Unit;
+use super::unit::Units;
 
 const NAME: &str = "period_index";
 
@@ -55,13 +55,11 @@ impl ScalarUDFImpl for PeriodIndex {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let units = arrays[1].as_string::<i32>();
-        let indexes =
-            arrays[0].as_primitive::<Date32Type>().iter().zip(units).map(|pair| match pair {
-                (Some(days), Some(unit)) => Ok(Some(Unit::parse(NAME, unit)?.index_of(days))),
-                _ => Ok(None),
-            });
-        Ok(ColumnarValue::Array(Arc::new(indexes.collect::<Result<Int64Array>>()?)))
+        let arrays = ColumnarValue::values_to_arrays(&args.args[..1])?;
+        let days = arrays[0].as_primitive::<Date32Type>();
+        let units = Units::read(NAME, &args.args[1], days.len())?;
+        let index = |(i, days): (usize, Option<i32>)| Some(units.at(i)?.index_of(days?));
+        let indexes: Int64Array = days.iter().enumerate().map(index).collect();
+        Ok(ColumnarValue::Array(Arc::new(indexes)))
     }
 }

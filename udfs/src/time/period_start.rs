@@ -9,7 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::unit::Unit;
+use super::unit::Units;
 
 const NAME: &str = "period_start";
 
@@ -55,12 +55,11 @@ impl ScalarUDFImpl for PeriodStart {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let units = arrays[1].as_string::<i32>();
-        let days = arrays[0].as_primitive::<Int64Type>().iter().zip(units).map(|pair| match pair {
-            (Some(index), Some(unit)) => Ok(Unit::parse(NAME, unit)?.start_of(index)),
-            _ => Ok(None),
-        });
-        Ok(ColumnarValue::Array(Arc::new(days.collect::<Result<Date32Array>>()?)))
+        let arrays = ColumnarValue::values_to_arrays(&args.args[..1])?;
+        let indexes = arrays[0].as_primitive::<Int64Type>();
+        let units = Units::read(NAME, &args.args[1], indexes.len())?;
+        let start = |(i, index): (usize, Option<i64>)| units.at(i)?.start_of(index?);
+        let days: Date32Array = indexes.iter().enumerate().map(start).collect();
+        Ok(ColumnarValue::Array(Arc::new(days)))
     }
 }

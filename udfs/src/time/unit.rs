@@ -1,7 +1,9 @@
 //! A calendar unit, counted from 1970-01-01.
 
+use arrow::array::AsArray;
 use chrono::{Datelike, Days, NaiveDate};
 use datafusion::error::Result;
+use datafusion::logical_expr::ColumnarValue;
 
 use crate::BadArgument;
 
@@ -62,6 +64,30 @@ impl Unit {
             Self::Month => of_month(index),
             Self::Quarter => of_month(index.checked_mul(3)?),
             Self::Year => of_month(index.checked_mul(12)?),
+        }
+    }
+}
+
+/// The units of a call's rows; nearly always one constant, which is read once.
+pub(crate) enum Units {
+    All(Option<Unit>),
+    Each(Vec<Option<Unit>>),
+}
+
+impl Units {
+    pub(crate) fn read(function: &'static str, units: &ColumnarValue, rows: usize) -> Result<Self> {
+        let parse = |unit: Option<&str>| unit.map(|unit| Unit::parse(function, unit)).transpose();
+        if let ColumnarValue::Scalar(unit) = units {
+            return Ok(Self::All(parse(unit.try_as_str().flatten())?));
+        }
+        let units = units.to_array(rows)?;
+        Ok(Self::Each(units.as_string::<i32>().iter().map(parse).collect::<Result<_>>()?))
+    }
+
+    pub(crate) fn at(&self, row: usize) -> Option<Unit> {
+        match self {
+            Self::All(unit) => *unit,
+            Self::Each(units) => units[row],
         }
     }
 }
