@@ -21,7 +21,7 @@ async fn text(client: &tokio_postgres::Client, sql: &str) -> String {
 }
 
 /// Questions whose answers must not depend on how the rows are kept; `{t}` is the table.
-const QUESTIONS: [&str; 13] = [
+const QUESTIONS: [&str; 18] = [
     "SELECT string_agg(path, ' ' ORDER BY path) FROM (SELECT record_id || string_agg(event, ',' ORDER BY occurred_at, amount) || array_agg(amount ORDER BY occurred_at, amount)::text AS path FROM {t} WHERE amount < 3000 GROUP BY source, record_id) AS paths",
     "SELECT string_agg(event || amount::text, ',' ORDER BY occurred_at DESC, amount) || count(*)::text FROM {t} WHERE amount % 7 = 0",
     "SELECT count(*)::text || ' ' || sum(amount)::text || ' ' || count(DISTINCT record_id)::text FROM {t}",
@@ -31,6 +31,11 @@ const QUESTIONS: [&str; 13] = [
     "SELECT count(*)::text || ' ' || sum(amount)::text FROM {t} WHERE source = 'app' AND 'c201' = record_id AND amount > 3",
     "SELECT string_agg(c, ' ' ORDER BY c) FROM (SELECT record_id || count(*)::text AS c FROM {t} WHERE record_id = 'c8' AND (source = 'web' OR source = 'app') GROUP BY source, record_id) AS one",
     "SELECT sum(level)::text FROM (SELECT window_funnel(INTERVAL '2 hours', 'default', occurred_at, event = 'view', event = 'cart', event = 'pay') AS level FROM {t} GROUP BY source, record_id) AS f",
+    "SELECT string_agg(users::text || seconds_avg::text, ' ' ORDER BY step) FROM funnel_report({t}, steps => ARRAY['view', 'cart', 'pay'], window => INTERVAL '5 hours', optional => ARRAY[2], exclude => ARRAY['cart@1-3: amount % 3 = 0'], count => 'attempts')",
+    "SELECT string_agg(users::text, ' ' ORDER BY bucket, step) FROM funnel_trend({t}, steps => ARRAY['view', 'pay'], window => INTERVAL '5 hours', count => 'sessions', session_gap => INTERVAL '3 hours')",
+    "SELECT string_agg(model || channel || conversions::text || value::text || coalesce(removal_effect, 0)::text, ' ' ORDER BY model, channel) FROM attribution_report({t}, conversion => 'pay', channel => 'event', model => 'all', lookback => INTERVAL '1 day')",
+    "SELECT string_agg(source || target || users::text || seconds_median::text, ' ' ORDER BY step, source, target) FROM path_edges({t}, session_gap => INTERVAL '2 hours')",
+    "SELECT string_agg(cohort::text || retained::text || rate::text, ' ' ORDER BY cohort, period) FROM retention_matrix({t}, start => 'view', back => 'pay', measure => 'sum(amount)', brackets => ARRAY[1, 3])",
     "SELECT sum(r * amount)::text FROM (SELECT amount, rank() OVER (PARTITION BY source, record_id ORDER BY occurred_at) AS r FROM {t}) AS w",
     "SELECT count(*)::text || ' ' || sum(a.amount + b.amount)::text FROM {t} AS a JOIN {t} AS b ON a.source = b.source AND a.record_id = b.record_id AND a.event = 'view' AND b.event = 'pay'",
     "SELECT sum(n * n)::text FROM (SELECT count(*) AS n FROM (SELECT source, record_id FROM {t} UNION ALL SELECT source, record_id FROM plain) AS u GROUP BY source, record_id) AS g",
@@ -79,13 +84,30 @@ async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
             "SELECT count(*), record_id, event, max(source) FROM {table} WHERE amount > 10 GROUP BY event, record_id, source"
         )
     };
+    let attempts = |table: &str| {
+        format!(
+            "SELECT sum(level) FROM funnel_users({table}, steps => ARRAY['view', 'cart', 'pay'], optional => ARRAY[2], exclude => 'nosuch', count => 'sessions')"
+        )
+    };
+    let credited = |table: &str| {
+        format!(
+            "SELECT * FROM attribution_report({table}, conversion => 'pay', channel => 'event', model => 'all')"
+        )
+    };
     let gathered = |table: &str| {
         format!(
             "SELECT record_id, string_agg(event, ',' ORDER BY occurred_at), count(*) FROM {table} GROUP BY record_id, source"
         )
     };
     for table in tables {
-        for sql in [grouped(table), windowed(table), gathered(table), turned(table)] {
+        for sql in [
+            grouped(table),
+            windowed(table),
+            gathered(table),
+            turned(table),
+            attempts(table),
+            credited(table),
+        ] {
             let plan = plan(&client, &sql).await;
             assert!(
                 !plan.contains("RepartitionExec") && !plan.contains("SortExec"),
@@ -108,7 +130,14 @@ async fn clustered_tables_answer_as_others_do_and_shuffle_nothing() {
     }
     same_answers(&client, &tables, "with a tail").await;
     for table in tables {
-        for sql in [grouped(table), windowed(table), gathered(table), turned(table)] {
+        for sql in [
+            grouped(table),
+            windowed(table),
+            gathered(table),
+            turned(table),
+            attempts(table),
+            credited(table),
+        ] {
             let plan = plan(&client, &sql).await;
             assert!(plan.contains("ClusterMergeExec"), "{sql}\n{plan}");
             assert!(

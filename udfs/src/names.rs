@@ -75,6 +75,17 @@ impl Names {
         self.texts.iter().map(|text| Some(&**text)).collect()
     }
 
+    /// By number, the place of a name among all in order. Numbers go with the order of rows, places do not.
+    pub(crate) fn places(&self) -> Vec<u32> {
+        let mut in_order: Vec<u32> = (0..self.texts.len() as u32).collect();
+        in_order.sort_unstable_by_key(|number| &self.texts[*number as usize]);
+        let mut places = vec![0; in_order.len()];
+        for (place, number) in in_order.iter().enumerate() {
+            places[*number as usize] = place as u32;
+        }
+        places
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -132,5 +143,6 @@ mod tests {
             assert_eq!(names.text(row as u32), Some(*text));
         }
         assert_eq!((names.known("other"), names.text(NO_NAME)), (None, None));
+        assert_eq!(names.places(), [0, 4, 1, 5, 3, 2]);
     }
 }

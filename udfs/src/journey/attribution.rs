@@ -197,7 +197,8 @@ impl Tale for Division {
         let direct: BTreeSet<u32> = self.direct.iter().filter_map(|d| names.known(d)).collect();
         let each = customers.iter().map(|customer| {
             let is_direct = |channel| direct.contains(&channel);
-            divide(customer.events(), customer.deals(), &self.rules, is_direct)
+            let in_order = |a: &u32, b: &u32| names.text(*a).cmp(&names.text(*b));
+            divide(customer.events(), customer.deals(), &self.rules, is_direct, in_order)
         });
         pieces_array(each, names)
     }
@@ -379,17 +380,21 @@ impl All {
     fn settle_markov(&mut self) -> Result<BTreeMap<u32, f64>> {
         let mut journeys = Journeys { order: self.order, ..Journeys::default() };
         let touched = self.credit(&Piece::Touched);
+        // States in the order of names, so that numbers add up alike however the names were numbered.
+        let places = self.names.places();
+        let place = |name: &u32| places[*name as usize];
+        let state = |names: &[u32]| names.iter().map(place).collect::<Vec<u32>>();
         for (piece, credit) in &self.pieces {
             let times = credit.conversions as f64 / UNIT as f64;
             match piece {
                 Piece::Step(from, next) => {
-                    journeys.steps.insert((from.clone(), *next), times);
+                    journeys.steps.insert((state(from), place(next)), times);
                 }
                 Piece::Converted(from) => {
-                    journeys.converted.insert(from.clone(), times);
+                    journeys.converted.insert(state(from), times);
                 }
                 Piece::Lost(from) => {
-                    journeys.lost.insert(from.clone(), times);
+                    journeys.lost.insert(state(from), times);
                 }
                 Piece::Touched | Piece::Channel(..) => {}
             }
@@ -404,6 +409,8 @@ impl All {
             )
         })?;
         let total: f64 = effects.values().sum();
+        let named = |name: u32| effects.get(&place(&name)).map(|effect| (name, *effect));
+        let effects: BTreeMap<u32, f64> = (0..places.len() as u32).filter_map(named).collect();
         if total > 0.0 {
             let share = |of: i128, effect: f64| (of as f64 * (effect / total)).round() as i128;
             for (channel, effect) in &effects {

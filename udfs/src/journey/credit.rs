@@ -3,7 +3,8 @@
 //! Credit is counted in whole parts of [`UNIT`], so that sums are exact and do not depend on their order; what division leaves goes
 //! to the last touch. Conversions are looked at in order, and the touches they look back at slide with them.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::events::{Deal, Event};
@@ -108,7 +109,8 @@ struct Conversion {
     is_asked: bool,
 }
 
-/// Divides the credit for one customer's conversions; `events` are sorted, `is_direct` tells direct channels.
+/// Divides the credit for one customer's conversions; `events` are sorted, `is_direct` tells direct channels, `in_order` the order of
+/// channels in which weights are added: no sum depends on how channels were numbered.
 ///
 /// One pass over the touches, and their channels once for each conversion.
 pub(crate) fn divide<'a>(
@@ -116,10 +118,11 @@ pub(crate) fn divide<'a>(
     deals: impl Iterator<Item = (i64, &'a Deal)>,
     rules: &CreditRules,
     is_direct: impl Fn(u32) -> bool,
+    in_order: impl Fn(&u32, &u32) -> Ordering,
 ) -> Pieces {
     let touches: Vec<Event> = events.iter().filter(|e| e.name != NO_NAME).copied().collect();
     let mut pieces = Pieces::new();
-    let mut window = Window::new(&touches, rules, is_direct);
+    let mut window = Window::new(&touches, rules, is_direct, in_order);
     let mut journeys = Journeys::new(&touches, rules.order);
     let tells = rules.models.contains(&Model::Markov);
     // Touches before this one have led to a conversion or are told of; those from `free` on have not.
@@ -199,12 +202,18 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn new(touches: &'a [Event], rules: &'a CreditRules, is_direct: impl Fn(u32) -> bool) -> Self {
-        let mut names: Vec<u32> = touches.iter().map(|touch| touch.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        let place = |touch: &Event| names.binary_search(&touch.name).unwrap_or_default();
-        let channels = touches.iter().map(place).collect();
+    fn new(
+        touches: &'a [Event],
+        rules: &'a CreditRules,
+        is_direct: impl Fn(u32) -> bool,
+        in_order: impl Fn(&u32, &u32) -> Ordering,
+    ) -> Self {
+        let met: BTreeSet<u32> = touches.iter().map(|touch| touch.name).collect();
+        let mut names: Vec<u32> = met.into_iter().collect();
+        names.sort_by(in_order);
+        let places: BTreeMap<u32, usize> =
+            names.iter().enumerate().map(|(place, name)| (*name, place)).collect();
+        let channels = touches.iter().map(|touch| places[&touch.name]).collect();
         let mut last = None;
         let not_direct = touches.iter().enumerate().map(|(i, touch)| {
             if !is_direct(touch.name) {

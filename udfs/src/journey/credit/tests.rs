@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -86,7 +84,7 @@ proptest! {
         let events: Vec<Event> = touches.iter().map(|(at, name)| Event::of(*at, *name)).collect();
         let deals: Vec<(i64, Deal)> =
             conversions.iter().map(|(at, value)| (*at, deal(CONVERSION, None, i128::from(*value) * 1_000_000))).collect();
-        let pieces = divide(&events, deals.iter().map(|(at, deal)| (*at, deal)), &rules, |c| c == DIRECT);
+        let pieces = divide(&events, deals.iter().map(|(at, deal)| (*at, deal)), &rules, |c| c == DIRECT, u32::cmp);
         let money: Vec<(i64, f64)> = conversions.iter().map(|(at, value)| (*at, *value as f64)).collect();
         for ((model, channel), (count, value)) in slow(&touches, &money, &rules) {
             if model == Model::Markov && channel != NO_NAME {
@@ -117,8 +115,13 @@ proptest! {
 fn an_order_is_one_conversion_less_what_was_refunded() {
     let touch = [Event::of(1, 7)];
     let given = |deals: &[(i64, Deal)]| {
-        let pieces =
-            divide(&touch, deals.iter().map(|(at, d)| (*at, d)), &rules(true, 10), |_| false);
+        let pieces = divide(
+            &touch,
+            deals.iter().map(|(at, d)| (*at, d)),
+            &rules(true, 10),
+            |_| false,
+            u32::cmp,
+        );
         pieces.get(&Piece::Channel(Model::Last, 7)).map(|c| (c.conversions / UNIT, c.value / UNIT))
     };
     let money = |units: i128| units * 1_000_000;
@@ -137,7 +140,12 @@ fn an_order_is_one_conversion_less_what_was_refunded() {
     // A conversion that is not asked about gives no credit, but its touches are not lost.
     let asked_not = [(2, deal(3, None, money(5)))];
     assert_eq!(given(&asked_not), None);
-    let pieces =
-        divide(&touch, asked_not.iter().map(|(at, d)| (*at, d)), &rules(true, 10), |_| false);
+    let pieces = divide(
+        &touch,
+        asked_not.iter().map(|(at, d)| (*at, d)),
+        &rules(true, 10),
+        |_| false,
+        u32::cmp,
+    );
     assert_eq!(pieces, Pieces::new());
 }
