@@ -65,8 +65,13 @@ impl Arguments {
         if is_placeholder(&expr) {
             return Ok(Some(vec![]));
         }
-        let elements = match &expr {
-            Expr::Array(Array { elem, .. }) => elem.iter().map(text_of).collect(),
+        // A parameter without a value yet stands for a text.
+        let element = |expr: &Expr| match is_placeholder(expr) {
+            true => Some("?".to_owned()),
+            false => text_of(expr),
+        };
+        let elements = match bare(&expr) {
+            Expr::Array(Array { elem, .. }) => elem.iter().map(element).collect(),
             other => text_of(other).map(|text| vec![text]),
         };
         match elements {
@@ -147,6 +152,14 @@ fn is_placeholder(expr: &Expr) -> bool {
         Expr::Value(value) => matches!(value.value, Value::Placeholder(_)),
         Expr::Cast { expr, .. } | Expr::Nested(expr) => is_placeholder(expr),
         _ => false,
+    }
+}
+
+/// The expression without casts and brackets around it.
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => bare(expr),
+        other => other,
     }
 }
 

@@ -22,7 +22,7 @@ const MODELS: [&str; 10] = [
 /// Writes the report over the relation; `docs/attribution_report.md` states its rules.
 pub(super) fn select(mut request: Request) -> Result<String> {
     let customer = request.customer()?;
-    let time = request.needed_column("time", &["occurred_at", "ordered_at"])?;
+    let time = request.time_column()?;
     let event = request.column("event", &["event"])?;
     let channel = request.needed_column("channel", &["channel"])?;
     let value = match request.column("value", &[])? {
@@ -87,15 +87,21 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         all_known(&customer),
         quoted(&time)
     );
+    // What an order is worth, and of which day it is, its rows before and after say, too; and whether a touch has led to anything.
+    let mut since = "CAST(NULL AS TIMESTAMP)".to_owned();
     if let Some(from) = from {
         is_asked.push_str(&format!(" AND {day} >= CAST({from} AS DATE)"));
+        since = format!("timezone({timezone}, CAST(CAST({from} AS DATE) AS TIMESTAMP))");
         // Touches before count, as far as any conversion looks back.
         rows.push_str(&format!(
-            " AND {day} >= CAST({from} AS DATE) - {lookback} - INTERVAL '1 day'"
+            " AND ({day} >= CAST({from} AS DATE) - {lookback} - INTERVAL '1 day' OR {is_conversion} OR {is_refund})"
         ));
     }
     if let Some(to) = to {
-        rows.push_str(&format!(" AND ({day} <= CAST({to} AS DATE) OR {is_refund})"));
+        is_asked.push_str(&format!(" AND {day} <= CAST({to} AS DATE)"));
+        rows.push_str(&format!(
+            " AND ({day} <= CAST({to} AS DATE) OR {is_conversion} OR {is_refund})"
+        ));
     }
     let direct = direct
         .unwrap_or_else(|| ["direct", "Direct", "(direct)", "(none)"].map(str::to_owned).to_vec());
@@ -117,7 +123,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
            get_field(__a, 'conversions') AS conversions, {shown_value} AS value, \
            get_field(__a, 'share') AS share, get_field(__a, 'removal_effect') AS removal_effect \
          FROM (SELECT unnest(__attribution({order}, __c)) AS __a FROM ( \
-           SELECT __credits({models}, {lookback}, {half_life}, ARRAY[{weights}], {order}, {is_keyed}, ARRAY[{direct}], \
+           SELECT __credits({models}, {lookback}, {half_life}, ARRAY[{weights}], {order}, {is_keyed}, ARRAY[{direct}], {since}, \
              {time}, CASE WHEN {is_touch} THEN CAST({channel} AS TEXT) END, \
              CASE WHEN {is_refund} THEN 2 WHEN {is_asked} THEN 1 WHEN {is_conversion} THEN 3 ELSE 0 END, {key}, {value}) AS __c \
            FROM {relation} AS __r WHERE {rows} GROUP BY {names}) AS __customers) AS __all",

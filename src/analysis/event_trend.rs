@@ -13,7 +13,7 @@ const OTHER: &str = "(other)";
 
 /// Writes the report over the relation; `docs/event_trend.md` states its rules.
 pub(super) fn select(mut request: Request) -> Result<String> {
-    let time = request.needed_column("time", &["occurred_at", "ordered_at"])?;
+    let time = request.time_column()?;
     let measure = request.arguments.text("measure")?.unwrap_or_else(|| "count".to_owned());
     let customer = match measure.as_str() {
         "users" | "per_user" => Some(request.customer()?),
@@ -176,6 +176,16 @@ impl Measure {
         let [FunctionArg::Unnamed(FunctionArgExpr::Expr(of))] = list.args.as_slice() else {
             return Err(unknown());
         };
+        // What else may stand with a call would be left out without a word.
+        let is_more = call.filter.is_some()
+            || call.over.is_some()
+            || call.null_treatment.is_some()
+            || !call.within_group.is_empty()
+            || list.duplicate_treatment.is_some()
+            || !list.clauses.is_empty();
+        if is_more {
+            return Err(unknown());
+        }
         let is_nested = of.any(|node| matches!(node, Node::Query(_)));
         let name = call.name.to_string().to_lowercase();
         let aggregate = match name.as_str() {

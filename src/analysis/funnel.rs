@@ -13,7 +13,9 @@ pub(super) const LEVEL: &str = "get_field(__a, 'level')";
 
 /// A funnel over a relation.
 pub(super) struct Funnel {
-    /// The columns that name a customer.
+    /// The columns that name a customer,
+    pub(super) customer: Vec<String>,
+    /// and as a list.
     pub(super) names: String,
     /// The column of times.
     time: String,
@@ -231,7 +233,7 @@ impl Funnel {
             _ => steps.into_iter().map(|step| step.name).collect(),
         };
         let is_broken_down = breakdown.is_some();
-        Ok(Self { names, time, steps, is_optional, is_broken_down, paths, window })
+        Ok(Self { customer, names, time, steps, is_optional, is_broken_down, paths, window })
     }
 
     /// Whether an attempt took a step, counted from 1.

@@ -26,6 +26,14 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         }
         (false, _) => funnel.reached(step),
     };
+    const OWN: [&str; 4] = ["breakdown", "level", "attempt_start", "step_times"];
+    if let Some(column) = OWN.into_iter().find(|own| funnel.customer.iter().any(|c| c == own)) {
+        return Err(misuse(
+            request.function,
+            format!("customer => '{column}': the report has a column of this name"),
+        )
+        .hint("another name in a query in brackets: SELECT level AS customer_level, ..."));
+    }
     let Funnel { names, paths, .. } = funnel;
     Ok(format!(
         "SELECT {names}, breakdown, {LEVEL} AS level, array_element(get_field(__a, 'times'), 1) AS attempt_start, \

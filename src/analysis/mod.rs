@@ -369,6 +369,22 @@ impl Request<'_> {
         })
     }
 
+    /// The column of instants or days: given, or the first default that the relation has.
+    fn time_column(&mut self) -> Result<String, Error> {
+        use arrow::datatypes::DataType;
+        let time = self.needed_column("time", &["occurred_at", "ordered_at"])?;
+        match self.columns.data_type(&time) {
+            Some(DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) => Ok(time),
+            _ => Err(misuse(
+                self.function,
+                format!("time => '{time}': the column is neither a timestamp nor a date"),
+            )
+            .hint(
+                "SELECT ..., n::timestamp AS occurred_at in a query in brackets gives it a type",
+            )),
+        }
+    }
+
     fn existing(&self, argument: &str, column: &str) -> Result<(), Error> {
         self.columns.place(self.function, argument, column).map(|_| ())
     }

@@ -67,9 +67,19 @@ pub(super) fn exclusion(text: &str, event: Option<&str>) -> Result<(Option<(i64,
         Some((name, (from.trim().parse().ok()?, to.trim().parse().ok()?)))
     });
     let (name, range) = match range {
-        Some((name, range)) => (name, Some(range)),
+        Some((name, range)) => (name.trim_end(), Some(range)),
         None => (head, None),
     };
+    let looks_like_one = |(_, range): (&str, &str)| range.starts_with(|c: char| c.is_ascii_digit());
+    if range.is_none() && name.rsplit_once('@').is_some_and(looks_like_one) {
+        return Err(Error::new(
+            crate::error::Kind::InvalidParameter,
+            format!(
+                "exclusion {name:?}: after the @ the two steps are needed between which it excludes"
+            ),
+        )
+        .hint("write it as 'name@2-3'; a name with an @ of its own is double-quoted"));
+    }
     let (name, predicate) = match predicate {
         Some(predicate) => (name.trim_matches('"').to_owned(), Some(predicate)),
         None => split(name),
@@ -163,6 +173,9 @@ mod tests {
         assert_eq!(read("refund@2-3"), (Some((2, 3)), event("refund")));
         assert_eq!(read("a@b@1-2"), (Some((1, 2)), event("a@b")));
         assert_eq!(read("a@b"), (None, event("a@b")));
+        assert_eq!(read("\"a@1\"@1-2"), (Some((1, 2)), event("a@1")));
+        assert!(exclusion("help@1", Some("event")).is_err());
+        assert!(exclusion("help@1-99999999999999999999", Some("event")).is_err());
         assert_eq!(read("\"a: b\"@1-2"), (Some((1, 2)), event("a: b")));
         assert_eq!(
             read("\"a: b\"@1-2: x = 1"),

@@ -25,7 +25,7 @@ pub(crate) struct AttemptRules {
     pub(crate) chain: Rules,
     /// By step, from step 1: whether a chain may leave it out. The first may not.
     pub(crate) optional: Vec<bool>,
-    /// By step, from step 1: how long after the step that was taken before.
+    /// By step, from step 1: how long after it the next step that is taken may be.
     pub(crate) gaps: Vec<Option<i64>>,
     /// The steps between which a row excludes, those of the first such condition, of the second, ...
     pub(crate) exclusions: Vec<(u32, u32)>,

@@ -56,7 +56,7 @@ pub enum Asked {
 /// A customer's attempts at a funnel, a list of structs (level, times, values, first, last, bucket).
 ///
 /// Arguments: order TEXT (`ordered`, `fixed`, `strict`, `any`), window INTERVAL, number of steps BIGINT, places of optional steps BIGINT[],
-/// the most time to each step from the one before INTERVAL[], the two steps of each condition that excludes BIGINT[] (all
+/// the most time from each step to the next one that is taken INTERVAL[], the two steps of each condition that excludes BIGINT[] (all
 /// constant, the arrays may be NULL), time, a tag and a bucket TEXT of the row, the conditions of the steps and those that exclude.
 /// `times` and `values` are the times and tags of the steps taken, NULL for an optional one that was not; `first` is the
 /// tag of the first row of step 1, `last` of the last row of any step, `bucket` that of the first step. A row is one step at most.
@@ -183,7 +183,7 @@ impl Asking {
             for (i, gap) in given.iter().enumerate().take(steps.saturating_sub(1)) {
                 if gap.is_some() {
                     let gap = ScalarValue::IntervalMonthDayNano(gap);
-                    gaps[i + 1] = Some(window_in_units_of(NAME, "step_window", &gap, &time_type)?);
+                    gaps[i] = Some(window_in_units_of(NAME, "step_window", &gap, &time_type)?);
                 }
             }
         }

@@ -39,7 +39,7 @@ const ENTERED: i64 = -1;
 /// A customer's cohorts and returns, a list of structs (cohort, period, value).
 ///
 /// Arguments: the last period of each bracket BIGINT[], how many returns a bracket needs BIGINT, whether the first start alone counts
-/// BOOLEAN, whether a return counts for every bracket before it BOOLEAN (all constant), the number of the row's period BIGINT, whether it
+/// BOOLEAN, whether later returns than a bracket's count in it BOOLEAN (all constant), the number of the row's period BIGINT, whether it
 /// is a start and whether it is a return BOOLEAN, its value DECIMAL(38, 6). For each cohort there is a row of period -1, and one for
 /// each bracket, counted from the cohort, with enough returns: its last period, and the sum of their values. Memory is 48
 /// bytes for each period of a customer.
@@ -156,23 +156,17 @@ fn answer(periods: &[Period], rules: &Rules) -> Vec<(i64, i64, i128)> {
     let starts = periods.iter().enumerate().filter(|(_, period)| period.starts > 0);
     for (i, start) in starts.take(if rules.first_only { 1 } else { usize::MAX }) {
         rows.push((start.number, ENTERED, 0));
-        let mut later = periods[i..].iter().peekable();
-        let mut counted = Vec::new();
+        let later = &periods[i..];
+        let mut from = 0;
         for &end in &rules.ends {
-            let (mut backs, mut value) = (0, 0);
-            while let Some(period) = later.next_if(|p| p.number - start.number <= end) {
-                backs += period.backs;
-                value += period.value;
-            }
-            let value = (backs >= rules.least).then_some(value);
-            counted.push((end, value));
-        }
-        let last = counted.iter().rposition(|(_, value)| value.is_some());
-        for (place, (end, value)) in counted.into_iter().enumerate() {
-            let counts = rules.or_later && last.is_some_and(|last| place <= last);
-            if let Some(value) = value.or(counts.then_some(0)) {
+            let within = later[from..].partition_point(|p| p.number - start.number <= end);
+            let to = if rules.or_later { later.len() } else { from + within };
+            let backs: i64 = later[from..to].iter().map(|period| period.backs).sum();
+            if backs >= rules.least {
+                let value = later[from..to].iter().map(|period| period.value).sum();
                 rows.push((start.number, end, value));
             }
+            from += within;
         }
     }
     rows
@@ -364,19 +358,17 @@ mod tests {
             found.push((cohort, ENTERED, 0));
             let of = |bracket: usize| {
                 let from = if bracket == 0 { 0 } else { rules.ends[bracket - 1] + 1 };
+                let to = if rules.or_later { i64::MAX } else { rules.ends[bracket] };
                 let within = |row: &&(i64, bool, bool, i64)| {
-                    row.2 && (from..=rules.ends[bracket]).contains(&(row.0 - cohort))
+                    row.2 && (from..=to).contains(&(row.0 - cohort))
                 };
                 let backs: Vec<i64> = rows.iter().filter(within).map(|row| row.3).collect();
                 let value = i128::from(backs.iter().sum::<i64>());
                 (backs.len() as i64 >= rules.least).then_some(value)
             };
             for bracket in 0..rules.ends.len() {
-                let later = (bracket..rules.ends.len()).any(|later| of(later).is_some());
-                match of(bracket) {
-                    Some(value) => found.push((cohort, rules.ends[bracket], value)),
-                    None if rules.or_later && later => found.push((cohort, rules.ends[bracket], 0)),
-                    None => {}
+                if let Some(value) = of(bracket) {
+                    found.push((cohort, rules.ends[bracket], value));
                 }
             }
         }

@@ -39,7 +39,8 @@ const WEIGHTS: usize = 3;
 const ORDER: usize = 4;
 const KEYED: usize = 5;
 const DIRECT: usize = 6;
-const TIME: usize = 7;
+const SINCE: usize = 7;
+const TIME: usize = 8;
 
 /// Precision and scale of credit.
 const PARTS: (u8, i8) = (38, 12);
@@ -47,7 +48,8 @@ const PARTS: (u8, i8) = (38, 12);
 /// What the channels get for a customer's conversions, a list of structs for [`Attribution`].
 ///
 /// Arguments: `model`s TEXT with commas between, `lookback` and `half_life` INTERVAL (NULL: a quarter of the lookback), `weights`
-/// DOUBLE[], the order of the Markov chain BIGINT, whether deals have keys BOOLEAN, direct channels TEXT[] (all constant), `time` TIMESTAMP,
+/// DOUBLE[], the order of the Markov chain BIGINT, whether deals have keys BOOLEAN, direct channels TEXT[], since when
+/// touches that led to nothing are told of TIMESTAMP (all constant), `time` TIMESTAMP,
 /// `channel` TEXT or NULL for what is no touch, `kind` (1 a conversion, 2 a refund, 3 a conversion that is not asked about), `key`
 /// TEXT, `value` DECIMAL(38,6). An event takes 16 bytes and a deal 64; time is that of a sort and of all journeys.
 /// # Errors
@@ -107,7 +109,7 @@ impl AggregateUDFImpl for Credits {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         if types.len() != TIME + 5 {
-            return Err(BadArgument::err(NAME, "arguments", "twelve are needed"));
+            return Err(BadArgument::err(NAME, "arguments", "thirteen are needed"));
         }
         Ok(vec![
             DataType::Utf8,
@@ -117,6 +119,7 @@ impl AggregateUDFImpl for Credits {
             DataType::Int64,
             DataType::Boolean,
             list_of(DataType::Utf8),
+            DataType::Timestamp(TimeUnit::Microsecond, None),
             DataType::Timestamp(TimeUnit::Microsecond, None),
             DataType::Utf8View,
             DataType::Int8,
@@ -166,7 +169,12 @@ impl AggregateUDFImpl for Credits {
             ScalarValue::Int64(Some(order)) => order as usize,
             _ => 1,
         };
+        let since = match constant(NAME, "from", &args, SINCE) {
+            Ok(ScalarValue::TimestampMicrosecond(Some(since), _)) => since,
+            _ => i64::MIN,
+        };
         let rules = CreditRules {
+            since,
             models: models.split(',').filter_map(named).collect(),
             lookback,
             half_life,

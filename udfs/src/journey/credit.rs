@@ -64,6 +64,8 @@ pub(crate) struct CreditRules {
     pub(crate) weights: [f64; 3],
     /// How many touches a state of [`Model::Markov`] remembers.
     pub(crate) order: usize,
+    /// Touches before this that led to nothing are no journeys.
+    pub(crate) since: i64,
     /// Whether deals of one key are one conversion.
     pub(crate) is_keyed: bool,
 }
@@ -132,7 +134,7 @@ pub(crate) fn divide<'a>(
         let after = conversion.at.saturating_sub(rules.lookback);
         let begin = touches.partition_point(|touch| touch.at <= after).min(end);
         if tells {
-            journeys.lose(free..begin, rules.lookback);
+            journeys.lose(free..begin, rules);
         }
         free = free.max(end);
         if conversion.is_asked {
@@ -144,7 +146,7 @@ pub(crate) fn divide<'a>(
         }
     }
     if tells {
-        journeys.lose(free..touches.len(), rules.lookback);
+        journeys.lose(free..touches.len(), rules);
         journeys.settle(&mut pieces);
     }
     pieces
@@ -376,11 +378,13 @@ impl<'a> Journeys<'a> {
     }
 
     /// Tells of touches that led to nothing; a pause of a lookback begins another journey.
-    fn lose(&mut self, range: Range<usize>, lookback: i64) {
-        let mut from = range.start;
-        for i in range.clone() {
+    fn lose(&mut self, range: Range<usize>, rules: &CreditRules) {
+        let before = self.touches.partition_point(|touch| touch.at < rules.since);
+        let mut from = range.start.max(before);
+        for i in from..range.end {
             let next = self.touches.get(i + 1).filter(|_| i + 1 < range.end);
-            let goes_on = |next: &Event| next.at.saturating_sub(self.touches[i].at) < lookback;
+            let goes_on =
+                |next: &Event| next.at.saturating_sub(self.touches[i].at) < rules.lookback;
             if !next.is_some_and(goes_on) {
                 self.tell(from..i + 1, Piece::Lost);
                 from = i + 1;

@@ -1,7 +1,8 @@
 //! One pass over the rows of an attempt, to its best chain.
 //!
 //! Of the chains that have come to a step, those are carried on that no other one beats: another one that began as late and took its
-//! last step as late leaves as much of the window and of the time to the next step.
+//! last step as late leaves as much of the window and of the time to the next step. Of those that began together the one that came first goes on,
+//! as long as the time to the next step is not over.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -164,11 +165,15 @@ impl<'a> Pass<'a> {
             let is_next = level < rules.chain.steps
                 && steps.iter().any(|s| (level + 1..=furthest).contains(&(*s as usize)));
             let ends = modes.ends(steps, level as u32, furthest as u32);
+            let gap = rules.gaps[level - 1].unwrap_or(i64::MAX);
             for optional in 0..self.width {
                 let cell = level * self.width + optional;
                 let chains = &mut self.settled[cell];
                 while chains.back().is_some_and(|c| row.at.saturating_sub(c.began) > window) {
                     chains.pop_back();
+                }
+                while chains.front().is_some_and(|c| row.at.saturating_sub(c.last) > gap) {
+                    chains.pop_front();
                 }
                 if is_next {
                     for &step in
@@ -188,11 +193,9 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The chain of a cell that began last, of those that may, takes `step`.
+    /// The chain of a cell that began last takes `step`; of those the one that came there first.
     fn advance(&mut self, cell: usize, step: usize, optional: usize, row: &Row<'_>, place: usize) {
-        let gap = self.rules.gaps[step - 1].unwrap_or(i64::MAX);
-        let is_in_time = |chain: &&Carried| row.at.saturating_sub(chain.last) <= gap;
-        let Some(&chain) = self.settled[cell].iter().find(is_in_time) else { return };
+        let Some(&chain) = self.settled[cell].front() else { return };
         let way = self.way(Some(chain.way), step, row);
         let optional = optional + usize::from(self.rules.optional[step - 1]);
         self.come(step, optional, Carried { last: row.at, way, ..chain }, row, place);
@@ -247,7 +250,7 @@ fn keep(chains: &mut VecDeque<Carried>, chain: Carried, has_gaps: bool) {
     if chains.back().is_some_and(beats) {
         return;
     }
-    while chains.back().is_some_and(|there| there.began <= chain.began) {
+    while chains.back().is_some_and(|there| there.began < chain.began) {
         chains.pop_back();
     }
     chains.push_back(chain);

@@ -36,7 +36,7 @@ fn all_chains(rows: &Rows, rules: &AttemptRules) -> Vec<Chain> {
                 let span = rows[row].0 - rows[chain[0].1].0;
                 let gap = rows[row].0 - rows[last].0;
                 let is_in_time = span <= rules.chain.window
-                    && rules.gaps[step - 1].is_none_or(|most| gap <= most);
+                    && rules.gaps[level - 1].is_none_or(|most| gap <= most);
                 let is_allowed =
                     (last + 1..row).all(|between| is_passed(&rows[between].1, level, rules));
                 if rows[row].1.contains(&(step as u32)) && leaves_out && is_in_time && is_allowed {

@@ -6,7 +6,15 @@ const DIRECT: u32 = 0;
 
 fn rules(is_keyed: bool, lookback: i64) -> CreditRules {
     let models = MODELS.map(|(model, _)| model).to_vec();
-    CreditRules { models, lookback, half_life: 3, weights: [1.0, 2.0, 5.0], order: 2, is_keyed }
+    CreditRules {
+        models,
+        lookback,
+        half_life: 3,
+        weights: [1.0, 2.0, 5.0],
+        order: 2,
+        since: i64::MIN,
+        is_keyed,
+    }
 }
 
 /// What channels get in the plainest way: every conversion looks at every touch, and weights are numbers.
