@@ -28,7 +28,7 @@ impl Arguments {
 
     /// The argument, unless it is a parameter without a value yet: then the statement is only being described, and the
     /// columns of a report do not depend on values.
-    fn bound(&mut self, name: &'static str) -> Option<Expr> {
+    pub(super) fn bound(&mut self, name: &'static str) -> Option<Expr> {
         self.expression(name).filter(|expr| !is_placeholder(expr))
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Funnel {
     pub(super) names: String,
     /// The column of times.
     time: String,
+    /// Whether the steps are known: not those of a parameter without a value yet.
+    pub(super) is_known: bool,
     /// What its steps are called.
     pub(super) steps: Vec<String>,
     /// By step: whether it may be left out.
@@ -71,7 +73,7 @@ impl Funnel {
         let attribution = request.arguments.text("attribution")?;
         let exclude = request.arguments.texts("exclude")?.unwrap_or_default();
         let optional = request.arguments.numbers("optional")?.unwrap_or_default();
-        let step_window = request.arguments.expression("step_window");
+        let step_window = request.arguments.bound("step_window");
         let count = match request.arguments.word("count", &["users", "attempts", "sessions"])? {
             "attempts" => Count::Attempts,
             "sessions" => Count::Sessions,
@@ -91,7 +93,13 @@ impl Funnel {
         let steps = texts.iter().map(|text| Step::parse(text, event.as_deref()));
         let steps = steps.collect::<Result<Vec<_>>>()?;
         let last = steps.len();
-        let is_optional = optional_steps(function, &optional, last)?;
+        // Steps that are a parameter without a value are as many as it will have: what speaks of them is looked at then.
+        let is_known = texts != ["?"];
+        let is_optional = match is_known {
+            true => optional_steps(function, &optional, last)?,
+            false => vec![false],
+        };
+        let step_window = step_window.filter(|_| is_known);
         let gaps = gaps(function, step_window, last)?;
         if order == "any" && (gaps.is_some() || is_optional.contains(&true)) {
             return Err(misuse(
@@ -99,10 +107,11 @@ impl Funnel {
                 "order => 'any': its steps have no order, so that none is optional and none has a step_window",
             ));
         }
+        let attribution = attribution.filter(|_| is_known);
         let attribution = attribution_of(function, attribution.as_deref(), last)?;
         let mut between = Vec::new();
         let mut conditions: Vec<String> = steps.iter().map(|s| s.condition.clone()).collect();
-        for text in &exclude {
+        for text in exclude.iter().filter(|_| is_known) {
             let (range, step) = exclusion(text, event.as_deref())?;
             let (first, second) = range.unwrap_or((1, last as i64));
             if first < 1 || first >= second || second > last as i64 {
@@ -233,7 +242,17 @@ impl Funnel {
             _ => steps.into_iter().map(|step| step.name).collect(),
         };
         let is_broken_down = breakdown.is_some();
-        Ok(Self { customer, names, time, steps, is_optional, is_broken_down, paths, window })
+        Ok(Self {
+            customer,
+            names,
+            is_known,
+            time,
+            steps,
+            is_optional,
+            is_broken_down,
+            paths,
+            window,
+        })
     }
 
     /// Whether an attempt took a step, counted from 1.

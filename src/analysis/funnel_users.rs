@@ -10,7 +10,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let dropped = request.arguments.flag("dropped")?;
     let funnel = Funnel::read(&mut request, None)?;
     let last = funnel.steps.len();
-    let step = step.map_or(last, |step| step as usize);
+    let step = step.filter(|_| funnel.is_known).map_or(last, |step| step as usize);
     if step > last {
         return Err(misuse(
             request.function,

@@ -14,7 +14,10 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let bins = request.arguments.number("bins", 1..=BINS_MAX)?;
     let funnel = Funnel::read(&mut request, None)?;
     let last = funnel.steps.len() as i64;
-    let to = to.unwrap_or(last);
+    let (from, to) = match funnel.is_known {
+        true => (from, to.unwrap_or(last)),
+        false => (last, last),
+    };
     if to > last || from > to {
         return Err(misuse(
             request.function,

@@ -56,6 +56,24 @@ async fn parameters_are_typed_by_what_they_meet() {
         rows.iter().map(|r| r.get::<_, String>(1)).collect::<Vec<_>>(),
         ["it's", "never", "again"]
     );
+    // Also where other arguments speak of the steps.
+    let of = "(SELECT a AS one_id, at AS occurred_at, b AS event FROM t), steps => $1";
+    let steps = vec!["it's", "never", "again"];
+    for report in [
+        format!(
+            "SELECT count(*) FROM funnel_report({of}, optional => ARRAY[2], step_window => ARRAY[INTERVAL '1 day', NULL], exclude => 'x@2-3')"
+        ),
+        format!(
+            "SELECT count(*) FROM funnel_users({of}, step => 3, breakdown => 'event', attribution => 'step:3')"
+        ),
+        format!("SELECT count(*) FROM time_to_convert({of}, from_step => 2, to_step => 3)"),
+        format!("SELECT count(*) FROM funnel_trend({of}, interval => 'week')"),
+    ] {
+        let prepared = client.prepare(&report).await.unwrap_or_else(|e| panic!("{report}: {e:?}"));
+        client.query_one(&prepared, &[&steps]).await.unwrap_or_else(|e| panic!("{report}: {e:?}"));
+        let refused = client.query_one(&prepared, &[&vec!["it's"]]).await;
+        assert!(refused.is_err() || report.contains("trend"), "{report}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

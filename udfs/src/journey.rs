@@ -9,20 +9,3 @@ mod events;
 mod markov;
 pub mod paths;
 mod sessions;
-
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, ListArray, StructArray};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{Field, Fields};
-
-/// A list of structs for each customer.
-pub(crate) fn listed(
-    fields: Fields,
-    columns: Vec<ArrayRef>,
-    offsets: OffsetBuffer<i32>,
-) -> datafusion::error::Result<ArrayRef> {
-    let structs = StructArray::try_new(fields, columns, None)?;
-    let item = Arc::new(Field::new("item", structs.data_type().clone(), true));
-    Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(structs), None)?))
-}

@@ -21,6 +21,7 @@ mod error;
 pub mod funnel;
 pub mod identity;
 pub mod journey;
+mod lists;
 mod names;
 mod one_group;
 pub mod pg;

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 };
 
 use super::call::{constant, true_rows};
+use crate::lists::listed;
 use crate::one_group::grouped_alone;
 
 /// What errors call the function: its users know the report.
@@ -259,7 +260,7 @@ impl GroupsAccumulator for Periods {
             Arc::new(Int64Array::from(periods)),
             Arc::new(values),
         ];
-        crate::journey::listed(fields(), columns, OffsetBuffer::from_lengths(lengths))
+        listed(fields(), columns, OffsetBuffer::from_lengths(lengths))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {

@@ -22,10 +22,10 @@ use datafusion::logical_expr::{
 
 use super::credit::{Credit, CreditRules, MODELS, Model, Piece, UNIT, divide};
 use super::events::{Customer, Events, MONEY, Tale, state_fields};
-use super::listed;
 use super::markov::{Journeys, STATES_MAX};
 use crate::BadArgument;
 use crate::funnel::call::{coerced_window, constant, window_in_units_of};
+use crate::lists::listed;
 use crate::names::{NO_NAME, Names};
 use crate::one_group::grouped_alone;
 

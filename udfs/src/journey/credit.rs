@@ -380,8 +380,9 @@ impl<'a> Journeys<'a> {
     /// Tells of touches that led to nothing; a pause of a lookback begins another journey.
     fn lose(&mut self, range: Range<usize>, rules: &CreditRules) {
         let before = self.touches.partition_point(|touch| touch.at < rules.since);
-        let mut from = range.start.max(before);
-        for i in from..range.end {
+        let begin = range.start.max(before);
+        let mut from = begin;
+        for i in begin..range.end {
             let next = self.touches.get(i + 1).filter(|_| i + 1 < range.end);
             let goes_on =
                 |next: &Event| next.at.saturating_sub(self.touches[i].at) < rules.lookback;

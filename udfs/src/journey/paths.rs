@@ -14,10 +14,10 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
 use super::events::{Customer, Event, Events, Tale, state_fields};
-use super::listed;
 use super::sessions::{PathRules, paths};
 use crate::BadArgument;
 use crate::funnel::call::{coerced_window, constant, window_in_units_of};
+use crate::lists::listed;
 use crate::names::Names;
 use crate::one_group::grouped_alone;
 
