@@ -1,23 +1,12 @@
 //! `attribution_report(events, ...)`: which channels get the credit for conversions, by one model or by all.
 
+use clientele_udfs::journey::attribution::model_names;
+use datafusion::sql::sqlparser::ast::Expr;
+
 use super::steps::{Step, any_of};
 use super::{Request, all_known, column_list, misuse};
 use crate::dialect::{literal, quoted};
-use crate::error::{Kind, Result};
-
-/// Models by name; `all` is each of them that has what it needs.
-const MODELS: [&str; 10] = [
-    "first",
-    "last",
-    "last_non_direct",
-    "linear",
-    "time_decay",
-    "position",
-    "participation",
-    "shapley",
-    "markov",
-    "custom",
-];
+use crate::error::Result;
 
 /// Writes the report over the relation; `docs/attribution_report.md` states its rules.
 pub(super) fn select(mut request: Request) -> Result<String> {
@@ -37,7 +26,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let touch = request.arguments.texts("touch")?;
     let refund = request.arguments.texts("refund")?;
     let models = request.arguments.texts_so_far("model")?.unwrap_or_default();
-    let span = |given: Option<datafusion::sql::sqlparser::ast::Expr>, default: &str| {
+    let span = |given: Option<Expr>, default: &str| {
         given.map_or(default.to_owned(), |span| span.to_string())
     };
     let lookback = span(request.arguments.expression("lookback"), "INTERVAL '30 days'");
@@ -139,32 +128,29 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     ))
 }
 
-/// The models that are asked for.
+/// The models that are asked for; `all` is each that has what it needs.
 fn chosen(function: &str, models: Vec<String>, has_weights: bool) -> Result<Vec<String>> {
     if models.is_empty() {
         return Ok(vec!["last".to_owned()]);
     }
+    let known = model_names();
     let mut chosen = Vec::new();
     for model in models {
         match model.as_str() {
             "all" => chosen.extend(
-                MODELS.iter().filter(|m| has_weights || **m != "custom").map(|m| (*m).to_owned()),
+                known.iter().filter(|m| has_weights || **m != "custom").map(|m| (*m).to_owned()),
             ),
             "custom" if !has_weights => {
                 return Err(misuse(function, "model => 'custom': its weights are missing").hint(
                     "weights => ARRAY[0.4, 0.2, 0.4]: the first touch, those between together, the last",
                 ));
             }
-            known if MODELS.contains(&known) => chosen.push(model),
+            named if known.contains(&named) => chosen.push(model),
             other => {
-                let error = crate::error::Error::new(
-                    Kind::InvalidParameter,
-                    format!(
-                        "{function}: model => '{other}': allowed are all, {}",
-                        MODELS.join(", ")
-                    ),
-                );
-                return Err(error);
+                return Err(misuse(
+                    function,
+                    format!("model => '{other}': allowed are all, {}", known.join(", ")),
+                ));
             }
         }
     }

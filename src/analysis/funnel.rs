@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{Array, Expr};
 
 use super::steps::{Step, exclusion};
-use super::{Request, all_known, column_list, misuse};
+use super::{Request, all_known, column_list, misuse, within};
 use crate::dialect::{literal, quoted};
 use crate::error::{Error, Result};
 
@@ -131,13 +131,8 @@ impl Funnel {
         let names = column_list(&customer);
         let day = format!("local_date({}, {timezone})", quoted(&time));
         let mut rows = format!("{} AND {} IS NOT NULL", all_known(&customer), quoted(&time));
-        if let Some(from) = from {
-            rows.push_str(&format!(" AND {day} >= CAST({from} AS DATE)"));
-        }
         // A trend is of the days of entries: what follows them may be later.
-        if let (Some(to), None) = (to, bucket) {
-            rows.push_str(&format!(" AND {day} <= CAST({to} AS DATE)"));
-        }
+        rows.push_str(&within(&day, from, to.filter(|_| bucket.is_none())));
         if let Some(hold) = &hold {
             rows.push_str(&format!(" AND {} IS NOT NULL", quoted(hold)));
         }

@@ -416,6 +416,13 @@ fn column_list(columns: &[String]) -> String {
     columns.iter().map(|c| dialect::quoted(c)).collect::<Vec<_>>().join(", ")
 }
 
+/// A condition, after others, that a day lies between two, both included.
+fn within(day: &str, from: Option<Expr>, to: Option<Expr>) -> String {
+    let from = from.map(|from| format!(" AND {day} >= CAST({from} AS DATE)"));
+    let to = to.map(|to| format!(" AND {day} <= CAST({to} AS DATE)"));
+    from.into_iter().chain(to).collect()
+}
+
 /// A condition that every customer column has a value.
 fn all_known(columns: &[String]) -> String {
     columns

@@ -1,7 +1,7 @@
 //! `path_edges(events, ...)` and `path_top(events, ...)`: the ways customers take through their visits.
 
 use super::steps::rule;
-use super::{Request, all_known, column_list};
+use super::{Request, all_known, column_list, within};
 use crate::dialect::{literal, quoted};
 use crate::error::Result;
 
@@ -86,12 +86,7 @@ impl Paths {
         }
         let day = format!("local_date({}, {timezone})", quoted(&time));
         let mut rows = format!("{} AND {} IS NOT NULL", all_known(&customer), quoted(&time));
-        if let Some(from) = from {
-            rows.push_str(&format!(" AND {day} >= CAST({from} AS DATE)"));
-        }
-        if let Some(to) = to {
-            rows.push_str(&format!(" AND {day} <= CAST({to} AS DATE)"));
-        }
+        rows.push_str(&within(&day, from, to));
         if !left_out.is_empty() {
             let names: Vec<String> = left_out.iter().map(|name| literal(name)).collect();
             rows.push_str(&format!(" AND ({node}) NOT IN ({})", names.join(", ")));

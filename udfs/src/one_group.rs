@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Mutex;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, BooleanArray};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
@@ -71,6 +71,18 @@ impl Accumulator for OneGroup {
         self.zeros = zeros;
         Ok(())
     }
+}
+
+/// The states of groups of one row each, by the empty state `single`.
+pub(crate) fn rows_as_states(
+    mut single: impl GroupsAccumulator,
+    values: &[ArrayRef],
+    filter: Option<&BooleanArray>,
+) -> Result<Vec<ArrayRef>> {
+    let rows = values.first().map_or(0, |values| values.len());
+    let own_group: Vec<usize> = (0..rows).collect();
+    single.update_batch(values, &own_group, filter, rows)?;
+    single.state(EmitTo::All)
 }
 
 /// The methods of an `AggregateUDFImpl` whose grouped state is all there is: a single group is [`OneGroup`], and no order of rows

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
 use super::spec::{Answer, FunnelSpec, coerce, path_type, time_type};
 use super::state::{Touches, state_fields};
+use crate::lists::list_of;
 use crate::one_group::grouped_alone;
 
 const NAME: &str = "funnel_attempts";
@@ -53,7 +54,7 @@ impl AggregateUDFImpl for FunnelAttempts {
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
         let attempt = path_type(time_type(&coerce(NAME, arg_types)?));
-        Ok(DataType::List(Arc::new(Field::new("item", attempt, true))))
+        Ok(list_of(attempt))
     }
 
     fn is_nullable(&self) -> bool {

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, ListArray, StringViewArray, StructArray,
-    UInt32Array,
-};
-use arrow::buffer::{BooleanBuffer, OffsetBuffer};
-use arrow::compute::{cast, take};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringViewArray, UInt32Array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::take;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Fields, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
 };
@@ -18,12 +15,14 @@ use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, V
 
 use super::attempts::{Attempt, AttemptRules, Finder, Timeline};
 use super::call::{
-    coerced_condition, coerced_time, coerced_window, constant, listed, window_in_units_of,
+    coerced_condition, coerced_time, coerced_window, constant, listed as conditions_of,
+    window_in_units_of,
 };
 use super::chain::Rules;
 use super::modes::Modes;
-use super::state::{Customer, Question, Touches, state_fields};
+use super::state::{Customer, Question, Touches, as_times, state_fields};
 use crate::BadArgument;
+use crate::lists::{list_of, listed, lists};
 use crate::names::{NO_NAME, Names};
 use crate::one_group::grouped_alone;
 
@@ -73,10 +72,6 @@ impl Funnels {
     pub fn new(asked: Asked) -> Self {
         Self { signature: Signature::user_defined(Volatility::Immutable), asked }
     }
-}
-
-fn list_of(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
 fn fields(time_type: &DataType) -> Fields {
@@ -243,7 +238,7 @@ impl Question for Asking {
     }
 
     fn conditions(&self, values: &[ArrayRef]) -> Vec<BooleanBuffer> {
-        listed(&values[CONDITIONS..])
+        conditions_of(&values[CONDITIONS..])
     }
 
     fn needs_rows(&self) -> bool {
@@ -290,25 +285,16 @@ impl Question for Asking {
         }
         let texts: StringViewArray = names.array();
         let text = |numbers: Vec<Option<u32>>| take(&texts, &UInt32Array::from(numbers), None);
-        let times: ArrayRef = Arc::new(Int64Array::from(times));
-        let times = match &self.time_type {
-            DataType::Date32 => cast(&cast(&times, &DataType::Int32)?, &DataType::Date32)?,
-            time_type => cast(&times, time_type)?,
-        };
-        let list = |items: ArrayRef, lengths: &[usize]| -> Result<ArrayRef> {
-            let item = Arc::new(Field::new("item", items.data_type().clone(), true));
-            let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
-            Ok(Arc::new(ListArray::try_new(item, offsets, items, None)?))
-        };
+        let times = as_times(Arc::new(Int64Array::from(times)), &self.time_type)?;
+        let of_steps = |items: ArrayRef| lists(items, step_counts.iter().copied());
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int32Array::from(levels)),
-            list(times, &step_counts)?,
-            list(text(values)?, &step_counts)?,
+            of_steps(times)?,
+            of_steps(text(values)?)?,
             text(first)?,
             text(last)?,
             text(buckets)?,
         ];
-        let structs = StructArray::try_new(fields(&self.time_type), columns, None)?;
-        list(Arc::new(structs), &counts)
+        listed(fields(&self.time_type), columns, counts)
     }
 }

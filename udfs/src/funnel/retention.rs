@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
 
 use super::call::coerced_condition;
 use crate::BadArgument;
-use crate::one_group::grouped_alone;
+use crate::one_group::{grouped_alone, rows_as_states};
 
 const NAME: &str = "retention";
 
@@ -166,11 +166,8 @@ impl GroupsAccumulator for Met {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let rows = values[0].len();
-        let mut single = Self { conditions: vec![Vec::new(); values.len()], groups_len: 0 };
-        let own_group: Vec<usize> = (0..rows).collect();
-        single.set_where_true(values, &own_group, opt_filter, rows);
-        single.state(EmitTo::All)
+        let single = Self { conditions: vec![Vec::new(); values.len()], groups_len: 0 };
+        rows_as_states(single, values, opt_filter)
     }
 
     fn size(&self) -> usize {

@@ -6,7 +6,6 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal128Builder, Int64Array,
     Int64Builder, ListBuilder,
 };
-use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Fields, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -16,8 +15,8 @@ use datafusion::logical_expr::{
 };
 
 use super::call::{constant, true_rows};
-use crate::lists::listed;
-use crate::one_group::grouped_alone;
+use crate::lists::{list_of, listed};
+use crate::one_group::{grouped_alone, rows_as_states};
 
 /// What errors call the function: its users know the report.
 const NAME: &str = "retention_matrix";
@@ -71,10 +70,6 @@ impl Default for Returns {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn list_of(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
 fn fields() -> Fields {
@@ -260,7 +255,7 @@ impl GroupsAccumulator for Periods {
             Arc::new(Int64Array::from(periods)),
             Arc::new(values),
         ];
-        listed(fields(), columns, OffsetBuffer::from_lengths(lengths))
+        listed(fields(), columns, lengths)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -316,11 +311,8 @@ impl GroupsAccumulator for Periods {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let rows = values[PERIOD].len();
-        let mut single = Self { rules: self.rules.clone(), groups: Vec::new(), capacity: 0 };
-        let own_group: Vec<usize> = (0..rows).collect();
-        single.update_batch(values, &own_group, opt_filter, rows)?;
-        single.state(EmitTo::All)
+        let single = Self { rules: self.rules.clone(), groups: Vec::new(), capacity: 0 };
+        rows_as_states(single, values, opt_filter)
     }
 
     fn size(&self) -> usize {

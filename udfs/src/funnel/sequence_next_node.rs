@@ -16,7 +16,8 @@ use datafusion::logical_expr::{
 use super::call::{coerced_condition, coerced_time, constant, listed, true_rows};
 use super::state::times_of;
 use crate::BadArgument;
-use crate::one_group::grouped_alone;
+use crate::lists::list_of;
+use crate::one_group::{grouped_alone, rows_as_states};
 
 const NAME: &str = "sequence_next_node";
 
@@ -66,10 +67,6 @@ impl Default for SequenceNextNode {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn list_of(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
 impl AggregateUDFImpl for SequenceNextNode {
@@ -324,11 +321,8 @@ impl GroupsAccumulator for Events {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let rows = values[TIME].len();
-        let mut single = Self { wanted: self.wanted, groups: Vec::new(), bytes: 0 };
-        let own_group: Vec<usize> = (0..rows).collect();
-        single.update_batch(values, &own_group, opt_filter, rows)?;
-        single.state(EmitTo::All)
+        let single = Self { wanted: self.wanted, groups: Vec::new(), bytes: 0 };
+        rows_as_states(single, values, opt_filter)
     }
 
     fn size(&self) -> usize {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, ListArray, StructArray};
-use arrow::buffer::{BooleanBuffer, OffsetBuffer};
+use arrow::array::{ArrayRef, AsArray, Int32Array, StructArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -17,6 +17,7 @@ use super::chain::{Rules, Touch, best_chain, deepest_step};
 use super::modes::Modes;
 use super::state::{Customer, Question, instants, instants_type};
 use crate::BadArgument;
+use crate::lists::lists;
 use crate::names::Names;
 
 /// Place of the window, in every form of a call.
@@ -265,9 +266,7 @@ impl Question for FunnelSpec {
                     lengths.push(found.len());
                     chains.extend(found.iter().map(Attempt::instants));
                 }
-                let item = Arc::new(Field::new("item", path_type(&self.time_type), true));
-                let offsets = OffsetBuffer::from_lengths(lengths);
-                Ok(Arc::new(ListArray::try_new(item, offsets, self.paths(chains)?, None)?))
+                lists(self.paths(chains)?, lengths)
             }
         }
     }

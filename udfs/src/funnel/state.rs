@@ -5,17 +5,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Builder, ListArray, ListBuilder, PrimitiveArray,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Builder, ListBuilder, PrimitiveArray,
     StringBuilder, StringViewArray, UInt32Builder,
 };
-use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt32Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::call::true_rows;
 use super::chain::Touch;
+use crate::lists::{list_of, lists};
 use crate::names::{NO_NAME, Names};
+use crate::one_group::rows_as_states;
 
 /// What one of the functions wants to know of each customer.
 pub(crate) trait Question: Debug + Send + Sync {
@@ -52,12 +54,11 @@ pub(crate) struct Customer {
 
 /// State columns: every touch of the group, as parallel lists of times, steps and, where they matter, rows.
 pub(crate) fn state_fields(name: &str) -> Vec<FieldRef> {
-    let list = |item| DataType::List(Arc::new(Field::new("item", item, true)));
     vec![
-        Arc::new(Field::new(format!("{name}[at]"), list(DataType::Int64), true)),
-        Arc::new(Field::new(format!("{name}[step]"), list(DataType::UInt32), true)),
-        Arc::new(Field::new(format!("{name}[row]"), list(DataType::UInt32), true)),
-        Arc::new(Field::new(format!("{name}[tag]"), list(DataType::Utf8), true)),
+        Arc::new(Field::new(format!("{name}[at]"), list_of(DataType::Int64), true)),
+        Arc::new(Field::new(format!("{name}[step]"), list_of(DataType::UInt32), true)),
+        Arc::new(Field::new(format!("{name}[row]"), list_of(DataType::UInt32), true)),
+        Arc::new(Field::new(format!("{name}[tag]"), list_of(DataType::Utf8), true)),
     ]
 }
 
@@ -241,11 +242,7 @@ impl GroupsAccumulator for Touches {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let rows = values[self.question.time()].len();
-        let mut single = Self::new(Arc::clone(&self.question));
-        let own_group: Vec<usize> = (0..rows).collect();
-        single.update_batch(values, &own_group, opt_filter, rows)?;
-        single.state(EmitTo::All)
+        rows_as_states(Self::new(Arc::clone(&self.question)), values, opt_filter)
     }
 
     fn size(&self) -> usize {
@@ -271,20 +268,20 @@ fn sort(touches: &mut [Touch]) {
 
 /// Type of a list of instants of a column of type `time_type`.
 pub(crate) fn instants_type(time_type: &DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", time_type.clone(), true)))
+    list_of(time_type.clone())
+}
+
+/// Times in the unit of the window as values of a time column.
+pub(crate) fn as_times(times: ArrayRef, time_type: &DataType) -> Result<ArrayRef> {
+    use arrow::compute::cast;
+    Ok(match time_type {
+        DataType::Date32 => cast(&cast(&times, &DataType::Int32)?, time_type)?,
+        _ => cast(&times, time_type)?,
+    })
 }
 
 /// Lists of instants as a column.
-pub(crate) fn instants(lists: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
-    let offsets = OffsetBuffer::from_lengths(lists.iter().map(Vec::len));
-    let flat: ArrayRef =
-        Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(lists.into_iter().flatten()));
-    let flat = match time_type {
-        DataType::Date32 => {
-            arrow::compute::cast(&arrow::compute::cast(&flat, &DataType::Int32)?, time_type)?
-        }
-        _ => arrow::compute::cast(&flat, time_type)?,
-    };
-    let item = Arc::new(Field::new("item", time_type.clone(), true));
-    Ok(Arc::new(ListArray::try_new(item, offsets, flat, None)?))
+pub(crate) fn instants(of_each: Vec<Vec<i64>>, time_type: &DataType) -> Result<ArrayRef> {
+    let times = PrimitiveArray::<Int64Type>::from_iter_values(of_each.iter().flatten().copied());
+    lists(as_times(Arc::new(times), time_type)?, of_each.iter().map(Vec::len))
 }

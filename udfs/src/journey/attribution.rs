@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int8Array, ListArray, StringArray,
-    UInt32Array,
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int8Array, StringArray, UInt32Array,
 };
-use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, FieldRef, Fields, Float64Type, Int8Type, TimeUnit,
@@ -25,7 +23,7 @@ use super::events::{Customer, Events, MONEY, Tale, state_fields};
 use super::markov::{Journeys, STATES_MAX};
 use crate::BadArgument;
 use crate::funnel::call::{coerced_window, constant, window_in_units_of};
-use crate::lists::listed;
+use crate::lists::{list_of, listed, lists};
 use crate::names::{NO_NAME, Names};
 use crate::one_group::grouped_alone;
 
@@ -44,6 +42,11 @@ const TIME: usize = 8;
 
 /// Precision and scale of credit.
 const PARTS: (u8, i8) = (38, 12);
+
+/// The names of the models.
+pub fn model_names() -> [&'static str; MODELS.len()] {
+    MODELS.map(|(_, name)| name)
+}
 
 /// What the channels get for a customer's conversions, a list of structs for [`Attribution`].
 ///
@@ -70,10 +73,6 @@ impl Default for Credits {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn list_of(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
 fn piece_fields() -> Fields {
@@ -265,18 +264,17 @@ fn pieces_array(
         }
     }
     let texts = take(&names.array(), &UInt32Array::from(channels), None)?;
-    let item = Arc::new(Field::new("item", DataType::Utf8View, true));
-    let channels = ListArray::try_new(item, OffsetBuffer::from_lengths(counts), texts, None)?;
+    let channels = lists(texts, counts)?;
     let decimal =
         |parts: Vec<i128>| Decimal128Array::from(parts).with_precision_and_scale(PARTS.0, PARTS.1);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int8Array::from(models)),
         Arc::new(Int8Array::from(outcomes)),
-        Arc::new(channels),
+        channels,
         Arc::new(decimal(conversions)?),
         Arc::new(decimal(values)?),
     ];
-    listed(piece_fields(), columns, OffsetBuffer::from_lengths(lengths))
+    listed(piece_fields(), columns, lengths)
 }
 
 /// What the channels get for all conversions: a list of (channel, model, conversions, value, share, removal_effect), a struct
@@ -499,8 +497,7 @@ impl Accumulator for All {
             Arc::new(rows.iter().map(|r| r.share).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|r| r.effect).collect::<Float64Array>()),
         ];
-        let offsets = OffsetBuffer::from_lengths([rows.len()]);
-        let list = listed(answer_fields(), columns, offsets)?;
+        let list = listed(answer_fields(), columns, [rows.len()])?;
         ScalarValue::try_from_array(&list, 0)
     }
 

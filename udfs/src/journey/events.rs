@@ -14,7 +14,9 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use crate::funnel::{call::true_rows, state::times_of};
+use crate::lists::list_of;
 use crate::names::{NO_NAME, Names};
+use crate::one_group::rows_as_states;
 
 /// Precision and scale of money.
 pub(crate) const MONEY: (u8, i8) = (38, 6);
@@ -104,8 +106,7 @@ pub(crate) trait Tale: Debug + Send + Sync {
 /// State columns: the events of the group as parallel lists.
 pub(crate) fn state_fields(name: &str, has_deals: bool) -> Vec<FieldRef> {
     let field = |of: &str, item: DataType| {
-        let list = DataType::List(Arc::new(Field::new("item", item, true)));
-        Arc::new(Field::new(format!("{name}[{of}]"), list, true))
+        Arc::new(Field::new(format!("{name}[{of}]"), list_of(item), true))
     };
     let mut fields = vec![field("at", DataType::Int64), field("name", DataType::Utf8)];
     if has_deals {
@@ -262,11 +263,7 @@ impl GroupsAccumulator for Events {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let rows = values[self.tale.time()].len();
-        let mut single = Self::new(Arc::clone(&self.tale));
-        let own_group: Vec<usize> = (0..rows).collect();
-        single.update_batch(values, &own_group, opt_filter, rows)?;
-        single.state(EmitTo::All)
+        rows_as_states(Self::new(Arc::clone(&self.tale)), values, opt_filter)
     }
 
     fn size(&self) -> usize {

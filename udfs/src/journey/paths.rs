@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, UInt32Array,
-};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -17,7 +14,7 @@ use super::events::{Customer, Event, Events, Tale, state_fields};
 use super::sessions::{PathRules, paths};
 use crate::BadArgument;
 use crate::funnel::call::{coerced_window, constant, window_in_units_of};
-use crate::lists::listed;
+use crate::lists::{list_of, listed, lists};
 use crate::names::Names;
 use crate::one_group::grouped_alone;
 
@@ -81,9 +78,8 @@ fn edge_fields() -> Fields {
 }
 
 fn top_fields() -> Fields {
-    let path = DataType::List(Arc::new(Field::new("item", DataType::Utf8View, true)));
     Fields::from(vec![
-        Field::new("path", path, false),
+        Field::new("path", list_of(DataType::Utf8View), false),
         Field::new("sessions", DataType::Int64, false),
         Field::new("is_first", DataType::Boolean, false),
     ])
@@ -118,7 +114,7 @@ impl AggregateUDFImpl for Paths {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(Field::new("item", self.item(), true))))
+        Ok(list_of(self.item()))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -213,7 +209,7 @@ fn edges(customers: &[Customer], names: &Names, rules: &PathRules) -> Result<Arr
         Arc::new(Float64Array::from(seconds)),
         Arc::new(BooleanArray::from(is_first)),
     ];
-    listed(edge_fields(), columns, OffsetBuffer::from_lengths(lengths))
+    listed(edge_fields(), columns, lengths)
 }
 
 fn tops(customers: &[Customer], names: &Names, rules: &PathRules) -> Result<ArrayRef> {
@@ -235,12 +231,10 @@ fn tops(customers: &[Customer], names: &Names, rules: &PathRules) -> Result<Arra
         lengths.push(distinct);
     }
     let texts = take(&names.array(), &UInt32Array::from(nodes), None)?;
-    let item = Arc::new(Field::new("item", DataType::Utf8View, true));
-    let path = ListArray::try_new(item, OffsetBuffer::from_lengths(node_counts), texts, None)?;
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(path),
+        lists(texts, node_counts)?,
         Arc::new(Int64Array::from(sessions)),
         Arc::new(BooleanArray::from(is_first)),
     ];
-    listed(top_fields(), columns, OffsetBuffer::from_lengths(lengths))
+    listed(top_fields(), columns, lengths)
 }
