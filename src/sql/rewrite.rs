@@ -185,6 +185,18 @@ fn respell(expr: &mut Expr) {
                 }));
             }
         }
+        // A type's name as a function is a cast.
+        Expr::Function(function) if is_called(function, "date") => {
+            if let Some([value]) = arguments(function) {
+                *expr = Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(value),
+                    data_type: DataType::Date,
+                    format: None,
+                    array: false,
+                };
+            }
+        }
         Expr::Function(function) if is_called(function, "localtimestamp") => {
             let now = call("now", vec![]);
             *expr = Expr::Cast {

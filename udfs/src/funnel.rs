@@ -11,6 +11,8 @@ pub mod funnel_path;
 pub mod funnels;
 mod modes;
 mod pattern;
+pub mod range_retention_count;
+pub mod range_retention_sum;
 pub mod retention;
 pub mod returns;
 mod rows;

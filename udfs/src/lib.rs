@@ -78,6 +78,8 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(funnels::Funnels::new(funnels::Asked::All))),
         Arc::new(AggregateUDF::from(funnels::Funnels::new(funnels::Asked::ByBucket))),
         Arc::new(AggregateUDF::from(funnel::retention::Retention::new())),
+        Arc::new(AggregateUDF::from(funnel::range_retention_count::RangeRetentionCount::new())),
+        Arc::new(AggregateUDF::from(funnel::range_retention_sum::RangeRetentionSum::new())),
         Arc::new(AggregateUDF::from(funnel::returns::Returns::new())),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Match))),
         Arc::new(AggregateUDF::from(funnel::sequence::Sequence::new(Asked::Count))),

@@ -5,4 +5,4 @@ pub mod local_date;
 pub mod period_index;
 pub mod period_start;
 pub mod series;
-mod unit;
+pub(crate) mod unit;

@@ -92,6 +92,12 @@ impl Units {
     }
 }
 
+/// A day as `yyyymmdd`.
+pub(crate) fn as_number(days: i32) -> i64 {
+    let date = date_of(days);
+    i64::from(date.year()) * 10_000 + i64::from(date.month() * 100 + date.day())
+}
+
 fn date_of(days: i32) -> NaiveDate {
     let epoch = NaiveDate::default();
     let magnitude = Days::new(u64::from(days.unsigned_abs()));
