@@ -75,7 +75,8 @@ fn shown(error: Error, sql: &str) -> Error {
 async fn print(session: &Session, outcome: Outcome, format: Format) -> Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match outcome {
-        Outcome::Rows { columns, mut stream, .. } => {
+        Outcome::Rows { columns, mut stream, notices, .. } => {
+            notices.iter().for_each(|notice| eprintln!("NOTICE: {notice}"));
             let zone: Tz = session.settings().timezone().parse().unwrap_or(Tz::UTC);
             let mut printer = Printer::new(format, &columns, zone);
             printer.begin(&mut out)?;

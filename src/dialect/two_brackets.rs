@@ -4,7 +4,15 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 
 /// Funnels, whose first brackets hold a window and modes.
-const FUNNELS: [&str; 3] = ["windowfunnel", "window_funnel", "funnel_path"];
+const FUNNELS: [&str; 7] = [
+    "windowfunnel",
+    "window_funnel",
+    "windowfunnelstate",
+    "window_funnel_state",
+    "funnel_path",
+    "funnel_path_state",
+    "funnel_attempts",
+];
 
 /// Functions whose first brackets hold what comes before the time in ours, too.
 const SEQUENCES: [&str; 8] = [

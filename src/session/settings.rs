@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::NaiveDate;
+use clientele_udfs::funnel::dialect::Dialect;
 
 use crate::error::{Error, Kind, Result, nearest};
 
@@ -30,7 +31,7 @@ enum Check {
 const BOOLEAN: Check = Check::OneOf(&["on", "off", "true", "false", "yes", "no", "1", "0"]);
 
 /// Every setting: name as SHOW spells it, default, check.
-const KNOWN: [(&str, &str, Check); 38] = [
+const KNOWN: [(&str, &str, Check); 39] = [
     ("application_name", "", Check::Kept),
     ("as_of", "", Check::Date),
     ("bytea_output", "hex", Check::OneOf(&["hex"])),
@@ -42,6 +43,7 @@ const KNOWN: [(&str, &str, Check); 38] = [
     ("enable_nestloop", "on", BOOLEAN),
     ("enable_seqscan", "on", BOOLEAN),
     ("extra_float_digits", "1", Check::Kept),
+    ("funnel_dialect", "exact", Check::OneOf(&Dialect::NAMES)),
     ("geqo", "on", BOOLEAN),
     ("idle_in_transaction_session_timeout", "0", Check::Kept),
     ("in_hot_standby", "off", Check::ReadOnly),
@@ -153,6 +155,11 @@ impl Settings {
     /// The day that `report_asof()` answers outside of a report's run.
     pub fn as_of(&self) -> Option<NaiveDate> {
         self.value("as_of").parse().ok()
+    }
+
+    /// Whose rules funnels and their kin follow.
+    pub fn funnel_dialect(&self) -> String {
+        self.value("funnel_dialect")
     }
 
     /// The IANA zone.

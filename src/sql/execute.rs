@@ -116,12 +116,12 @@ pub async fn describe(
         }
         _ => return Ok(Described { parameters: vec![], columns: None }),
     };
-    described(session, statement, parsed, declared).await
+    Box::pin(described(session, statement, parsed, declared)).await
 }
 
 async fn described(
     session: &Session,
-    statement: ast::Statement,
+    mut statement: ast::Statement,
     parsed: &Parsed,
     declared: &[Option<DataType>],
 ) -> Result<Described> {
@@ -170,8 +170,17 @@ async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Resul
         if matches!(statement, ast::Statement::Explain { .. }) { "EXPLAIN" } else { "SELECT" };
     let (plan, planning) = plan(session, statement, text, &[]).await?;
     let stream = planning.run(&plan).await?;
+    funnels::in_dialect(&mut statement, &session.settings().funnel_dialect())?;
     let columns = output_columns(&stream.schema());
-    Ok(Outcome::Rows { columns, stream, tag })
+    Ok(Outcome::Rows { columns, stream, tag, notices })
+}
+
+/// A command that is done, with what the user should know.
+fn done(tag: String, notices: &[String]) -> Outcome {
+    match notices {
+        [] => Outcome::Done(tag),
+        notices => Outcome::Noticed { tag, notice: notices.join("; ") },
+    }
 }
 
 /// A name as it is stored: folded unless quoted.
@@ -179,7 +188,9 @@ pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
     let part = |i: usize| -> Option<String> {
         let ident: &Ident = name.0.get(i)?.as_ident()?;
         Some(if ident.quote_style.is_some() {
+    let has_window = funnels::has_window(&statement);
             ident.value.clone()
+    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
         } else {
             ident.value.to_lowercase()
         })
@@ -339,7 +350,9 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     }
     let types: Vec<DataType> = target.columns.iter().map(|(_, t)| t.clone()).collect();
     let plan = planning.inserted(plan, &types)?;
+    let has_window = funnels::has_window(&query);
     let mut stream = planning.run(&plan).await?;
+    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
     let warehouse = session.engine().warehouse();
     let (schema, clustering) = (Arc::clone(&target.schema), target.clustering.as_ref());
     let mut writer = warehouse.writer(&target.path, schema, &target.personal, clustering).await?;
@@ -355,7 +368,7 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     if rows > 0 {
         warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
     }
-    Ok(Outcome::Done(format!("INSERT 0 {rows}")))
+    Ok(done(format!("INSERT 0 {rows}"), &notices))
 }
 
 /// The rows of `batch` as rows of the table; columns that are not given are NULL.
@@ -452,7 +465,10 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     let Some(query) = &create.table.query else {
         return Err(Error::internal("CREATE TABLE AS has a query"));
     };
-    let (plan, planning) = plan(session, ast::Statement::Query(query.clone()), text, &[]).await?;
+    let query = ast::Statement::Query(query.clone());
+    let has_window = funnels::has_window(&query);
+    let (plan, planning) = plan(session, query, text, &[]).await?;
+    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
     let mut stream = planning.run(&plan).await?;
     let schema = stored_schema(&shown_schema(&stream.schema()))?;
     let personal = model::personal_columns(&schema);
@@ -478,7 +494,7 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     let files = writer.finish().await?;
     let change = TableChange::create(name, path, files);
     warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
-    Ok(Outcome::Done(format!("SELECT {rows}")))
+    Ok(done(format!("SELECT {rows}"), &notices))
 }
 
 fn shown_schema(schema: &SchemaRef) -> arrow::datatypes::Schema {
@@ -493,13 +509,12 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
     if view.materialized || view.temporary {
         return Err(Error::not_supported("materialized and temporary views are not supported"));
     }
-    volatile::refuse_volatile(&view.query)?;
-    past::refuse(&view.query)?;
     let mut query = view.query.as_ref().clone();
     freeze(&mut query, session)?;
     // The view is planned once now, so that a mistake is told to the one who makes it.
     let planning = session.planning(text, &[]).await?;
-    planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
+    let plan = planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
+    let notices = if funnels::has_window(&query) { funnels::notices(&plan)? } else { vec![] };
     let folded = |c: &ast::ViewColumnDef| {
         if c.name.quote_style.is_some() {
             c.name.value.clone()
@@ -539,7 +554,7 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
             Ok(BTreeMap::from([(name.clone(), Change::Set(Relation::View(def.clone())))]))
         })
         .await?;
-    Ok(Outcome::Done("CREATE VIEW".to_owned()))
+    Ok(done("CREATE VIEW".to_owned(), &notices))
 }
 
 /// Folds the session's settings that change an answer into the query, so that it means the same in every session.
@@ -560,6 +575,7 @@ fn freeze_day(expr: &mut Expr, as_of: Option<NaiveDate>) -> Result<()> {
     }
     let Some(day) = as_of else {
         return Err(Error::new(
+    funnels::in_dialect(query, &settings.funnel_dialect())?;
             Kind::InvalidParameter,
             "report_asof() has no day, and a view keeps the one it is made with",
         )

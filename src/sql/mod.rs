@@ -14,6 +14,7 @@ mod delete;
 mod erase;
 mod execute;
 mod names;
+mod funnels;
 mod oneid;
 mod parameters;
 mod past;
@@ -59,7 +60,7 @@ fn answer(batch: RecordBatch, tag: &'static str) -> Outcome {
     let columns = output_columns(&schema);
     let stream = futures::stream::once(async move { Ok(batch) });
     let stream = Box::pin(RecordBatchStreamAdapter::new(schema, stream));
-    Outcome::Rows { columns, stream, tag }
+    Outcome::Rows { columns, stream, tag, notices: vec![] }
 }
 
 /// What a statement gives back.
@@ -73,6 +74,8 @@ pub enum Outcome {
         /// Command tag; the number of rows follows it.
         tag: &'static str,
     },
+        /// What the user should know before the rows.
+        notices: Vec<String>,
     /// No rows; the whole command tag.
     Done(String),
     /// A notice, and then the tag.

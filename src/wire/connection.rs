@@ -724,6 +724,9 @@ impl Connection {
                 continue;
             }
             match self.next_piece(&mut open.running, deadline).await? {
+                Piece::Notice(notice) => {
+                    reply::notice(&mut self.out, Severity::Notice, "00000", &notice);
+                }
                 Piece::Columns(columns) => {
                     if columns.len() > COLUMNS_MAX {
                         return Err(Error::new(

@@ -133,6 +133,8 @@ impl<T> Drop for Task<T> {
 
 /// What a running statement hands over, piece by piece.
 pub(crate) enum Piece {
+    /// What the user should know.
+    Notice(String),
     /// Rows will follow.
     Columns(Vec<OutputColumn>),
     /// Rows.
@@ -205,7 +207,10 @@ async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
     let zone: Tz = work.session.settings().timezone().parse().unwrap_or(Tz::UTC);
     let outcome = Box::pin(crate::sql::execute(&work.session, &work.parsed, &work.values)).await?;
     let end = match outcome {
-        Outcome::Rows { columns, mut stream, tag } => {
+        Outcome::Rows { columns, mut stream, tag, notices } => {
+            for notice in notices {
+                send(sender, Piece::Notice(notice)).await?;
+            }
             let binary = binary_columns(&work.formats, columns.len())?;
             send(sender, Piece::Columns(columns.clone())).await?;
             stream_rows(&mut stream, &columns, &Style::Wire(binary), zone, sender).await?;

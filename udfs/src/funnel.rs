@@ -6,11 +6,14 @@
 mod attempts;
 pub(crate) mod call;
 mod chain;
+pub mod dialect;
 pub mod funnel_attempts;
 pub mod funnel_path;
 pub mod funnels;
+pub mod kept;
 mod modes;
 mod pattern;
+mod peers;
 pub mod range_retention_count;
 pub mod range_retention_sum;
 pub mod retention;

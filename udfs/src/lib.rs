@@ -70,7 +70,7 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
 
 /// Every aggregate function.
 pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
-    vec![
+    let mut all = vec![
         Arc::new(AggregateUDF::from(funnel::window_funnel::WindowFunnel::new())),
         Arc::new(AggregateUDF::from(funnel::funnel_path::FunnelPath::new())),
         Arc::new(AggregateUDF::from(funnel::funnel_attempts::FunnelAttempts::new())),
@@ -91,7 +91,9 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(paths::Paths::new(paths::Asked::Tops))),
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
         Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
-    ]
+    ];
+    all.extend(funnel::kept::Kept::all().map(|kept| Arc::new(AggregateUDF::from(kept))));
+    all
 }
 
 /// Every window function.

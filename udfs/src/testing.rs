@@ -65,6 +65,49 @@ impl AggregateCase {
         // A customer without rows has an answer too.
         runtime.block_on(run(&one(-1), &way));
     }
+
+    /// The aggregate's answer is what `merge` makes of the `state`s of any parts of the rows, and of states of states.
+    pub(crate) fn is_merged_by(&self, state: &str, merge: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let direct = format!("SELECT customer, {} AS a FROM t GROUP BY customer", self.aggregate);
+        let states = |by: &str| {
+            format!("SELECT customer, {by} AS part, {state} AS s FROM t GROUP BY customer, {by}")
+        };
+        let merged = |states: &str, by: &str, merge: &str, name: &str| {
+            format!(
+                "SELECT customer, {by} {merge}(s) AS {name} FROM ({states}) GROUP BY customer {}",
+                if by.is_empty() { "" } else { ", part % 2" }
+            )
+        };
+        let each = states("k");
+        let ways = [
+            merged(&states("kept"), "", merge, "a"),
+            merged(&each, "", merge, "a"),
+            merged(
+                &merged(&each, "part % 2 AS part,", &format!("{merge}_state"), "s"),
+                "",
+                merge,
+                "a",
+            ),
+        ];
+        for (partitions, batch_rows) in [(1, 100_000), (3, 7), (16, 2)] {
+            let way = Way { partitions, batch_rows, reversed: false };
+            let sorted = |sql: &str| format!("SELECT * FROM ({sql}) ORDER BY customer");
+            let expected = runtime.block_on(run(&sorted(&direct), &way));
+            for merged in &ways {
+                assert_eq!(runtime.block_on(run(&sorted(merged), &way)), expected, "{merged}");
+            }
+        }
+        // No state is no row.
+        let none = format!("SELECT {merge}(s) AS a FROM ({each}) WHERE customer < 0");
+        let no_row = format!("SELECT {} AS a FROM t WHERE customer < 0", self.aggregate);
+        let way = Way { partitions: 2, batch_rows: 9, reversed: false };
+        assert_eq!(
+            runtime.block_on(run(&none, &way)),
+            runtime.block_on(run(&no_row, &way)),
+            "{none}"
+        );
+    }
 }
 
 async fn run(sql: &str, way: &Way) -> String {

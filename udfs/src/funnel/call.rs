@@ -12,6 +12,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
+use super::dialect::Dialect;
 use crate::BadArgument;
 
 /// The value of an argument that must not depend on the row.
@@ -48,10 +49,21 @@ pub(crate) fn units_of(time_type: &DataType) -> i64 {
     if matches!(time_type, DataType::Timestamp(..)) { US_PER_SECOND } else { 1 }
 }
 
+/// As [`window_in`], by our rules: a bare number is seconds on a timestamp, days on a date.
+pub(crate) fn window_in_units_of(
+    function: &'static str,
+    argument: &'static str,
+    window: &ScalarValue,
+    time_type: &DataType,
+) -> Result<i64> {
+    window_in(Dialect::Exact, function, argument, window, time_type)
+}
+
 /// The window in the unit of the time column: microseconds, days, or the number as it is.
 ///
-/// A bare number is seconds on a timestamp, days on a date.
-pub(crate) fn window_in_units_of(
+/// What a bare number is, the dialect says.
+pub(crate) fn window_in(
+    dialect: Dialect,
     function: &'static str,
     argument: &'static str,
     window: &ScalarValue,
@@ -59,7 +71,7 @@ pub(crate) fn window_in_units_of(
 ) -> Result<i64> {
     let bad = |problem: String| Err(BadArgument::err(function, argument, problem));
     let units = match (window, time_type) {
-        (ScalarValue::Int64(Some(n)), _) => n.checked_mul(units_of(time_type)),
+        (ScalarValue::Int64(Some(n)), _) => dialect.window_of_number(*n, time_type),
         (ScalarValue::IntervalMonthDayNano(Some(i)), _) if i.months != 0 => {
             return bad(format!(
                 "has {} month(s), whose length varies; give days, hours or seconds",
@@ -161,6 +173,22 @@ pub(crate) fn gathered(lists: &ListArray) -> Vec<BooleanBuffer> {
 /// The rows on which each of some conditions holds.
 pub(crate) fn listed(conditions: &[ArrayRef]) -> Vec<BooleanBuffer> {
     conditions.iter().map(|condition| true_rows(condition.as_boolean())).collect()
+}
+
+/// The rows on which none of some conditions is NULL.
+pub(crate) fn all_known(conditions: &[ArrayRef]) -> BooleanBuffer {
+    let rows = conditions.first().map_or(0, |condition| condition.len());
+    let nulls = conditions.iter().filter_map(|condition| condition.nulls());
+    nulls.fold(BooleanBuffer::new_set(rows), |known, valid| &known & valid.inner())
+}
+
+/// The rows on which no element of a list is NULL.
+pub(crate) fn all_items_known(lists: &ListArray) -> BooleanBuffer {
+    let (offsets, items) = (lists.value_offsets(), lists.values());
+    BooleanBuffer::collect_bool(lists.len(), |row| {
+        let mut own = offsets[row]..offsets[row + 1];
+        lists.is_valid(row) && own.all(|at| items.is_valid(at as usize))
+    })
 }
 
 /// Rows on which the condition holds; NULL does not.

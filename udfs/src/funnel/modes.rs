@@ -59,6 +59,21 @@ impl Modes {
         Self(self.0 | other.0)
     }
 
+    /// Whether each of these is one of `those`.
+    pub(crate) fn are_of(self, those: Self) -> bool {
+        self.0 & !those.0 == 0
+    }
+
+    /// How many there are.
+    pub(crate) fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// The names of these.
+    pub(crate) fn listed(self) -> Vec<&'static str> {
+        ALL.iter().filter(|(mode, ..)| self.has(*mode)).map(|(_, names, _)| names[0]).collect()
+    }
+
     /// Modes by name, with commas between; the error is the name that is none.
     pub(crate) fn of_names(names: &str) -> Result<Self, &str> {
         let mut modes = Self::default();
@@ -91,6 +106,12 @@ impl Modes {
             _ => names[0].to_owned(),
         });
         format!("default, {}", with_others.join(", "))
+    }
+}
+
+impl std::fmt::Display for Modes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.listed().join(","))
     }
 }
 

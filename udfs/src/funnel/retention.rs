@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int16Builder, ListBuilder};
+use arrow::array::{ArrayRef, BooleanArray, Int16Builder, ListBuilder};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -10,7 +11,8 @@ use datafusion::logical_expr::{
     AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::call::coerced_condition;
+use super::call::{all_known, coerced_condition, constant, listed, true_rows};
+use super::dialect::Dialect;
 use crate::BadArgument;
 use crate::one_group::{grouped_alone, rows_as_states};
 
@@ -20,7 +22,8 @@ const NAME: &str = "retention";
 ///
 /// The conditions may hold on different rows and in any time order. One or more conditions; NULL is false; a group
 /// without rows gives zeros, never NULL. Memory is one byte a group and condition. The function is ClickHouse's and
-/// Doris's of the same name, without their limit of 32 conditions.
+/// Doris's of the same name, without their limit of 32 conditions. A [`Dialect`] may stand before the conditions: in those in which a row
+/// with a NULL is not seen it is not, and Doris and Databend give NULL where no row was seen.
 /// # Errors
 /// [`BadArgument`] for a condition that is not boolean.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -51,15 +54,18 @@ impl AggregateUDFImpl for Retention {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        if arg_types.is_empty() {
+        let dialects = dialects_among(arg_types);
+        if arg_types.len() == dialects {
             return Err(BadArgument::err(
                 NAME,
                 "conditions",
                 "none given; at least one boolean is needed",
             ));
         }
-        let numbered = arg_types.iter().enumerate();
-        numbered.map(|(i, condition)| coerced_condition(NAME, i + 1, condition)).collect()
+        let numbered = arg_types[dialects..].iter().enumerate();
+        let conditions = numbered.map(|(i, given)| coerced_condition(NAME, i + 1, given));
+        let dialect = arg_types[..dialects].iter().map(|_| Ok(DataType::Utf8));
+        dialect.chain(conditions).collect()
     }
 
     fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
@@ -67,12 +73,16 @@ impl AggregateUDFImpl for Retention {
     }
 
     fn is_nullable(&self) -> bool {
-        false
+        // In a dialect in which rows are left out.
+        true
     }
 
+    /// Whether each condition was met, and whether a row was seen at all.
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let met = |i| Field::new(format!("{}[{i}]", args.name), DataType::Boolean, true);
-        Ok((0..args.input_fields.len()).map(|i| Arc::new(met(i))).collect())
+        let first = args.input_fields.first().map(|field| field.data_type().clone());
+        let conditions = args.input_fields.len() - dialects_among(first.as_slice());
+        Ok((0..=conditions).map(|i| Arc::new(met(i))).collect())
     }
 
     grouped_alone!();
@@ -81,43 +91,55 @@ impl AggregateUDFImpl for Retention {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Met { conditions: vec![Vec::new(); args.exprs.len()], groups_len: 0 }))
+        let first = args.expr_fields.first().map(|field| field.data_type().clone());
+        let dialect = match dialects_among(first.as_slice()) {
+            0 => Dialect::Exact,
+            _ => {
+                let name = constant(NAME, "dialect", &args, 0)?;
+                Dialect::named(NAME, name.try_as_str().flatten().unwrap_or_default())?
+            }
+        };
+        let arguments_before = dialects_among(first.as_slice());
+        // One more than there are conditions: whether a row was seen.
+        let met = vec![Vec::new(); args.exprs.len() - arguments_before + 1];
+        Ok(Box::new(Met { dialect, arguments_before, met, groups_len: 0 }))
     }
 }
 
-/// `conditions[c][g]`: whether group `g` has met condition `c`.
+/// How many arguments say whose rules are followed: one, if the first is a text, which a condition never is.
+fn dialects_among(types: &[DataType]) -> usize {
+    usize::from(matches!(
+        types.first(),
+        Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    ))
+}
+
+/// `met[c][g]`: whether group `g` has met condition `c`; the last one is that there was a row.
 struct Met {
-    conditions: Vec<Vec<bool>>,
+    dialect: Dialect,
+    arguments_before: usize,
+    met: Vec<Vec<bool>>,
     groups_len: usize,
 }
 
 impl Met {
     fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<bool>> {
         let taken: Vec<Vec<bool>> =
-            self.conditions.iter_mut().map(|met| emit_to.take_needed(met)).collect();
-        self.groups_len = self.conditions.first().map_or(0, Vec::len);
+            self.met.iter_mut().map(|met| emit_to.take_needed(met)).collect();
+        self.groups_len = self.met.first().map_or(0, Vec::len);
         taken
     }
 
-    fn set_where_true(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        groups_len: usize,
-    ) {
+    fn grow(&mut self, groups_len: usize) {
         self.groups_len = groups_len;
-        for met in &mut self.conditions {
-            met.resize(groups_len, false);
-        }
-        for (met, condition) in self.conditions.iter_mut().zip(values) {
-            let condition = condition.as_boolean();
-            for row in condition.values().set_indices() {
-                let kept = filter.is_none_or(|f| f.is_valid(row) && f.value(row));
-                if condition.is_valid(row) && kept {
-                    met[groups[row]] = true;
-                }
-            }
+        self.met.iter_mut().for_each(|met| met.resize(groups_len, false));
+    }
+
+    /// Notes where conditions hold, of the rows that are `kept`.
+    fn note(&mut self, holds: &[BooleanBuffer], kept: Option<&BooleanBuffer>, groups: &[usize]) {
+        for (met, holds) in self.met.iter_mut().zip(holds) {
+            let holds = kept.map_or(holds.clone(), |kept| holds & kept);
+            holds.set_indices().for_each(|row| met[groups[row]] = true);
         }
     }
 }
@@ -130,18 +152,31 @@ impl GroupsAccumulator for Met {
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        self.set_where_true(values, group_indices, opt_filter, total_num_groups);
+        self.grow(total_num_groups);
+        let conditions = &values[self.arguments_before..];
+        let known = match self.dialect.drops_unknown() {
+            true => all_known(conditions),
+            false => BooleanBuffer::new_set(group_indices.len()),
+        };
+        let kept = opt_filter.map_or(known.clone(), |filter| &known & &true_rows(filter));
+        let mut holds = listed(conditions);
+        holds.push(BooleanBuffer::new_set(group_indices.len()));
+        self.note(&holds, Some(&kept), group_indices);
         Ok(())
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let met = self.take(emit_to);
+        // ClickHouse's arrays are never NULL.
+        let may_be_unknown = matches!(self.dialect, Dialect::Doris | Dialect::Databend);
+        let mut met = self.take(emit_to);
+        let seen = met.pop().unwrap_or_default();
         let mut lists = ListBuilder::new(Int16Builder::new());
-        for group in 0..met[0].len() {
-            for condition in &met {
+        for group in 0..seen.len() {
+            let is_known = seen[group] || !may_be_unknown;
+            for condition in met.iter().filter(|_| is_known) {
                 lists.values().append_value(i16::from(met[0][group] && condition[group]));
             }
-            lists.append(true);
+            lists.append(is_known);
         }
         Ok(Arc::new(lists.finish()))
     }
@@ -157,7 +192,8 @@ impl GroupsAccumulator for Met {
         group_indices: &[usize],
         total_num_groups: usize,
     ) -> Result<()> {
-        self.set_where_true(values, group_indices, None, total_num_groups);
+        self.grow(total_num_groups);
+        self.note(&listed(values), None, group_indices);
         Ok(())
     }
 
@@ -166,12 +202,12 @@ impl GroupsAccumulator for Met {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let single = Self { conditions: vec![Vec::new(); values.len()], groups_len: 0 };
-        rows_as_states(single, values, opt_filter)
+        let met = vec![Vec::new(); self.met.len()];
+        rows_as_states(Self { met, groups_len: 0, ..*self }, values, opt_filter)
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.conditions.iter().map(Vec::capacity).sum::<usize>()
+        size_of_val(self) + self.met.iter().map(Vec::capacity).sum::<usize>()
     }
 }
 
@@ -182,5 +218,6 @@ mod tests {
     #[test]
     fn states_merge() {
         AggregateCase::new("retention(k = 1, k = 2, k = 3)").agrees_however_it_is_run();
+        AggregateCase::new("retention('doris', k = 1, k = 2)").agrees_however_it_is_run();
     }
 }

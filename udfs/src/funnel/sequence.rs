@@ -10,8 +10,10 @@ use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
-use super::call::{coerced_condition, coerced_time, constant, listed, units_of};
+use super::call::{all_known, coerced_condition, coerced_time, constant, listed, units_of};
 use super::chain::Touch;
+use super::dialect::Dialect;
+use super::kept::not_a_state;
 use super::pattern::{Event, Pattern};
 use super::rows::Rows;
 use super::state::{Customer, Question, Touches, instants, instants_type, state_fields};
@@ -19,10 +21,39 @@ use crate::BadArgument;
 use crate::names::Names;
 use crate::one_group::grouped_alone;
 
-/// Places of the arguments; more conditions follow.
-const PATTERN: usize = 0;
-const TIME: usize = 1;
-const CONDITIONS: usize = 2;
+/// Place of the pattern: behind a dialect, if there is one. The time and the conditions follow.
+fn place_of_pattern(types: &[DataType]) -> usize {
+    let is_text = |at: usize| {
+        matches!(types.get(at), Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View))
+    };
+    usize::from(is_text(0) && is_text(1))
+}
+
+/// The type of the time of a call, as [`coerce`] has made it.
+pub(crate) fn time_type(types: &[DataType]) -> &DataType {
+    &types[place_of_pattern(types) + 1]
+}
+
+/// Types that a call may have; an error names the first argument that cannot be used.
+pub(crate) fn coerce(name: &'static str, types: &[DataType]) -> Result<Vec<DataType>> {
+    let pattern = place_of_pattern(types);
+    if types.len() < pattern + 3 {
+        return Err(BadArgument::err(
+            name,
+            "conditions",
+            format!(
+                "{} arguments given; write {name}('(?1)(?2)', time, condition, ...) with at least one condition",
+                types.len()
+            ),
+        ));
+    }
+    let mut coerced = vec![DataType::Utf8; pattern + 1];
+    coerced.push(coerced_time(name, &types[pattern + 1])?);
+    for (i, condition) in types[pattern + 2..].iter().enumerate() {
+        coerced.push(coerced_condition(name, i + 1, condition)?);
+    }
+    Ok(coerced)
+}
 
 /// What is asked of a customer's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +75,7 @@ impl Asked {
         }
     }
 
-    fn answer_type(self, time_type: &DataType) -> DataType {
+    pub(crate) fn answer_type(self, time_type: &DataType) -> DataType {
         match self {
             Self::Match => DataType::Int32,
             Self::Count => DataType::Int64,
@@ -57,6 +88,7 @@ impl Asked {
 ///
 /// | argument    | type                            | meaning                                                  |
 /// |-------------|---------------------------------|----------------------------------------------------------|
+/// | `dialect`   | TEXT                            | constant, may be left out: whose rules for NULL are followed |
 /// | `pattern`   | TEXT                            | constant: `(?1)` an event that satisfies condition 1; `.` any event that satisfies one; `.*` any number of them; `(?t<=60)`, `<`, `>=`, `>`, `==` the time from the event before to the one after, others between them allowed; `(?T<=3600)` the time from the first to the last |
 /// | `time`      | TIMESTAMP, DATE or whole number | a row with a NULL is skipped; numbers in the pattern are seconds on a timestamp, days on a date, else the column's unit |
 /// | `condition` | BOOLEAN, any number             | NULL is false; an event that satisfies none is not seen  |
@@ -80,25 +112,6 @@ impl Sequence {
         let aliases = vec![asked.name().replace('_', "")];
         Self { asked, signature: Signature::user_defined(Volatility::Immutable), aliases }
     }
-
-    fn coerce(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let name = self.asked.name();
-        if types.len() <= CONDITIONS {
-            return Err(BadArgument::err(
-                name,
-                "conditions",
-                format!(
-                    "{} arguments given; write {name}('(?1)(?2)', time, condition, ...) with at least one condition",
-                    types.len()
-                ),
-            ));
-        }
-        let mut coerced = vec![DataType::Utf8, coerced_time(name, &types[TIME])?];
-        for (i, condition) in types[CONDITIONS..].iter().enumerate() {
-            coerced.push(coerced_condition(name, i + 1, condition)?);
-        }
-        Ok(coerced)
-    }
 }
 
 impl AggregateUDFImpl for Sequence {
@@ -115,15 +128,16 @@ impl AggregateUDFImpl for Sequence {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        self.coerce(arg_types)
+        coerce(self.asked.name(), arg_types)
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        Ok(self.asked.answer_type(&self.coerce(arg_types)?[TIME]))
+        Ok(self.asked.answer_type(time_type(&coerce(self.asked.name(), arg_types)?)))
     }
 
     fn is_nullable(&self) -> bool {
-        false
+        // In a dialect in which rows are left out.
+        self.asked != Asked::Events
     }
 
     fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
@@ -140,32 +154,105 @@ impl AggregateUDFImpl for Sequence {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        let name = self.asked.name();
-        let time_type = args.expr_fields[TIME].data_type().clone();
-        let pattern = constant(name, "pattern", &args, PATTERN)?;
-        let text = pattern.try_as_str().flatten().unwrap_or_default();
-        let conditions = args.exprs.len() - CONDITIONS;
-        let pattern = Pattern::parse(text, conditions, units_of(&time_type))
-            .map_err(|problem| BadArgument::err(name, "pattern", problem))?;
-        let question = SequenceQuestion { asked: self.asked, pattern, time_type };
+        let question = SequenceQuestion::from_args(self.asked.name(), self.asked, &args)?;
         Ok(Box::new(Touches::new(Arc::new(question))))
     }
 }
 
+/// What a call asks.
 #[derive(Debug)]
-struct SequenceQuestion {
+pub(crate) struct SequenceQuestion {
     asked: Asked,
+    dialect: Dialect,
+    /// The pattern as it was given, and as it is followed.
+    text: String,
     pattern: Pattern,
+    conditions: usize,
+    /// Place of the time; conditions follow.
+    time: usize,
     time_type: DataType,
+}
+
+impl SequenceQuestion {
+    /// Reads the constant arguments of `function` from its call.
+    pub(crate) fn from_args(
+        function: &'static str,
+        asked: Asked,
+        args: &AccumulatorArgs,
+    ) -> Result<Self> {
+        let types: Vec<DataType> =
+            args.expr_fields.iter().map(|field| field.data_type().clone()).collect();
+        let at = place_of_pattern(&types);
+        let text = |argument, place| -> Result<String> {
+            let value = constant(function, argument, args, place)?;
+            Ok(value.try_as_str().flatten().unwrap_or_default().to_owned())
+        };
+        let dialect = match at {
+            0 => Dialect::Exact,
+            _ => Dialect::named(function, &text("dialect", 0)?)?,
+        };
+        let conditions = types.len() - at - 2;
+        Self::new(
+            function,
+            asked,
+            dialect,
+            text("pattern", at)?,
+            conditions,
+            at + 1,
+            types[at + 1].clone(),
+        )
+    }
+
+    fn new(
+        function: &'static str,
+        asked: Asked,
+        dialect: Dialect,
+        text: String,
+        conditions: usize,
+        time: usize,
+        time_type: DataType,
+    ) -> Result<Self> {
+        let pattern = Pattern::parse(&text, conditions, units_of(&time_type))
+            .map_err(|problem| BadArgument::err(function, "pattern", problem))?;
+        Ok(Self { asked, dialect, text, pattern, conditions, time, time_type })
+    }
+
+    /// What was called, as a text that a stored state keeps: the number of conditions, the dialect and the pattern.
+    pub(crate) fn call(&self) -> String {
+        format!("{} {} {}", self.conditions, self.dialect.name(), self.text)
+    }
+
+    /// The question that wrote this [`Self::call`], or another one of the same pattern.
+    pub(crate) fn recalled(
+        function: &'static str,
+        asked: Asked,
+        call: &str,
+        time_type: &DataType,
+    ) -> Result<Self> {
+        let mut parts = call.splitn(3, ' ');
+        let mut part = || parts.next().ok_or_else(|| not_a_state(function));
+        let conditions = part()?.parse().map_err(|_| not_a_state(function))?;
+        let dialect = Dialect::of(part()?).ok_or_else(|| not_a_state(function))?;
+        let text = part()?.to_owned();
+        Self::new(function, asked, dialect, text, conditions, 1, time_type.clone())
+    }
+
+    fn conditions_of<'a>(&self, values: &'a [ArrayRef]) -> &'a [ArrayRef] {
+        &values[self.time + 1..]
+    }
 }
 
 impl Question for SequenceQuestion {
     fn time(&self) -> usize {
-        TIME
+        self.time
     }
 
     fn conditions(&self, values: &[ArrayRef]) -> Vec<BooleanBuffer> {
-        listed(&values[CONDITIONS..])
+        listed(self.conditions_of(values))
+    }
+
+    fn seen(&self, values: &[ArrayRef]) -> Option<BooleanBuffer> {
+        self.dialect.drops_unknown().then(|| all_known(self.conditions_of(values)))
     }
 
     fn needs_rows(&self) -> bool {
@@ -187,16 +274,25 @@ impl Question for SequenceQuestion {
             rows
         };
         let pattern = &self.pattern;
-        let each = customers.iter().map(|customer| of(&customer.touches));
+        let each = customers.iter().map(|customer| {
+            let rows = of(&customer.touches);
+            (!customer.is_unknown()).then_some(rows)
+        });
         Ok(match self.asked {
-            Asked::Match => Arc::new(Int32Array::from_iter_values(
-                each.map(|rows| i32::from(pattern.matches(&events(&rows)))),
+            Asked::Match => Arc::new(Int32Array::from_iter(
+                each.map(|rows| rows.map(|rows| i32::from(pattern.matches(&events(&rows))))),
             )),
-            Asked::Count => Arc::new(Int64Array::from_iter_values(
-                each.map(|rows| pattern.count(&events(&rows)) as i64),
-            )),
+            Asked::Count => {
+                let count = |rows: Option<Vec<_>>| match rows {
+                    Some(rows) => Some(pattern.count(&events(&rows)) as i64),
+                    None => (self.dialect == Dialect::Doris).then_some(0),
+                };
+                Arc::new(Int64Array::from_iter(each.map(count)))
+            }
             Asked::Events => {
-                instants(each.map(|rows| pattern.times(&events(&rows))).collect(), &self.time_type)?
+                let none_if_unknown = each.map(Option::unwrap_or_default);
+                let times = none_if_unknown.map(|rows| pattern.times(&events(&rows)));
+                instants(times.collect(), &self.time_type)?
             }
         })
     }

@@ -11,17 +11,18 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::attempts::{Attempt, AttemptRules, Finder, Timeline};
 use super::call::{
-    coerced_condition, coerced_time, coerced_window, constant, gathered, listed, window_in_units_of,
+    all_items_known, all_known, coerced_condition, coerced_time, coerced_window, constant,
+    gathered, listed, window_in,
 };
-use super::chain::{Rules, Touch, best_chain, deepest_step};
+use super::chain::{Rules, Touch, best_chain};
+use super::dialect::Dialect;
+use super::kept::not_a_state;
 use super::modes::Modes;
+use super::peers;
 use super::state::{Customer, Question, instants, instants_type};
 use crate::BadArgument;
 use crate::lists::lists;
 use crate::names::Names;
-
-/// Place of the window, in every form of a call.
-const WINDOW: usize = 0;
 
 /// How a call names its arguments, by their places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,47 +35,72 @@ enum Form {
     Plain,
 }
 
-impl Form {
+/// Where the arguments of a call are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    form: Form,
+    /// Place of the window; a dialect may stand before it.
+    window: usize,
+}
+
+impl Layout {
     fn of(types: &[DataType]) -> Self {
-        match types {
+        let window = usize::from(has_dialect(types));
+        let form = match &types[window..] {
             [_, _, _, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)] => {
-                Self::Gathered
+                Form::Gathered
             }
-            [_, time, DataType::Boolean, ..] if !is_text(time) => Self::Plain,
-            _ => Self::Listed,
-        }
+            [_, time, DataType::Boolean, ..] if !is_text(time) => Form::Plain,
+            _ => Form::Listed,
+        };
+        Self { form, window }
     }
 
     fn time(self) -> usize {
-        match self {
-            Self::Listed => 2,
-            Self::Gathered | Self::Plain => 1,
-        }
+        self.window
+            + match self.form {
+                Form::Listed => 2,
+                Form::Gathered | Form::Plain => 1,
+            }
     }
 
     fn mode(self) -> Option<usize> {
-        match self {
-            Self::Listed => Some(1),
-            Self::Gathered => Some(2),
-            Self::Plain => None,
+        match self.form {
+            Form::Listed => Some(self.window + 1),
+            Form::Gathered => Some(self.window + 2),
+            Form::Plain => None,
         }
     }
 
     /// Place of the first condition, or of all of them.
     fn first_condition(self) -> usize {
-        match self {
-            Self::Listed | Self::Gathered => 3,
-            Self::Plain => 2,
-        }
+        self.window
+            + match self.form {
+                Form::Listed | Form::Gathered => 3,
+                Form::Plain => 2,
+            }
     }
 
     /// The rows on which each condition holds.
     fn conditions(self, values: &[ArrayRef]) -> Vec<BooleanBuffer> {
-        match self {
-            Self::Listed | Self::Plain => listed(&values[self.first_condition()..]),
-            Self::Gathered => gathered(values[self.first_condition()].as_list::<i32>()),
+        match self.form {
+            Form::Listed | Form::Plain => listed(&values[self.first_condition()..]),
+            Form::Gathered => gathered(values[self.first_condition()].as_list::<i32>()),
         }
     }
+
+    /// The rows on which no condition is NULL.
+    fn known(self, values: &[ArrayRef]) -> BooleanBuffer {
+        match self.form {
+            Form::Listed | Form::Plain => all_known(&values[self.first_condition()..]),
+            Form::Gathered => all_items_known(values[self.first_condition()].as_list::<i32>()),
+        }
+    }
+}
+
+/// Whether the first argument of a call says whose rules it follows: it is a text, which a window never is.
+fn has_dialect(types: &[DataType]) -> bool {
+    types.first().is_some_and(|first| is_text(first) && !first.is_null())
 }
 
 fn is_text(given: &DataType) -> bool {
@@ -84,7 +110,8 @@ fn is_text(given: &DataType) -> bool {
 /// What a funnel aggregate was called with.
 #[derive(Debug, Clone)]
 pub(crate) struct FunnelSpec {
-    form: Form,
+    layout: Layout,
+    dialect: Dialect,
     window: i64,
     modes: Modes,
     time_type: DataType,
@@ -102,26 +129,88 @@ impl FunnelSpec {
     ) -> Result<Self> {
         let types: Vec<DataType> =
             args.expr_fields.iter().map(|field| field.data_type().clone()).collect();
-        let form = Form::of(&types);
-        let time_type = types[form.time()].clone();
-        let window = constant(function, "window", args, WINDOW)?;
-        let window = window_in_units_of(function, "window", &window, &time_type)?;
-        let modes = match form.mode() {
+        let layout = Layout::of(&types);
+        let time_type = types[layout.time()].clone();
+        let dialect = match layout.window {
+            0 => Dialect::Exact,
+            _ => {
+                let name = constant(function, "dialect", args, 0)?;
+                Dialect::named(function, name.try_as_str().flatten().unwrap_or_default())?
+            }
+        };
+        let window = constant(function, "window", args, layout.window)?;
+        let window = window_in(dialect, function, "window", &window, &time_type)?;
+        let modes = match layout.mode() {
             Some(place) => parse_modes(function, &constant(function, "mode", args, place)?)?,
             None => Modes::default(),
         };
-        let steps = match form {
+        dialect.check_modes(function, modes)?;
+        let steps = match layout.form {
             Form::Gathered => 0,
-            _ => types.len() - form.first_condition(),
+            _ => types.len() - layout.first_condition(),
         };
-        if answer == Answer::Attempts && steps == 0 {
+        Self { layout, dialect, window, modes, time_type, steps, answer }.checked(function)
+    }
+
+    fn checked(self, function: &'static str) -> Result<Self> {
+        if self.answer == Answer::Attempts && self.steps == 0 {
             return Err(BadArgument::err(
                 function,
                 "conditions",
                 "are an array; they are needed one by one",
             ));
         }
-        Ok(Self { form, window, modes, time_type, steps, answer })
+        Ok(self)
+    }
+
+    /// What was called, as a text that a stored state keeps: the window, the modes, the number of steps and the dialect.
+    pub(crate) fn call(&self) -> String {
+        let modes =
+            if self.modes.len() == 0 { "default".to_owned() } else { self.modes.to_string() };
+        format!("{} {modes} {} {}", self.window, self.steps, self.dialect.name())
+    }
+
+    /// The spec that wrote this [`Self::call`], for another answer perhaps.
+    pub(crate) fn recalled(
+        function: &'static str,
+        call: &str,
+        answer: Answer,
+        time_type: &DataType,
+    ) -> Result<Self> {
+        let read = || {
+            let [window, modes, steps, dialect] = call.split(' ').collect::<Vec<_>>()[..] else {
+                return None;
+            };
+            Some(Self {
+                layout: Layout { form: Form::Listed, window: 0 },
+                dialect: Dialect::of(dialect)?,
+                window: window.parse().ok()?,
+                modes: Modes::of_names(modes).ok()?,
+                time_type: time_type.clone(),
+                steps: steps.parse().ok()?,
+                answer,
+            })
+        };
+        read().ok_or_else(|| not_a_state(function))?.checked(function)
+    }
+
+    /// The deepest step of a customer; `None` where the dialect does not know.
+    fn level(&self, customer: &Customer) -> Option<i32> {
+        if customer.is_unknown() {
+            return None;
+        }
+        let rules = self.rules(&customer.touches);
+        let is_timestamp = matches!(self.time_type, DataType::Timestamp(..));
+        let level = if self.dialect.counts_seconds() && is_timestamp {
+            let second =
+                |touch: &Touch| Touch { at: touch.at - touch.at.rem_euclid(1_000_000), ..*touch };
+            let mut touches: Vec<Touch> = customer.touches.iter().map(second).collect();
+            touches.sort_unstable();
+            peers::deepest_step(self.dialect, &touches, &rules)
+        } else {
+            peers::deepest_step(self.dialect, &customer.touches, &rules)
+        };
+        Some(level as i32)
     }
 
     fn rules(&self, touches: &[Touch]) -> Rules {
@@ -132,13 +221,13 @@ impl FunnelSpec {
 
 /// The type of the time of a call, as [`coerce`] has made it.
 pub(crate) fn time_type(types: &[DataType]) -> &DataType {
-    &types[Form::of(types).time()]
+    &types[Layout::of(types).time()]
 }
 
 /// Types a call may have; an error names the first argument that cannot be used.
 pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<DataType>> {
-    let form = Form::of(types);
-    if types.len() <= form.first_condition() {
+    let layout = Layout::of(types);
+    if types.len() <= layout.first_condition() {
         return Err(BadArgument::err(
             function,
             "conditions",
@@ -148,17 +237,19 @@ pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<D
             ),
         ));
     }
-    let window = coerced_window(function, "window", &types[WINDOW])?;
-    let time = coerced_time(function, &types[form.time()])?;
-    let mut coerced = vec![window; form.first_condition()];
-    coerced[form.time()] = time;
-    if let Some(place) = form.mode() {
+    let window = coerced_window(function, "window", &types[layout.window])?;
+    let time = coerced_time(function, &types[layout.time()])?;
+    // A dialect, where there is one, is in the place that is left.
+    let mut coerced = vec![DataType::Utf8; layout.first_condition()];
+    coerced[layout.window] = window;
+    coerced[layout.time()] = time;
+    if let Some(place) = layout.mode() {
         coerced[place] = if types[place].is_integer() { DataType::Int64 } else { DataType::Utf8 };
     }
-    for (i, condition) in types[form.first_condition()..].iter().enumerate() {
+    for (i, condition) in types[layout.first_condition()..].iter().enumerate() {
         coerced.push(match condition {
             DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
-                if form == Form::Gathered =>
+                if layout.form == Form::Gathered =>
             {
                 let item = coerced_condition(function, i + 1, item.data_type())?;
                 DataType::List(Arc::new(Field::new("item", item, true)))
@@ -223,15 +314,19 @@ impl FunnelSpec {
 
 impl Question for FunnelSpec {
     fn time(&self) -> usize {
-        self.form.time()
+        self.layout.time()
     }
 
     fn conditions(&self, values: &[ArrayRef]) -> Vec<BooleanBuffer> {
-        self.form.conditions(values)
+        self.layout.conditions(values)
+    }
+
+    fn seen(&self, values: &[ArrayRef]) -> Option<BooleanBuffer> {
+        self.dialect.drops_unknown().then(|| self.layout.known(values))
     }
 
     fn needs_rows(&self) -> bool {
-        self.modes.has(Modes::ONCE)
+        self.modes.has(Modes::ONCE) || self.dialect.tells_rows_apart()
     }
 
     fn needs_others(&self) -> bool {
@@ -240,14 +335,13 @@ impl Question for FunnelSpec {
     }
 
     fn answer(&self, customers: Vec<Customer>, _names: &Names) -> Result<ArrayRef> {
-        let each = customers.iter().map(|customer| &customer.touches);
-        let each = each.map(|touches| (touches, self.rules(touches)));
         match self.answer {
-            Answer::Level => Ok(Arc::new(Int32Array::from_iter_values(
-                each.map(|(touches, rules)| deepest_step(touches, &rules) as i32),
-            ))),
+            Answer::Level => {
+                Ok(Arc::new(Int32Array::from_iter(customers.iter().map(|c| self.level(c)))))
+            }
             Answer::Path => {
-                self.paths(each.map(|(touches, rules)| best_chain(touches, &rules)).collect())
+                let chain = |c: &Customer| best_chain(&c.touches, &self.rules(&c.touches));
+                self.paths(customers.iter().map(chain).collect())
             }
             Answer::Attempts => {
                 let rules = AttemptRules {
@@ -260,8 +354,8 @@ impl Question for FunnelSpec {
                 let mut timeline = Timeline::default();
                 let mut finder = Finder::new(&rules);
                 let (mut chains, mut lengths) = (Vec::new(), Vec::new());
-                for (touches, _) in each {
-                    timeline.read(touches, &rules);
+                for customer in &customers {
+                    timeline.read(&customer.touches, &rules);
                     let found = finder.all(&timeline, timeline.places());
                     lengths.push(found.len());
                     chains.extend(found.iter().map(Attempt::instants));

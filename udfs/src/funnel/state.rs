@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Builder, ListBuilder, PrimitiveArray,
-    StringBuilder, StringViewArray, UInt32Builder,
+    StringBuilder, StringViewArray, UInt8Builder, UInt32Builder,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt32Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type, UInt32Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
@@ -33,6 +33,11 @@ pub(crate) trait Question: Debug + Send + Sync {
     /// Whether rows matter that satisfy no condition.
     fn needs_others(&self) -> bool;
 
+    /// The rows that are seen, where others are as if they were not there; `None` is all.
+    fn seen(&self, _values: &[ArrayRef]) -> Option<BooleanBuffer> {
+        None
+    }
+
     /// Places of the texts that are kept of each row; then it matters which touches are of one row.
     fn tags(&self) -> Range<usize> {
         0..0
@@ -50,19 +55,33 @@ pub(crate) struct Customer {
     pub(crate) tags: Vec<u32>,
     /// Rows that have numbers, where rows matter.
     rows: u32,
+    /// Whether rows were seen, and whether others were left out, where that matters.
+    met: u8,
 }
 
-/// State columns: every touch of the group, as parallel lists of times, steps and, where they matter, rows.
+/// Of [`Customer::met`]: a row was seen.
+const SEEN: u8 = 1;
+/// Of [`Customer::met`]: a row was left out.
+const LEFT_OUT: u8 = 2;
+
+/// State columns: every touch of the group, as parallel lists of times, steps and, where they matter, rows and texts of rows;
+/// and [`Customer::met`].
 pub(crate) fn state_fields(name: &str) -> Vec<FieldRef> {
     vec![
         Arc::new(Field::new(format!("{name}[at]"), list_of(DataType::Int64), true)),
         Arc::new(Field::new(format!("{name}[step]"), list_of(DataType::UInt32), true)),
         Arc::new(Field::new(format!("{name}[row]"), list_of(DataType::UInt32), true)),
         Arc::new(Field::new(format!("{name}[tag]"), list_of(DataType::Utf8), true)),
+        Arc::new(Field::new(format!("{name}[met]"), DataType::UInt8, true)),
     ]
 }
 
 impl Customer {
+    /// Whether there were rows and all of them were left out.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.met == LEFT_OUT
+    }
+
     fn bytes(&self) -> usize {
         self.touches.capacity() * size_of::<Touch>() + self.tags.capacity() * size_of::<u32>()
     }
@@ -102,6 +121,29 @@ impl Touches {
         taken
     }
 
+    /// Makes room for so many groups.
+    pub(crate) fn grow(&mut self, groups: usize) {
+        self.groups.resize_with(groups.max(self.groups.len()), Customer::default);
+    }
+
+    /// Where some rows are not seen, notes which groups have such and which have others.
+    fn note_seen(
+        &mut self,
+        values: &[ArrayRef],
+        timed: Option<&NullBuffer>,
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+    ) {
+        let Some(seen) = self.question.seen(values) else { return };
+        let seen = timed.map_or(seen.clone(), |timed| &seen & timed.inner());
+        let kept = filter.map(true_rows);
+        for (row, &group) in groups.iter().enumerate() {
+            if kept.as_ref().is_none_or(|kept| kept.value(row)) {
+                self.groups[group].met |= if seen.value(row) { SEEN } else { LEFT_OUT };
+            }
+        }
+    }
+
     /// The number of a row of a group that is read now.
     fn number(&mut self, group: usize) -> u32 {
         if !self.question.needs_rows() {
@@ -138,6 +180,7 @@ impl GroupsAccumulator for Touches {
         let holds = self.question.conditions(values);
         let tags: Vec<&StringViewArray> =
             values[self.question.tags()].iter().map(|texts| texts.as_string_view()).collect();
+        self.note_seen(values, times.nulls(), group_indices, opt_filter);
         let any = holds.iter().cloned().reduce(|a, b| &a | &b);
         let mut wanted = match any {
             _ if self.question.needs_others() => BooleanBuffer::new_set(times.len()),
@@ -146,6 +189,9 @@ impl GroupsAccumulator for Touches {
         };
         if let Some(kept) = kept_rows(times.nulls(), opt_filter) {
             wanted = &wanted & kept.inner();
+        }
+        if let Some(seen) = self.question.seen(values) {
+            wanted = &wanted & &seen;
         }
         // Row by row, so that rows that come in the order of time leave touches that need no sorting.
         for at_row in wanted.set_indices() {
@@ -180,6 +226,7 @@ impl GroupsAccumulator for Touches {
         let mut at = ListBuilder::new(Int64Builder::new());
         let [mut step, mut row] = [0, 1].map(|_| ListBuilder::new(UInt32Builder::new()));
         let mut tag = ListBuilder::new(StringBuilder::new());
+        let mut met = UInt8Builder::new();
         for group in self.take(emit_to) {
             for touch in group.touches {
                 at.values().append_value(touch.at);
@@ -195,12 +242,14 @@ impl GroupsAccumulator for Touches {
             step.append(true);
             row.append(true);
             tag.append(true);
+            met.append_value(group.met);
         }
         Ok(vec![
             Arc::new(at.finish()),
             Arc::new(step.finish()),
             Arc::new(row.finish()),
             Arc::new(tag.finish()),
+            Arc::new(met.finish()),
         ])
     }
 
@@ -211,10 +260,10 @@ impl GroupsAccumulator for Touches {
         total_num_groups: usize,
     ) -> Result<()> {
         self.groups.resize_with(total_num_groups, Customer::default);
-        let [at, steps, rows, tags] = values else { return Ok(()) };
+        let [at, steps, rows, tags, met] = values else { return Ok(()) };
         let (at, steps, rows) =
             (at.as_list::<i32>(), steps.as_list::<i32>(), rows.as_list::<i32>());
-        let tags = tags.as_list::<i32>();
+        let (tags, met) = (tags.as_list::<i32>(), met.as_primitive::<UInt8Type>());
         for (state, &group) in group_indices.iter().enumerate() {
             let (at, steps, rows) = (at.value(state), steps.value(state), rows.value(state));
             let rows = rows.as_primitive::<UInt32Type>().values();
@@ -226,8 +275,9 @@ impl GroupsAccumulator for Touches {
                 let row = rows.get(i).map_or(0, |row| before + row);
                 self.push(group, Touch { at, step, row });
             }
-            let met = rows.iter().max().map_or(0, |last| last + 1);
-            self.groups[group].rows = before + met;
+            let added = rows.iter().max().map_or(0, |last| last + 1);
+            self.groups[group].rows = before + added;
+            self.groups[group].met |= met.value(state);
             let tags = tags.value(state);
             for text in tags.as_string::<i32>() {
                 let name = text.map_or(NO_NAME, |text| self.names.number(text));

@@ -18,12 +18,14 @@ const NAME: &str = "window_funnel";
 ///
 /// | argument    | type                            | meaning                                                  |
 /// |-------------|---------------------------------|----------------------------------------------------------|
+/// | `dialect`   | TEXT                            | constant, may be left out: `exact`, `clickhouse`, `starrocks`, `doris` or `databend`, whose answer is given |
 /// | `window`    | INTERVAL or whole number        | constant; its last instant is included; a bare number is seconds on a timestamp, days on a date, the column's unit on a number |
 /// | `mode`      | TEXT or whole number            | constant: `default`, or what ends a chain, with commas between; 1, 2 and 4 and their sums are deduplication, fixed and increase |
 /// | `time`      | TIMESTAMP, DATE or whole number | a row with a NULL time is skipped                        |
 /// | `condition` | BOOLEAN, one a step             | NULL is false                                            |
 ///
-/// Returns INT: 0 when step 1 never happened, never NULL. Events at one instant count in step order, one row may
+/// Returns INT: 0 when step 1 never happened; NULL in a dialect in which rows with a NULL are not seen, for a customer all of
+/// whose rows are such. What follows is about `exact`. Events at one instant count in step order, one row may
 /// satisfy several steps, and a later step 1 may rescue a late finish: the best chain wins. The answer does not depend
 /// on the order of rows. Memory is 16 bytes for each row and step it satisfies; time is that of a sort.
 /// # Errors
@@ -73,7 +75,8 @@ impl AggregateUDFImpl for WindowFunnel {
     }
 
     fn is_nullable(&self) -> bool {
-        false
+        // In a dialect in which rows are left out.
+        true
     }
 
     fn default_value(&self, _data_type: &DataType) -> Result<ScalarValue> {

@@ -1,0 +1,148 @@
+//! Whose rules a funnel follows: ours, or those of the engine that a query was written for.
+
+use arrow::datatypes::DataType;
+use datafusion::error::Result;
+
+use super::call::units_of;
+use super::modes::Modes;
+use crate::BadArgument;
+
+/// An engine whose funnels can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// The best chain, whatever the mode: what the other engines approximate.
+    #[default]
+    Exact,
+    /// ClickHouse.
+    ClickHouse,
+    /// StarRocks.
+    StarRocks,
+    /// Apache Doris from 4.1 on, whose `window_funnel` is `window_funnel_v2`.
+    Doris,
+    /// Databend.
+    Databend,
+}
+
+/// Every dialect, by the name that it is asked for by.
+const ALL: [(&str, Dialect); 5] = [
+    ("exact", Dialect::Exact),
+    ("clickhouse", Dialect::ClickHouse),
+    ("starrocks", Dialect::StarRocks),
+    ("doris", Dialect::Doris),
+    ("databend", Dialect::Databend),
+];
+
+impl Dialect {
+    /// Names of all dialects.
+    pub const NAMES: [&str; ALL.len()] = {
+        let mut names = [""; ALL.len()];
+        let mut at = 0;
+        while at < ALL.len() {
+            names[at] = ALL[at].0;
+            at += 1;
+        }
+        names
+    };
+
+    /// The dialect of this name, in any case.
+    pub fn of(name: &str) -> Option<Self> {
+        ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, dialect)| *dialect)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        ALL.iter().find(|(_, dialect)| *dialect == self).map_or("", |(name, _)| *name)
+    }
+
+    /// As [`Self::of`], for an argument of `function`.
+    pub(crate) fn named(function: &'static str, name: &str) -> Result<Self> {
+        Self::of(name).ok_or_else(|| {
+            let known = Self::NAMES.join(", ");
+            BadArgument::err(function, "dialect", format!("{name:?} is none; known are {known}"))
+        })
+    }
+
+    /// Whether a row on which a condition is NULL is not seen at all; elsewhere NULL is false. A group all of whose rows were
+    /// not seen has no answer there.
+    pub(crate) fn drops_unknown(self) -> bool {
+        matches!(self, Self::ClickHouse | Self::Doris | Self::Databend)
+    }
+
+    /// Whether times are whole seconds.
+    pub(crate) fn counts_seconds(self) -> bool {
+        self == Self::StarRocks
+    }
+
+    /// Whether a row that satisfies several conditions is another thing than as many rows.
+    pub(crate) fn tells_rows_apart(self) -> bool {
+        self == Self::Doris
+    }
+
+    /// A window that is a bare number, in the unit of the time column; `None` past the largest.
+    pub(crate) fn window_of_number(self, number: i64, time_type: &DataType) -> Option<i64> {
+        match (self, time_type) {
+            (Self::Databend, _) => Some(number),
+            // A date is midnight there, and the window seconds.
+            (Self::Doris, DataType::Date32) => Some(number.div_euclid(86_400)),
+            _ => number.checked_mul(units_of(time_type)),
+        }
+    }
+
+    /// What a bare number means as a window on a column of such a type.
+    fn unit_of_number(self, time_type: &DataType) -> &'static str {
+        match (self, time_type) {
+            (Self::Databend, DataType::Timestamp(..)) => "microseconds",
+            (Self::Doris, DataType::Date32) | (_, DataType::Timestamp(..)) => "seconds",
+            (_, DataType::Date32) => "days",
+            _ => "units of the column",
+        }
+    }
+
+    /// Refuses modes that the engine has not; the error says which it has.
+    pub(crate) fn check_modes(self, function: &'static str, modes: Modes) -> Result<()> {
+        let steps_apart = Modes::DEDUPLICATION.and(Modes::FIXED).and(Modes::INCREASE);
+        let (has, is_single) = match self {
+            Self::Exact => return Ok(()),
+            Self::ClickHouse => (
+                Modes::DEDUPLICATION
+                    .and(Modes::ORDER)
+                    .and(Modes::INCREASE)
+                    .and(Modes::ONCE)
+                    .and(Modes::REENTRY),
+                false,
+            ),
+            Self::StarRocks => (steps_apart, false),
+            Self::Doris => (steps_apart, true),
+            Self::Databend => (Modes::default(), true),
+        };
+        let bad = |problem: String| Err(BadArgument::err(function, "mode", problem));
+        if !modes.are_of(has) || is_single && modes.len() > 1 {
+            let one = if is_single { "one of " } else { "" };
+            return bad(format!(
+                "{modes} is not of {}; {one}default{} is",
+                self.name(),
+                has.listed().iter().map(|name| format!(", {name}")).collect::<String>()
+            ));
+        }
+        if self == Self::ClickHouse && modes.has(Modes::REENTRY) && !modes.has(Modes::ORDER) {
+            return bad("allow_reentry needs strict_order with it in clickhouse".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The unit of the window of a call of a funnel whose arguments are of `types`, where it is a bare number and the time has units
+/// that the number does not say; with the place of the window.
+pub fn silent_unit(dialect: Option<Dialect>, types: &[DataType]) -> Option<(usize, &'static str)> {
+    let is_text = |at: usize| types.get(at).is_some_and(|t| t.is_string());
+    let window = usize::from(is_text(0));
+    let time = types.get(if is_text(window + 1) { window + 2 } else { window + 1 })?;
+    let dialect = dialect.unwrap_or_default();
+    let is_silent = match time {
+        DataType::Timestamp(..) => true,
+        // Days are what a number of dates is; anything else is a surprise.
+        DataType::Date32 => dialect == Dialect::Doris,
+        _ => false,
+    };
+    (types.get(window)?.is_integer() && is_silent).then(|| (window, dialect.unit_of_number(time)))
+}
