@@ -39,6 +39,10 @@ pub enum Kind {
     DuplicateTable,
     /// A column is named twice.
     DuplicateColumn,
+    /// A function of that name exists.
+    DuplicateFunction,
+    /// A function's definition does not make sense.
+    InvalidFunction,
     /// Any other thing that exists already.
     DuplicateObject,
     /// A prepared statement of that name exists.
@@ -134,6 +138,8 @@ impl Kind {
             Self::UndefinedCursor => "34000",
             Self::DuplicateTable => "42P07",
             Self::DuplicateColumn => "42701",
+            Self::DuplicateFunction => "42723",
+            Self::InvalidFunction => "42P13",
             Self::DuplicateObject => "42710",
             Self::DuplicateCursor => "42P03",
             Self::DuplicateStatement => "42P05",

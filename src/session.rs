@@ -405,7 +405,7 @@ impl Planning {
             .iter()
             .filter_map(|(name, relation)| match relation {
                 Relation::View(view) => Some((name.clone(), view.clone())),
-                Relation::Table(_) | Relation::Graph(_) => None,
+                _ => None,
             })
             .collect();
         let mut pinned = Pinned::clone(&self.pinned);

@@ -204,7 +204,8 @@ fn read_call(
     }
 }
 
-fn relation_of(function: &'static str, expr: Expr) -> Result<TableFactor> {
+/// The relation that an argument of `function` names.
+pub fn relation_of(function: &str, expr: Expr) -> Result<TableFactor> {
     let table = |parts: Vec<Ident>| TableFactor::Table {
         name: ObjectName::from(parts),
         alias: None,

@@ -21,8 +21,8 @@ use datafusion::datasource::MemTable;
 use crate::error::Result;
 use crate::scan::SnapshotTable;
 use crate::store::{
-    Clustering, Customers, Erased, Generation, Name, Relation, TableSnapshot, ViewDef, Warehouse,
-    system,
+    Clustering, Customers, Erased, FunctionDef, Generation, Name, Relation, TableSnapshot, ViewDef,
+    Warehouse, system,
 };
 
 pub use past::{Moment, Past};
@@ -132,7 +132,11 @@ impl Pinned {
 
     /// Names of the functions that can be called.
     pub fn function_names(&self) -> Vec<String> {
-        self.about.functions.clone()
+        let own = self.generation.relations.iter().filter_map(|(name, relation)| match relation {
+            Relation::Function(_) => Some(name.table.clone()),
+            _ => None,
+        });
+        self.about.functions.iter().cloned().chain(own).collect()
     }
 
     /// The state it holds.
@@ -175,7 +179,9 @@ impl Pinned {
                 self.snapshots.get(name).map(|snapshot| self.as_seen(snapshot, def.erased))
             }
             Some(Relation::View(view)) => Some(Meaning::View(view.clone())),
-            Some(Relation::Graph(_)) | None => system::schema_of(name).map(empty),
+            Some(Relation::Graph(_) | Relation::Function(_)) | None => {
+                system::schema_of(name).map(empty)
+            }
         }
     }
 
@@ -211,7 +217,7 @@ pub fn with_one_id(table: &dyn TableProvider) -> Option<Arc<dyn TableProvider>> 
     Some(Arc::new(seen))
 }
 
-/// Relations that a statement may mean, by the words in it: views bring the words of their queries along.
+/// Relations that a statement may mean, by the words in it: views and functions bring the words of their queries along.
 fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Name> {
     let mut wanted: BTreeSet<String> = words.clone();
     let mut names = BTreeSet::new();
@@ -228,8 +234,14 @@ fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Na
         }
         for (name, relation) in &generation.relations {
             let is_new = (wants_all || wanted.contains(&name.table)) && names.insert(name.clone());
-            if let (true, Relation::View(view)) = (is_new, relation) {
-                wanted.extend(words_of(&view.sql));
+            match relation {
+                Relation::View(ViewDef { sql, .. })
+                | Relation::Function(FunctionDef { sql, .. })
+                    if is_new =>
+                {
+                    wanted.extend(words_of(sql));
+                }
+                _ => {}
             }
         }
         if names.len() == before {

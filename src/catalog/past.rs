@@ -118,6 +118,7 @@ pub(super) fn versions(history: &[Publish]) -> Result<RecordBatch> {
                 Change::Set(Relation::Table(def)) => ("table", i64::try_from(def.version).ok()),
                 Change::Set(Relation::View(_)) => ("view", None),
                 Change::Set(Relation::Graph(_)) => ("identity graph", None),
+                Change::Set(Relation::Function(_)) => ("function", None),
                 Change::Dropped => ("dropped", None),
             };
             numbers.push(i64::try_from(*number).unwrap_or(i64::MAX));

@@ -247,7 +247,7 @@ pub fn described(pinned: &Pinned) -> Vec<Described> {
                 bytes: 0,
                 sql: Some(view.sql.clone()),
             }),
-            Relation::Graph(_) => {}
+            Relation::Graph(_) | Relation::Function(_) => {}
         }
     }
     all

@@ -16,12 +16,13 @@ use datafusion::sql::sqlparser::ast::{
 use futures::StreamExt;
 
 use super::copy::{CopySource, CopyStatement, CopyTarget};
+use super::create_function::FunctionStatement;
 use super::ddl::CreateTable;
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, alter, check, compact, delete, erase, oneid, output_columns, past,
-    quality, restore, rewrite, volatile,
+    Outcome, OutputColumn, alter, check, compact, create_function, delete, erase, funnels, oneid,
+    output_columns, past, quality, restore, rewrite, volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
@@ -37,19 +38,27 @@ use crate::{dialect, identity};
 pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Result<Outcome> {
     match &parsed.statement {
         Statement::Query(statement) => {
-            let mut statement = statement.as_ref().clone();
-            parameters::bind(&mut statement, values)?;
-            rows(session, statement, &parsed.text).await
+            let mut statement = statement.clone();
+            create_function::expand(session, statement.as_mut()).await?;
+            parameters::bind(statement.as_mut(), values)?;
+            Box::pin(rows(session, *statement, &parsed.text)).await
         }
         Statement::Insert(insert) => {
-            let mut insert = insert.as_ref().clone();
-            parameters::bind(&mut insert, values)?;
-            Box::pin(insert_rows(session, insert, &parsed.text)).await
+            let mut insert = insert.clone();
+            create_function::expand(session, insert.as_mut()).await?;
+            parameters::bind(insert.as_mut(), values)?;
+            Box::pin(insert_rows(session, *insert, &parsed.text)).await
         }
         Statement::Delete(rows) => Box::pin(delete::run(session, rows, &parsed.text, values)).await,
         Statement::CreateTable(create) => create_table(session, create, &parsed.text).await,
         Statement::CreateTableAs(create) => {
             Box::pin(create_table_as(session, create, &parsed.text)).await
+        }
+        Statement::Function(FunctionStatement::Create(function)) => {
+            Box::pin(create_function::create(session, function)).await
+        }
+        Statement::Function(FunctionStatement::Drop(names)) => {
+            create_function::drop(session, names).await
         }
         Statement::CreateView(view) => create_view(session, view, &parsed.text).await,
         Statement::CreateSchema(_) => Ok(Outcome::Done("CREATE SCHEMA".to_owned())),
@@ -125,6 +134,7 @@ async fn described(
     parsed: &Parsed,
     declared: &[Option<DataType>],
 ) -> Result<Described> {
+    create_function::expand(session, &mut statement).await?;
     let types = parameters::hinted(&statement, declared)?;
     let (plan, planning) = plan(session, statement, &parsed.text, &types).await?;
     let found = plan.get_parameter_types()?;
@@ -157,8 +167,10 @@ pub(super) async fn plan(
     text: &str,
     types: &[Option<DataType>],
 ) -> Result<(LogicalPlan, Planning)> {
+    create_function::expand(session, &mut statement).await?;
     let past = past::take(&mut statement, &session.settings().timezone())?;
     rewrite::rewrite(&mut statement)?;
+    funnels::in_dialect(&mut statement, &session.settings().funnel_dialect())?;
     let planning = session.planning(text, &past).await?;
     Box::pin(oneid::answer(session, &planning, &mut statement)).await?;
     let plan = planning.plan(statement, parameters::fields(types))?;
@@ -168,9 +180,10 @@ pub(super) async fn plan(
 async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Result<Outcome> {
     let tag =
         if matches!(statement, ast::Statement::Explain { .. }) { "EXPLAIN" } else { "SELECT" };
+    let has_window = funnels::has_window(&statement);
     let (plan, planning) = plan(session, statement, text, &[]).await?;
+    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
     let stream = planning.run(&plan).await?;
-    funnels::in_dialect(&mut statement, &session.settings().funnel_dialect())?;
     let columns = output_columns(&stream.schema());
     Ok(Outcome::Rows { columns, stream, tag, notices })
 }
@@ -188,9 +201,7 @@ pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
     let part = |i: usize| -> Option<String> {
         let ident: &Ident = name.0.get(i)?.as_ident()?;
         Some(if ident.quote_style.is_some() {
-    let has_window = funnels::has_window(&statement);
             ident.value.clone()
-    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
         } else {
             ident.value.to_lowercase()
         })
@@ -339,7 +350,9 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
         return Err(Error::not_supported("INSERT needs VALUES or a query"));
     };
     let query = ast::Statement::Query(source);
+    let has_window = funnels::has_window(&query);
     let (plan, planning) = plan(session, query, text, &[]).await?;
+    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
     let given = plan.schema().fields().len();
     if given > target.columns.len() || (!insert.columns.is_empty() && given < target.columns.len())
     {
@@ -350,9 +363,7 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     }
     let types: Vec<DataType> = target.columns.iter().map(|(_, t)| t.clone()).collect();
     let plan = planning.inserted(plan, &types)?;
-    let has_window = funnels::has_window(&query);
     let mut stream = planning.run(&plan).await?;
-    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
     let warehouse = session.engine().warehouse();
     let (schema, clustering) = (Arc::clone(&target.schema), target.clustering.as_ref());
     let mut writer = warehouse.writer(&target.path, schema, &target.personal, clustering).await?;
@@ -510,6 +521,10 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
         return Err(Error::not_supported("materialized and temporary views are not supported"));
     }
     let mut query = view.query.as_ref().clone();
+    // A view keeps the functions that it calls as they are now.
+    create_function::expand(session, &mut query).await?;
+    volatile::refuse_volatile(&query)?;
+    past::refuse(&query)?;
     freeze(&mut query, session)?;
     // The view is planned once now, so that a mistake is told to the one who makes it.
     let planning = session.planning(text, &[]).await?;
@@ -560,6 +575,7 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
 /// Folds the session's settings that change an answer into the query, so that it means the same in every session.
 fn freeze(query: &mut Query, session: &Session) -> Result<()> {
     let settings = session.settings();
+    funnels::in_dialect(query, &settings.funnel_dialect())?;
     let (as_of, timezone) = (settings.as_of(), settings.timezone());
     query.change(|node| match node {
         NodeMut::Expr(expr) => freeze_day(expr, as_of),
@@ -575,7 +591,6 @@ fn freeze_day(expr: &mut Expr, as_of: Option<NaiveDate>) -> Result<()> {
     }
     let Some(day) = as_of else {
         return Err(Error::new(
-    funnels::in_dialect(query, &settings.funnel_dialect())?;
             Kind::InvalidParameter,
             "report_asof() has no day, and a view keeps the one it is made with",
         )

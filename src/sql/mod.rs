@@ -9,12 +9,13 @@ mod catalogue;
 mod check;
 mod compact;
 mod copy;
+mod create_function;
 mod ddl;
 mod delete;
 mod erase;
 mod execute;
-mod names;
 mod funnels;
+mod names;
 mod oneid;
 mod parameters;
 mod past;
@@ -73,9 +74,9 @@ pub enum Outcome {
         stream: SendableRecordBatchStream,
         /// Command tag; the number of rows follows it.
         tag: &'static str,
-    },
         /// What the user should know before the rows.
         notices: Vec<String>,
+    },
     /// No rows; the whole command tag.
     Done(String),
     /// A notice, and then the tag.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::Array;
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
@@ -114,7 +114,7 @@ fn argument_type(name: &str) -> DataType {
         "steps" | "cancelled" => list_of(DataType::Utf8),
         "window_days" | "bins" | "periods" => DataType::Int64,
         "as_of" | "from" | "to" => DataType::Date32,
-        "window" => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
+        "window" => DataType::Interval(IntervalUnit::MonthDayNano),
         _ => DataType::Utf8,
     }
 }
@@ -289,6 +289,7 @@ fn arrow_type(sql_type: &SqlType) -> Option<DataType> {
         }
         SqlType::Boolean | SqlType::Bool => Some(DataType::Boolean),
         SqlType::Date => Some(DataType::Date32),
+        SqlType::Interval { .. } => Some(DataType::Interval(IntervalUnit::MonthDayNano)),
         SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => micros(None),
         SqlType::Timestamp(_, _) => micros(Some("UTC".into())),
         SqlType::Real | SqlType::Float4 => Some(DataType::Float32),

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
+use super::create_function::FunctionStatement;
 use super::ddl::{self, AddColumn, CreateTable, SetIdentity};
 use super::delete::{self, Delete};
 use super::erase::{self, Erase};
@@ -35,6 +36,8 @@ pub enum Statement {
     CreateTableAs(Box<CreateTable>),
     /// CREATE VIEW.
     CreateView(Box<ast::CreateView>),
+    /// CREATE FUNCTION, DROP FUNCTION.
+    Function(FunctionStatement),
     /// CREATE SCHEMA; schemas come with their first relation, so there is nothing to store.
     CreateSchema(String),
     /// DROP TABLE, DROP VIEW.
@@ -230,6 +233,12 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
         ast::Statement::Delete(rows) => Ok(Statement::Delete(Box::new(delete::read(&rows)?))),
+        ast::Statement::CreateFunction(create) => {
+            Ok(Statement::Function(FunctionStatement::Create(Box::new(create))))
+        }
+        ast::Statement::DropFunction(drop) => {
+            Ok(Statement::Function(FunctionStatement::Drop(drop)))
+        }
         ast::Statement::CreateView(view) => Ok(Statement::CreateView(Box::new(view))),
         ast::Statement::CreateSchema { schema_name, .. } => {
             Ok(Statement::CreateSchema(schema_name.to_string()))

@@ -79,6 +79,8 @@ pub enum Relation {
     View(ViewDef),
     /// An identity graph; its tables are relations of the schema of its name.
     Graph(GraphDef),
+    /// A table function that a user wrote.
+    Function(FunctionDef),
 }
 
 /// A table: where it lies and which version of it is published.
@@ -108,6 +110,39 @@ pub struct ViewDef {
     /// Zone of the session that made it; its days are of that zone. Views from before are of UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
+}
+
+/// A table function: a query with places for its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionDef {
+    /// What it takes, in order.
+    pub arguments: Vec<FunctionArgument>,
+    /// What it gives.
+    pub columns: Vec<FunctionColumn>,
+    /// Its query.
+    pub sql: String,
+}
+
+/// An argument of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionArgument {
+    /// Name.
+    pub name: String,
+    /// Type; a relation has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_type: Option<String>,
+    /// What it is when a call does not give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// A column that a function gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionColumn {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub data_type: String,
 }
 
 /// An identity graph: the statement's content as its own room wrote it.
@@ -189,7 +224,7 @@ impl Generation {
     pub fn table(&self, name: &Name) -> Option<&TableDef> {
         match self.relations.get(name)? {
             Relation::Table(table) => Some(table),
-            Relation::View(_) | Relation::Graph(_) => None,
+            Relation::View(_) | Relation::Graph(_) | Relation::Function(_) => None,
         }
     }
 

@@ -42,7 +42,10 @@ pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Known, Mark, ONE_ID, Place};
 pub use customers::{Customers, MAP, MOVED};
 pub use erased::{Erased, Erasure, Purged, RECORD};
-pub use generation::{Change, Generation, GraphDef, Name, OVERRIDES, Relation, TableDef, ViewDef};
+pub use generation::{
+    Change, FunctionArgument, FunctionColumn, FunctionDef, Generation, GraphDef, Name, OVERRIDES,
+    Relation, TableDef, ViewDef,
+};
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
 pub use lease::Lease;
 pub use object_store::ObjectStore;

@@ -98,3 +98,58 @@ async fn copy_timing_and_gdesc_work_and_paths_of_the_server_do_not() {
         assert!(errors.contains("42501"), "{refused}: {errors}");
     }
 }
+
+/// A window that is a bare number is told with its unit, once a statement and only where the statement says it itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_without_a_unit_raises_a_notice() {
+    if !is_installed() {
+        eprintln!("skipped: psql is not installed");
+        return;
+    }
+    let server = Server::start();
+    let calls = |window: &str, time: &str| {
+        let call = format!("window_funnel({window}, 'default', {time}, true)");
+        format!(
+            "SELECT {call}, {call} FROM (SELECT TIMESTAMP '2024-01-01' AS at, DATE '2024-01-01' AS d, 5 AS n) AS t"
+        )
+    };
+    let notice = |unit: &str| {
+        format!(
+            "NOTICE:  window_funnel: the window 60 is taken for {unit}; INTERVAL '60 {unit}' says so itself\n"
+        )
+    };
+    for (setting, time, unit) in [
+        ("exact", "at", Some("seconds")),
+        ("databend", "at", Some("microseconds")),
+        ("doris", "d", Some("seconds")),
+        ("exact", "d", None),
+        ("exact", "n", None),
+    ] {
+        let set = format!("SET funnel_dialect = '{setting}'");
+        let (_, told) =
+            psql(&server, &["SET client_min_messages = notice", &set, &calls("60", time)]);
+        assert_eq!(told, unit.map(notice).unwrap_or_default(), "{setting} {time}");
+    }
+    let (_, told) = psql(&server, &[&calls("INTERVAL '1 minute'", "at")]);
+    assert_eq!(told, "");
+    let (_, told) = psql(
+        &server,
+        &[&format!(
+            "CREATE VIEW v AS {}",
+            calls("60", "at").replacen(", window", " AS a, window", 1).replacen(
+                ") FROM",
+                ") AS b FROM",
+                1
+            )
+        )],
+    );
+    assert_eq!(told, notice("seconds"));
+    let (rows, told) = psql(&server, &["SELECT a FROM v"]);
+    assert_eq!((rows.as_str(), told.as_str()), ("1\n", ""));
+    let function =
+        "CREATE FUNCTION spenders(shop TABLE) RETURNS TABLE (c TEXT) AS $$ SELECT c FROM shop $$";
+    let (_, told) = psql(&server, &[function]);
+    assert_eq!(told, "");
+    let (listed, _) = psql(&server, &[r"\df spenders"]);
+    assert!(listed.contains("spenders"), "{listed}");
+}
