@@ -264,12 +264,16 @@ impl Question for SequenceQuestion {
     }
 
     fn answer(&self, customers: Vec<Customer>, _names: &Names) -> Result<ArrayRef> {
+        // In Doris the times of a pattern are seconds, on dates as well.
+        let is_in_seconds = self.dialect == Dialect::Doris && self.time_type == DataType::Date32;
+        let scale = if is_in_seconds { 86_400 } else { 1 };
         let of = |touches: &Vec<Touch>| {
             let mut rows: Vec<(i64, Vec<u32>)> = Vec::with_capacity(touches.len());
             let mut of_instant = Rows::default();
             for instant in touches.chunk_by(|a, b| a.at == b.at) {
                 of_instant.read(instant);
-                rows.extend(of_instant.steps.drain(..).map(|steps| (instant[0].at, steps)));
+                let at = instant[0].at * scale;
+                rows.extend(of_instant.steps.drain(..).map(|steps| (at, steps)));
             }
             rows
         };
@@ -291,7 +295,9 @@ impl Question for SequenceQuestion {
             }
             Asked::Events => {
                 let none_if_unknown = each.map(Option::unwrap_or_default);
-                let times = none_if_unknown.map(|rows| pattern.times(&events(&rows)));
+                let times = none_if_unknown.map(|rows| {
+                    pattern.times(&events(&rows)).into_iter().map(|at| at / scale).collect()
+                });
                 instants(times.collect(), &self.time_type)?
             }
         })
