@@ -4,10 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, StructField, StructType, Transaction};
+use deltalake::kernel::{
+    Action, Add, DataType as KernelType, Metadata, MetadataExt as _, StructField, StructType,
+    Transaction,
+};
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableError};
@@ -480,18 +483,45 @@ impl Tables {
         personal: &[String],
     ) -> Result<u64> {
         let added: StructType = (&Schema::new(vec![field.clone()])).try_into_kernel()?;
-        // The mark comes first: there is no moment at which the column is there without it.
+        let added: Vec<StructField> = added.fields().cloned().collect();
         let marks = serde_json::to_string(personal)?;
         let table = self.load(path, None).await?;
-        let marked = table
-            .set_tbl_properties()
-            .with_properties(HashMap::from([(PERSONAL_KEY.to_owned(), marks)]))
-            .with_raise_if_not_exists(false)
-            .await?;
-        let added: Vec<StructField> = added.fields().cloned().collect();
-        let table = marked.add_columns().with_fields(added).await?;
-        let version = table.version().unwrap_or(0);
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), table);
+        let snapshot = table.snapshot()?;
+        let schema = snapshot.schema();
+        let all = schema.fields().cloned().chain(added.clone());
+        let all = StructType::try_new(all).map_err(DeltaTableError::from)?;
+        // The mark and the column come together: there is no moment at which the column is there without it.
+        let metadata = snapshot.metadata().clone();
+        let metadata = metadata.with_schema(&all).map_err(DeltaTableError::from)?;
+        let metadata = with_key(metadata, PERSONAL_KEY, marks)?;
+        let mut actions = vec![Action::Metadata(metadata)];
+        let is_naive = matches!(field.data_type(), DataType::Timestamp(_, None));
+        let knows_naive = schema.fields().any(|f| *f.data_type() == KernelType::TIMESTAMP_NTZ);
+        if is_naive && !knows_naive {
+            // The first time without a zone is a feature of the table; so it is of one that is made with such a column.
+            actions.push(serde_json::from_value(serde_json::json!({"protocol": {
+                "minReaderVersion": 3, "minWriterVersion": 7,
+                "readerFeatures": ["timestampNtz"], "writerFeatures": ["timestampNtz"]
+            }}))?);
+        }
+        self.alter(path, &table, actions, DeltaOperation::AddColumn { fields: added }).await
+    }
+
+    /// Commits a change of a table's own description. What the library's builders commit lists features that the library then
+    /// refuses to write, where a column is a time without a zone.
+    async fn alter(
+        &self,
+        path: &str,
+        table: &DeltaTable,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+    ) -> Result<u64> {
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_cleanup_expired_logs(Some(false))
+            .with_create_checkpoint(true);
+        let version = commit_actions(table, actions, properties, operation).await?;
+        self.forget(path);
         Ok(version)
     }
 
@@ -503,14 +533,11 @@ impl Tables {
     ) -> Result<u64> {
         let by_graph = by_graph.map(serde_json::to_string).transpose()?.unwrap_or_default();
         let table = self.load(path, None).await?;
-        let table = table
-            .set_tbl_properties()
-            .with_properties(HashMap::from([(IDENTITY_KEY.to_owned(), by_graph)]))
-            .with_raise_if_not_exists(false)
-            .await?;
-        let version = table.version().unwrap_or(0);
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), table);
-        Ok(version)
+        let metadata = table.snapshot()?.metadata().clone();
+        let metadata = with_key(metadata, IDENTITY_KEY, by_graph.clone())?;
+        let properties = HashMap::from([(IDENTITY_KEY.to_owned(), by_graph)]);
+        let operation = DeltaOperation::SetTableProperties { properties };
+        self.alter(path, &table, vec![Action::Metadata(metadata)], operation).await
     }
 
     /// Deletes what only versions before `oldest` have, and makes the log begin with it. Gives the number of data files,
@@ -701,6 +728,11 @@ fn actions_back(
 }
 
 /// Commits on top of the version that `table` is at.
+/// A table's description with a key of ours.
+fn with_key(metadata: Metadata, key: &str, value: String) -> Result<Metadata> {
+    Ok(metadata.add_config_key(key.to_owned(), value).map_err(DeltaTableError::from)?)
+}
+
 async fn commit_actions(
     table: &DeltaTable,
     actions: Vec<Action>,
