@@ -1,5 +1,6 @@
 //! Named arguments of a table function: read by name, and none left over.
 
+use chrono::NaiveDate;
 use datafusion::sql::sqlparser::ast::{Array, Expr, UnaryOperator, Value};
 
 use super::misuse;
@@ -116,6 +117,20 @@ impl Arguments {
         }
     }
 
+    /// A day that is known when the statement is planned.
+    pub(super) fn day(&mut self, name: &'static str) -> Result<Option<NaiveDate>> {
+        let Some(expr) = self.bound(name) else { return Ok(None) };
+        match text_of(&expr).and_then(|text| text.parse().ok()) {
+            Some(day) => Ok(Some(day)),
+            None => Err(self.wrong(name, &expr, "a date such as '2011-12-09'")),
+        }
+    }
+
+    /// Whether an argument is a parameter without a value yet: then the statement is only being described.
+    pub(super) fn is_described(&self) -> bool {
+        self.given.iter().any(|(_, expr)| is_placeholder(expr))
+    }
+
     /// True or false; false when it is not given.
     pub(super) fn flag(&mut self, name: &'static str) -> Result<bool> {
         let Some(expr) = self.bound(name) else { return Ok(false) };
@@ -174,6 +189,8 @@ fn is_null(expr: &Expr) -> bool {
 fn text_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Value(value) => value.value.clone().into_string(),
+        // DATE '2011-12-09' is a text with a type.
+        Expr::TypedString(typed) => typed.value.value.clone().into_string(),
         // A bound parameter arrives as a cast literal.
         Expr::Cast { expr, .. } | Expr::Nested(expr) => text_of(expr),
         _ => None,

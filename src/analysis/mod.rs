@@ -41,7 +41,7 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 13] = [
+pub const FUNCTIONS: [&str; 15] = [
     "attribution_report",
     "event_trend",
     "funnel_report",
@@ -54,6 +54,8 @@ pub const FUNCTIONS: [&str; 13] = [
     "path_top",
     "retention_matrix",
     "rfm",
+    "rfm_cuts",
+    "rfm_trend",
     "time_to_convert",
 ];
 
@@ -61,8 +63,10 @@ pub const FUNCTIONS: [&str; 13] = [
 pub fn session_arguments(function: &str) -> &'static [&'static str] {
     match function {
         "attribution_report" | "funnel_report" | "funnel_users" | "path_edges" | "path_top"
-        | "time_to_convert" => &["timezone"],
-        "event_trend" | "funnel_trend" | "retention_matrix" | "rfm" => &["timezone", "as_of"],
+        | "rfm_trend" | "time_to_convert" => &["timezone"],
+        "event_trend" | "funnel_trend" | "retention_matrix" | "rfm" | "rfm_cuts" => {
+            &["timezone", "as_of"]
+        }
         _ => &[],
     }
 }
@@ -146,6 +150,8 @@ impl RelationPlanner for Analytics {
             "path_edges" => paths::edges(request)?,
             "path_top" => paths::tops(request)?,
             "retention_matrix" => retention_matrix::select(request)?,
+            "rfm_cuts" => rfm::cuts(request)?,
+            "rfm_trend" => rfm::trend(request)?,
             "time_to_convert" => time_to_convert::select(request)?,
             _ => rfm::select(request)?,
         };

@@ -1,105 +1,186 @@
-//! `rfm(orders, ...)`: recency, frequency and monetary value of each customer, scored and named.
+//! `rfm(orders, ...)`, `rfm_cuts(orders, ...)`, `rfm_trend(orders, ...)`: recency, frequency and monetary value of each customer,
+//! scored and named; the thresholds of the scores; and how customers move between segments.
 
-use super::{Request, all_known, column_list, misuse};
-use crate::dialect::{literal, quoted};
+mod customers;
+mod scores;
+
+use chrono::{Datelike, Days, Months, NaiveDate};
+
+use self::customers::Figures;
+use self::scores::{MEASURES, Scoring};
+use super::{Request, column_list, misuse};
+use crate::dialect::literal;
 use crate::error::Result;
+
+/// Most days of a trend: each is a report of its own.
+const TREND_DAYS_MAX: usize = 366;
 
 /// Writes the report over the relation. Rules: research "value", section 3; `docs/rfm.md` states them.
 pub(super) fn select(mut request: Request) -> Result<String> {
-    let customer = request.customer()?;
-    let time = request.needed_column("time", &["ordered_at", "occurred_at"])?;
-    let amount = request.needed_column("amount", &["amount"])?;
-    let order_id = request.column("order_id", &["order_id"])?;
-    let status = request.column("status", &["status"])?;
-    let timezone = request.timezone()?;
-    let as_of = request.as_of()?;
-    let window_days = request.arguments.number("window_days", 1..=36_500)?;
-    let bins = request.arguments.number("bins", 2..=100)?.unwrap_or(5);
-    let method = request.arguments.word("method", &["quantile"])?;
-    let refunds = request.arguments.word("refunds", &["net", "ignore"])?;
-    let segments = request.arguments.word("segments", &["eight", "eight_zh", "r10", "putler11"])?;
-    let cancelled = request.arguments.texts("cancelled")?;
+    let (figures, scoring) = read(&mut request)?;
     request.arguments.finish()?;
-    if bins != 5 && ["r10", "putler11"].contains(&segments) {
-        return Err(misuse(
-            request.function,
-            format!("segments => '{segments}' is defined over scores of 1 to 5; leave bins at 5"),
-        ));
-    }
-    debug_assert_eq!(method, "quantile");
+    Ok(scored(&figures, &scoring, None))
+}
 
-    let names = column_list(&customer);
-    let known = all_known(&customer);
-    let cancelled = cancelled.unwrap_or_else(|| vec!["cancelled".into(), "canceled".into()]);
-    let cancelled =
-        cancelled.iter().map(|word| literal(&word.to_lowercase())).collect::<Vec<_>>().join(", ");
-    let is_cancelled = status.map_or("false".to_owned(), |status| {
-        format!("coalesce(lower(CAST({} AS TEXT)) IN ({cancelled}), false)", quoted(&status))
-    });
-    let (key, group_key) = match order_id {
-        Some(order_id) => {
-            (format!("{} AS __order", quoted(&order_id)), format!(", {}", quoted(&order_id)))
-        }
-        None => ("0 AS __order".to_owned(), String::new()),
+fn read(request: &mut Request) -> Result<(Figures, Scoring)> {
+    Ok((Figures::read(request)?, Scoring::read(request)?))
+}
+
+fn scored(figures: &Figures, scoring: &Scoring, as_of: Option<&str>) -> String {
+    let described = described(figures, scoring);
+    let names = column_list(&figures.names);
+    scoring.scored(&names, &figures.people(as_of), &figures.one_currency(), &described)
+}
+
+fn described(figures: &Figures, scoring: &Scoring) -> String {
+    format!("{}; {}", scoring.described(), figures.described())
+}
+
+/// Writes the thresholds: one row a measure and cut.
+pub(super) fn cuts(mut request: Request) -> Result<String> {
+    let (figures, scoring) = read(&mut request)?;
+    request.arguments.finish()?;
+    let Some(cuts) = scoring.cuts() else {
+        return Err(misuse(request.function, scoring.has_no_cuts()));
     };
-    // Without an order id each row is an order; with one, lines are summed and a cancelled line cancels the order.
-    let (day, sum, void) = if group_key.is_empty() {
-        (format!("local_date({}, {timezone})", quoted(&time)), money(&amount), is_cancelled)
-    } else {
-        let day = format!("min(local_date({}, {timezone}))", quoted(&time));
-        (day, format!("sum({})", money(&amount)), format!("bool_or({is_cancelled})"))
-    };
-    let group_by =
-        if group_key.is_empty() { String::new() } else { format!("GROUP BY {names}{group_key}") };
-    let orders = format!(
-        "SELECT {names}, {key}, {day} AS __day, {sum} AS __amount, {void} AS __void \
-         FROM {relation} AS __r WHERE {known} AND {time} IS NOT NULL {group_by}",
-        relation = request.relation,
-        time = quoted(&time),
+    let columns: Vec<String> = { cuts.iter().zip(MEASURES) }
+        .map(|(cuts, (_, name, _))| format!("{cuts} AS __{name}_cuts"))
+        .collect();
+    let found = format!(
+        "SELECT {}, count(*) FILTER (WHERE __bought) AS customers, max(__as_of) AS as_of FROM \
+           (SELECT *, {} AS __is_one FROM ({}) AS __people) AS __checked WHERE __is_one",
+        columns.join(", "),
+        figures.one_currency(),
+        figures.people(None)
     );
-    let counts = "(NOT __void AND __amount > 0)";
-    // The last day of a counting order is the default day: a report must not depend on when it is run.
-    let as_of = as_of.unwrap_or_else(|| {
-        format!("(SELECT max(__day) FROM ({orders}) AS __latest WHERE {counts})")
-    });
-    let from = window_days
-        .map_or(String::new(), |days| format!("AND __day > {as_of} - INTERVAL '{days} days'"));
-    let refunded = if refunds == "net" { "OR __amount < 0" } else { "" };
-    let per_customer = format!(
-        "SELECT {names}, CAST({as_of} - max(__day) FILTER (WHERE {counts}) AS BIGINT) AS recency_days, \
-           count(*) FILTER (WHERE {counts}) AS frequency, \
-           sum(__amount) FILTER (WHERE {counts} {refunded}) AS monetary \
-         FROM ({orders}) AS __orders WHERE __day <= {as_of} {from} \
-         GROUP BY {names} HAVING count(*) FILTER (WHERE {counts}) > 0"
+    // One after the other, so that the orders are read once.
+    let each: Vec<String> = MEASURES
+        .iter()
+        .enumerate()
+        .map(|(at, (_, name, _))| format!("WHEN {at} THEN __{name}_cuts"))
+        .collect();
+    let measures: Vec<String> = MEASURES
+        .iter()
+        .enumerate()
+        .map(|(at, (column, ..))| format!("WHEN {at} THEN {}", literal(column)))
+        .collect();
+    let listed = format!(
+        "SELECT CASE __at {} END AS measure, CASE __at {} END AS __cuts, customers, as_of \
+         FROM ({found}) AS __found CROSS JOIN (VALUES (0), (1), (2)) AS __three(__at)",
+        measures.join(" "),
+        each.join(" ")
     );
-    let scored = format!(
-        "SELECT {names}, recency_days, frequency, monetary, \
-           CAST({bins} + 1 - quantile_score(recency_days, {bins}) OVER () AS INT) AS r, \
-           CAST(quantile_score(frequency, {bins}) OVER () AS INT) AS f, \
-           CAST(quantile_score(monetary, {bins}) OVER () AS INT) AS m, \
-           CAST(recency_days * __n < __recency AS BIGINT) AS __r, \
-           CAST(frequency * __n > __frequency AS BIGINT) AS __f, \
-           CAST(monetary * __n > __monetary AS BIGINT) AS __m \
-         FROM (SELECT *, count(*) OVER () AS __n, sum(recency_days) OVER () AS __recency, \
-                 sum(frequency) OVER () AS __frequency, sum(monetary) OVER () AS __monetary \
-               FROM ({per_customer}) AS __customers) AS __totals"
-    );
-    let segment = if segments.starts_with("eight") {
-        format!("rfm_segment(__r, __f, __m, {})", literal(segments))
-    } else {
-        format!(
-            "rfm_segment(CAST(r AS BIGINT), CAST(f AS BIGINT), CAST(m AS BIGINT), {})",
-            literal(segments)
-        )
-    };
     Ok(format!(
-        "SELECT {names}, recency_days, frequency, monetary, r, f, m, \
-           concat(CAST(r AS TEXT), CAST(f AS TEXT), CAST(m AS TEXT)) AS rfm, {segment} AS segment \
-         FROM ({scored}) AS __scored"
+        "SELECT measure, CAST(row_number() OVER (PARTITION BY measure ORDER BY value) AS INT) AS cut, value, customers, as_of, \
+           {} AS method \
+         FROM (SELECT measure, unnest(__cuts) AS value, customers, as_of FROM ({listed}) AS __listed) AS __each",
+        literal(&described(&figures, &scoring))
     ))
 }
 
-/// Money is summed as a decimal, row by row, whatever it was loaded as.
-fn money(column: &str) -> String {
-    format!("CAST({} AS DECIMAL(38, 6))", quoted(column))
+/// Writes how many customers went from which segment to which, from one day to the next.
+pub(super) fn trend(mut request: Request) -> Result<String> {
+    let (figures, scoring) = read(&mut request)?;
+    if request.arguments.expression("as_of").is_some() {
+        return Err(misuse(request.function, "as_of: the days are those from \"from\" to \"to\""));
+    }
+    let from = request.arguments.day("from")?;
+    let to = request.arguments.day("to")?;
+    let step = request.arguments.word("step", &["month", "day", "week", "quarter", "year"])?;
+    request.arguments.finish()?;
+    let days = match (from, to) {
+        (Some(from), Some(to)) if from <= to => days_of(from, to, step),
+        (Some(from), Some(to)) => {
+            return Err(misuse(request.function, format!("from {from} is after to {to}")));
+        }
+        // Described before its values are known; the columns are the same.
+        _ if request.arguments.is_described() => vec![NaiveDate::default()],
+        _ => return Err(misuse(request.function, "\"from\" and \"to\" are needed, both dates")),
+    };
+    if days.len() > TREND_DAYS_MAX {
+        return Err(misuse(
+            request.function,
+            format!("{} days are asked for, {TREND_DAYS_MAX} are the most", days.len()),
+        )
+        .hint("a longer step, or a shorter time"));
+    }
+    let names = column_list(&figures.names);
+    let last = days.len() as i64 - 1;
+    let each: Vec<String> = days
+        .iter()
+        .enumerate()
+        .map(|(at, day)| {
+            let report = scored(&figures, &scoring, Some(&format!("DATE '{day}'")));
+            format!("SELECT {names}, {at} AS __at, segment FROM ({report}) AS __report")
+        })
+        .collect();
+    let dates: Vec<String> =
+        days.iter().enumerate().map(|(at, day)| format!("WHEN {at} THEN DATE '{day}'")).collect();
+    let order = format!("OVER (PARTITION BY {names} ORDER BY __at)");
+    let moves = format!(
+        "SELECT __at, segment, lag(__at) {order} AS __before, lag(segment) {order} AS __was, lead(__at) {order} AS __after \
+         FROM ({}) AS __reports",
+        each.join(" UNION ALL ")
+    );
+    // Each customer of a day is there on that day; one that is not there the next day has left by then.
+    Ok(format!(
+        "SELECT CASE __at {} END AS as_of, previous, segment, count(*) AS customers FROM \
+           (SELECT __at + __leaves AS __at, \
+              CASE WHEN __leaves = 1 THEN segment WHEN __before = __at - 1 THEN __was END AS previous, \
+              CASE WHEN __leaves = 0 THEN segment END AS segment \
+            FROM ({moves}) AS __moves CROSS JOIN (VALUES (0), (1)) AS __ways(__leaves) \
+            WHERE __leaves = 0 OR (__at < {last} AND (__after IS NULL OR __after > __at + 1))) AS __counted \
+         GROUP BY __at, previous, segment",
+        dates.join(" ")
+    ))
+}
+
+/// The days of a trend: `to`, and back from it while they are not before `from`. From the last day of a month months go to last days.
+fn days_of(from: NaiveDate, to: NaiveDate, step: &str) -> Vec<NaiveDate> {
+    let is_last = to.succ_opt().is_some_and(|next| next.day() == 1);
+    let months = |count: u32| {
+        let day = to.checked_sub_months(Months::new(count))?;
+        if !is_last {
+            return Some(day);
+        }
+        day.with_day(1)?.checked_add_months(Months::new(1))?.pred_opt()
+    };
+    let back = |at: u32| match step {
+        "day" => to.checked_sub_days(Days::new(u64::from(at))),
+        "week" => to.checked_sub_days(Days::new(u64::from(at) * 7)),
+        "quarter" => months(at * 3),
+        "year" => months(at * 12),
+        _ => months(at),
+    };
+    let days = (0..).map_while(back).take_while(|day| *day >= from);
+    let mut days: Vec<NaiveDate> = days.take(TREND_DAYS_MAX + 1).collect();
+    days.reverse();
+    days
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_go_back_from_the_last() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        let days = |from, to, step| {
+            let days = days_of(day(from), day(to), step);
+            days.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            days("2011-01-01", "2011-03-31", "month"),
+            ["2011-01-31", "2011-02-28", "2011-03-31"]
+        );
+        assert_eq!(
+            days("2011-01-01", "2011-03-09", "month"),
+            ["2011-01-09", "2011-02-09", "2011-03-09"]
+        );
+        assert_eq!(
+            days("2011-03-01", "2011-03-15", "week"),
+            ["2011-03-01", "2011-03-08", "2011-03-15"]
+        );
+        assert_eq!(days("2010-01-01", "2011-12-09", "year"), ["2010-12-09", "2011-12-09"]);
+    }
 }

@@ -61,6 +61,8 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(time::period_index::PeriodIndex::new())),
         Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),
         Arc::new(ScalarUDF::from(time::series::Series::new())),
+        Arc::new(ScalarUDF::from(value::one_currency::OneCurrency::new())),
+        Arc::new(ScalarUDF::from(value::own_segment::OwnSegment::new())),
         Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),
         Arc::new(ScalarUDF::from(value::score_fixed::ScoreFixed::new())),
     ];
@@ -91,6 +93,7 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(paths::Paths::new(paths::Asked::Tops))),
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
         Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
+        Arc::new(AggregateUDF::from(value::quantile_cuts::QuantileCuts::new())),
     ];
     all.extend(funnel::kept::Kept::all().map(|kept| Arc::new(AggregateUDF::from(kept))));
     all

@@ -1,0 +1,237 @@
+//! What each customer bought, how often and when: the figures that RFM scores.
+
+use super::super::{Request, all_known, column_list, misuse};
+use crate::dialect::{literal, quoted};
+use crate::error::Result;
+
+/// How orders become a customer's figures.
+pub(super) struct Figures {
+    /// Columns of the customer.
+    pub(super) names: Vec<String>,
+    /// The day the report speaks for, as SQL.
+    pub(super) as_of: Option<String>,
+    relation: String,
+    time: String,
+    amount: String,
+    order_id: Option<String>,
+    refund_of: Option<String>,
+    currency: Option<String>,
+    is_cancelled: String,
+    timezone: String,
+    window_days: Option<i64>,
+    refunds: &'static str,
+    frequency: &'static str,
+    monetary: &'static str,
+    recency_scope: &'static str,
+    population: &'static str,
+    customers: Option<String>,
+}
+
+impl Figures {
+    /// Reads the arguments that say what counts.
+    pub(super) fn read(request: &mut Request) -> Result<Self> {
+        let names = request.customer()?;
+        let time = request.needed_column("time", &["ordered_at", "occurred_at"])?;
+        let amount = request.needed_column("amount", &["amount"])?;
+        let order_id = request.column("order_id", &["order_id"])?;
+        let status = request.column("status", &["status"])?;
+        let refund_of = request.column("refund_of", &["refund_of"])?;
+        let currency = request.column("currency", &["currency"])?;
+        let timezone = request.timezone()?;
+        let as_of = request.as_of()?;
+        let arguments = &mut request.arguments;
+        let window_days = arguments.number("window_days", 1..=36_500)?;
+        let refunds = arguments.word("refunds", &["net", "net_order", "ignore", "gross"])?;
+        let frequency = arguments.word("frequency", &["orders", "days", "repeat"])?;
+        let monetary = arguments.word("monetary", &["sum", "avg", "max"])?;
+        let recency_scope = arguments.word("recency_scope", &["window", "history"])?;
+        let population = arguments.word("population", &["window", "history", "all"])?;
+        let customers = arguments.text("customers")?;
+        let cancelled = arguments.texts("cancelled")?;
+        let wrong = |problem: &str| Err(misuse(request.function, problem));
+        if (population == "all") != customers.is_some() {
+            return wrong(
+                "population => 'all' and customers => 'relation' go together: the relation has the customers' columns",
+            );
+        }
+        if refunds == "net_order" && (order_id.is_none() || refund_of.is_none()) {
+            return wrong(
+                "refunds => 'net_order' needs order_id, and refund_of => the column that names the order of a refund",
+            );
+        }
+        let cancelled = cancelled.unwrap_or_else(|| vec!["cancelled".into(), "canceled".into()]);
+        let words: Vec<String> =
+            cancelled.iter().map(|word| literal(&word.to_lowercase())).collect();
+        let is_cancelled = status.map_or("false".to_owned(), |status| {
+            let words = words.join(", ");
+            format!("coalesce(lower(CAST({} AS TEXT)) IN ({words}), false)", quoted(&status))
+        });
+        Ok(Self {
+            names,
+            as_of,
+            relation: request.relation.clone(),
+            time: quoted(&time),
+            amount,
+            order_id: order_id.map(|column| quoted(&column)),
+            refund_of: (refunds == "net_order").then(|| refund_of.map(|c| quoted(&c))).flatten(),
+            currency: currency.map(|column| quoted(&column)),
+            is_cancelled,
+            timezone,
+            window_days,
+            refunds,
+            frequency,
+            monetary,
+            recency_scope,
+            population,
+            customers,
+        })
+    }
+
+    /// What is counted, in words.
+    pub(super) fn described(&self) -> String {
+        let window = self.window_days.map_or("all".to_owned(), |days| format!("{days} days"));
+        format!(
+            "window {window}, refunds {}, frequency {}, monetary {}, recency {}, population {}",
+            self.refunds, self.frequency, self.monetary, self.recency_scope, self.population
+        )
+    }
+
+    /// One row an order: its day, its amount, and whether it is void. Lines of an order are one sum, at the day of the first; a cancelled
+    /// line cancels it.
+    fn orders(&self) -> String {
+        let names = column_list(&self.names);
+        let line = money(&self.amount);
+        let line = match self.refunds {
+            // What was taken off is no line.
+            "gross" => format!("CASE WHEN {line} > 0 THEN {line} END"),
+            _ => line,
+        };
+        let day = format!("local_date({}, {})", self.time, self.timezone);
+        let currency = |how: &str| match &self.currency {
+            Some(column) => format!("{how}(CAST({column} AS TEXT))"),
+            None => "CAST(NULL AS TEXT)".to_owned(),
+        };
+        let from = format!(
+            "FROM {} AS __r WHERE {} AND {} IS NOT NULL",
+            self.relation,
+            all_known(&self.names),
+            self.time
+        );
+        let Some(order_id) = &self.order_id else {
+            return format!(
+                "SELECT {names}, {day} AS __day, {line} AS __amount, {} AS __void, {} AS __lowest, {} AS __highest {from}",
+                self.is_cancelled,
+                currency(""),
+                currency("")
+            );
+        };
+        let refund_of =
+            self.refund_of.as_ref().map(|column| format!(", max({column}) AS __refund_of"));
+        format!(
+            "SELECT {names}, {order_id} AS __order, min({day}) AS __day, sum({line}) AS __amount, \
+               bool_or({}) AS __void, {} AS __lowest, {} AS __highest{} {from} GROUP BY {names}, {order_id}",
+            self.is_cancelled,
+            currency("min"),
+            currency("max"),
+            refund_of.unwrap_or_default(),
+        )
+    }
+
+    /// Orders, with refunds at the day of the order that they name.
+    fn dated_orders(&self) -> String {
+        let orders = self.orders();
+        if self.refund_of.is_none() {
+            return orders;
+        }
+        let same: Vec<String> =
+            self.names.iter().map(|name| format!("__b.{0} = __o.{0}", quoted(name))).collect();
+        let names: Vec<String> =
+            self.names.iter().map(|name| format!("__o.{}", quoted(name))).collect();
+        format!(
+            "SELECT {}, CASE WHEN __o.__amount < 0 THEN coalesce(__b.__day, __o.__day) ELSE __o.__day END AS __day, \
+               __o.__amount, __o.__void, __o.__lowest, __o.__highest \
+             FROM ({orders}) AS __o LEFT JOIN ({orders}) AS __b ON {} AND __b.__order = __o.__refund_of AND __b.__amount > 0",
+            names.join(", "),
+            same.join(" AND ")
+        )
+    }
+
+    /// One row a customer: recency_days, frequency, monetary, and whether it ever bought. `as_of` takes the place of the day.
+    pub(super) fn people(&self, as_of: Option<&str>) -> String {
+        let names = column_list(&self.names);
+        let orders = self.dated_orders();
+        let counts = "(NOT __void AND __amount > 0)";
+        // The last day of a counting order is the default day: a report must not depend on when it is run.
+        let day = as_of.or(self.as_of.as_deref()).map_or_else(
+            || format!("(SELECT max(__day) FROM ({}) AS __latest WHERE {counts})", self.orders()),
+            str::to_owned,
+        );
+        let is_in = match self.window_days {
+            Some(days) => format!("__day > {day} - INTERVAL '{days} days'"),
+            None => "true".to_owned(),
+        };
+        let is_of_window = self.recency_scope == "window" && self.population == "window";
+        let within = if is_of_window { format!("AND {is_in}") } else { String::new() };
+        let has_refunds = ["net", "net_order"].contains(&self.refunds);
+        let refunded = if has_refunds { "OR __amount < 0" } else { "" };
+        let orders_in = format!("count(*) FILTER (WHERE {counts} AND {is_in})");
+        let frequency = match self.frequency {
+            "days" => format!("count(DISTINCT __day) FILTER (WHERE {counts} AND {is_in})"),
+            "repeat" => format!("greatest({orders_in} - 1, 0)"),
+            _ => orders_in.clone(),
+        };
+        let sum =
+            format!("coalesce(sum(__amount) FILTER (WHERE ({counts} {refunded}) AND {is_in}), 0)");
+        let monetary = match self.monetary {
+            "avg" => format!("CASE WHEN {orders_in} = 0 THEN 0 ELSE {sum} / {orders_in} END"),
+            "max" => format!("coalesce(max(__amount) FILTER (WHERE {counts} AND {is_in}), 0)"),
+            _ => sum,
+        };
+        let last = match self.recency_scope {
+            "window" if self.population == "window" => {
+                format!("max(__day) FILTER (WHERE {counts} AND {is_in})")
+            }
+            _ => format!("max(__day) FILTER (WHERE {counts})"),
+        };
+        let is_one = match self.population {
+            "window" => format!("{orders_in} > 0"),
+            _ => format!("count(*) FILTER (WHERE {counts}) > 0"),
+        };
+        let bought = format!(
+            "SELECT {names}, CAST({day} - {last} AS BIGINT) AS recency_days, CAST({frequency} AS BIGINT) AS frequency, \
+               CAST({monetary} AS DECIMAL(38, 6)) AS monetary, {day} AS __as_of, min(__lowest) AS __lowest, max(__highest) AS __highest \
+             FROM ({orders}) AS __orders WHERE __day <= {day} {within} GROUP BY {names} HAVING {is_one}"
+        );
+        let Some(customers) = &self.customers else {
+            return format!("SELECT *, true AS __bought FROM ({bought}) AS __customers");
+        };
+        let relation: Vec<String> = customers.split('.').map(quoted).collect();
+        let all = relation.join(".");
+        let same: Vec<String> =
+            self.names.iter().map(|name| format!("__b.{0} = __a.{0}", quoted(name))).collect();
+        let own: Vec<String> =
+            self.names.iter().map(|name| format!("__a.{}", quoted(name))).collect();
+        format!(
+            "SELECT {}, __b.recency_days, coalesce(__b.frequency, 0) AS frequency, \
+               coalesce(__b.monetary, CAST(0 AS DECIMAL(38, 6))) AS monetary, {day} AS __as_of, \
+               __b.__lowest, __b.__highest, __b.recency_days IS NOT NULL AS __bought \
+             FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a LEFT JOIN ({bought}) AS __b ON {}",
+            own.join(", "),
+            all_known(&self.names),
+            same.join(" AND ")
+        )
+    }
+
+    /// A condition that is an error where amounts of several currencies are among the customers' orders.
+    pub(super) fn one_currency(&self) -> String {
+        match self.currency {
+            Some(_) => "__one_currency(min(__lowest) OVER (), max(__highest) OVER ())".to_owned(),
+            None => "true".to_owned(),
+        }
+    }
+}
+
+/// Money is summed as a decimal, row by row, whatever it was loaded as.
+fn money(column: &str) -> String {
+    format!("CAST({} AS DECIMAL(38, 6))", quoted(column))
+}
