@@ -474,7 +474,14 @@ fn series_arguments(args: Vec<Expr>) -> EngineResult<Vec<Expr>> {
         )
     };
     if !args.first().is_some_and(is_time) {
-        return Ok(args);
+        // The engine's series are of BIGINT.
+        let widened = |arg: Expr| match arg {
+            Expr::Literal(value, metadata) if value.data_type().is_integer() => {
+                Ok(Expr::Literal(value.cast_to(&DataType::Int64)?, metadata))
+            }
+            other => Ok(other),
+        };
+        return args.into_iter().map(widened).collect();
     }
     let as_taken = |arg: Expr| match arg {
         Expr::Literal(value @ ScalarValue::TimestampMicrosecond(..), metadata) => {

@@ -157,6 +157,12 @@ impl Settings {
         self.value("as_of").parse().ok()
     }
 
+    /// Whether the client wants no notices.
+    pub fn is_quiet(&self) -> bool {
+        let least = self.value("client_min_messages").to_lowercase();
+        ["warning", "error", "fatal", "panic"].contains(&least.as_str())
+    }
+
     /// Whose rules funnels and their kin follow.
     pub fn funnel_dialect(&self) -> String {
         self.value("funnel_dialect")

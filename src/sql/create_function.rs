@@ -27,6 +27,9 @@ use crate::store::{
 /// Deepest nesting of functions that call functions.
 const DEPTH_MAX: usize = 16;
 
+/// Most calls that one statement comes to, those within functions included.
+const CALLS_MAX: usize = 200;
+
 /// Functions of the engine that stand in FROM.
 const OF_THE_ENGINE: [&str; 4] = ["generate_series", "range", "unnest", "flatten"];
 
@@ -41,8 +44,8 @@ pub(super) async fn create(session: &Session, create: &ast::CreateFunction) -> R
     check_relations(&name, &body, &newest)?;
     if def.arguments.is_empty() {
         // It can be planned as it is, so that a mistake is told to the one who makes it.
-        let mut query = body_with(&name, &def, &[])?;
-        written_out(&mut query, &|wanted| function_of(&newest, wanted), 1)?;
+        let mut query = body_with(&name, &def, &[], 0)?;
+        Expansion::new(&|wanted| function_of(&newest, wanted)).write_out(&mut query, 1)?;
         let planning = session.planning(&query.to_string(), &[]).await?;
         planning.plan_query(rewrite_query(query)?).map_err(|error| in_body(&name, error))?;
     }
@@ -74,8 +77,8 @@ pub(super) async fn create(session: &Session, create: &ast::CreateFunction) -> R
 
 /// Drops functions.
 pub(super) async fn drop(session: &Session, drop: &ast::DropFunction) -> Result<Outcome> {
-    let names =
-        drop.func_desc.iter().map(|desc| name_of(&desc.name)).collect::<Result<Vec<_>>>()?;
+    let named = |desc: &ast::FunctionDesc| Ok((name_of(&desc.name)?, desc.args.clone()));
+    let names = drop.func_desc.iter().map(named).collect::<Result<Vec<_>>>()?;
     let mut missing = Vec::new();
     session
         .engine()
@@ -83,9 +86,9 @@ pub(super) async fn drop(session: &Session, drop: &ast::DropFunction) -> Result<
         .publish_names(|state| {
             missing.clear();
             let mut changes = BTreeMap::new();
-            for name in &names {
+            for (name, types) in &names {
                 match state.relations.get(name) {
-                    Some(Relation::Function(_)) => {
+                    Some(Relation::Function(def)) if has_types(def, types.as_deref()) => {
                         changes.insert(name.clone(), Change::Dropped);
                     }
                     _ if drop.if_exists => missing.push(name.to_string()),
@@ -93,7 +96,13 @@ pub(super) async fn drop(session: &Session, drop: &ast::DropFunction) -> Result<
                         return Err(Error::new(
                             Kind::UndefinedFunction,
                             format!("function \"{name}\" does not exist"),
-                        ));
+                        )
+                        .detail(match state.relations.get(name) {
+                            Some(Relation::Function(def)) => {
+                                format!("there is {}", signature(name, def))
+                            }
+                            _ => "there is none of that name".to_owned(),
+                        }));
                     }
                 }
             }
@@ -108,6 +117,20 @@ pub(super) async fn drop(session: &Session, drop: &ast::DropFunction) -> Result<
     Ok(Outcome::Noticed { tag, notice })
 }
 
+/// Whether a function's arguments are of `types`; no types are any.
+fn has_types(def: &FunctionDef, types: Option<&[ast::OperateFunctionArg]>) -> bool {
+    let Some(types) = types else { return true };
+    let is_same = |(known, given): (&FunctionArgument, &ast::OperateFunctionArg)| {
+        let parsed = |text: &str| super::parameters::declared_type(text).ok().flatten();
+        match (&known.data_type, &given.data_type) {
+            (None, DataType::Table(None)) => true,
+            (Some(known), given) => parsed(known) == parsed(&given.to_string()),
+            _ => false,
+        }
+    };
+    def.arguments.len() == types.len() && def.arguments.iter().zip(types).all(is_same)
+}
+
 /// Writes out every call of a user's function in `tree`.
 pub(super) async fn expand(session: &Session, tree: &mut impl Tree) -> Result<()> {
     let is_call = |node: Node<'_>| matches!(node, Node::Factor(factor) if called(factor).is_some());
@@ -115,7 +138,7 @@ pub(super) async fn expand(session: &Session, tree: &mut impl Tree) -> Result<()
         return Ok(());
     }
     let newest = session.engine().warehouse().newest().await?;
-    written_out(tree, &|name| function_of(&newest, name), 0)
+    Expansion::new(&|name| function_of(&newest, name)).write_out(tree, 0)
 }
 
 fn function_of(state: &Generation, name: &Name) -> Option<FunctionDef> {
@@ -135,39 +158,63 @@ fn called(factor: &TableFactor) -> Option<Name> {
     (!is_ours).then_some(name)
 }
 
-fn written_out(
-    tree: &mut impl Tree,
-    function: &dyn Fn(&Name) -> Option<FunctionDef>,
-    depth: usize,
-) -> Result<()> {
-    tree.change(|node| {
-        let NodeMut::Factor(factor) = node else { return Ok(()) };
-        let Some(name) = called(factor) else { return Ok(()) };
-        let Some(def) = function(&name) else { return Ok(()) };
-        let TableFactor::Table { args: Some(args), alias, .. } = factor else { return Ok(()) };
-        if depth >= DEPTH_MAX {
-            return Err(Error::new(
-                Kind::TooComplex,
-                format!("function \"{name}\" calls itself, or functions are nested too deeply"),
-            ));
-        }
-        let given = given(&name, &def, &args.args)?;
-        let mut query = body_with(&name, &def, &given)?;
-        written_out(&mut query, function, depth + 1)?;
-        let alias = alias.take().unwrap_or_else(|| ast::TableAlias {
-            explicit: false,
-            name: Ident::with_quote('"', &name.table),
-            columns: vec![],
-            at: None,
-        });
-        *factor = TableFactor::Derived {
-            lateral: false,
-            subquery: Box::new(query),
-            alias: Some(alias),
-            sample: None,
-        };
-        Ok(())
-    })
+/// Calls that are written out for one statement.
+struct Expansion<'a> {
+    function: &'a dyn Fn(&Name) -> Option<FunctionDef>,
+    /// How many so far; each has names of its own in WITH, so that nobody's take another's place.
+    calls: usize,
+}
+
+impl<'a> Expansion<'a> {
+    fn new(function: &'a dyn Fn(&Name) -> Option<FunctionDef>) -> Self {
+        Self { function, calls: 0 }
+    }
+
+    fn write_out(&mut self, tree: &mut impl Tree, depth: usize) -> Result<()> {
+        tree.change(|node| {
+            let NodeMut::Factor(factor) = node else { return Ok(()) };
+            let Some(name) = called(factor) else { return Ok(()) };
+            let Some(def) = (self.function)(&name) else { return Ok(()) };
+            let TableFactor::Table { args: Some(args), alias, with_ordinality, sample, .. } =
+                factor
+            else {
+                return Ok(());
+            };
+            if *with_ordinality || sample.is_some() {
+                return Err(Error::not_supported(format!(
+                    "function \"{name}\" is called without ORDINALITY and TABLESAMPLE"
+                )));
+            }
+            self.calls += 1;
+            if depth >= DEPTH_MAX || self.calls > CALLS_MAX {
+                return Err(Error::new(
+                    Kind::TooComplex,
+                    format!("function \"{name}\" calls itself, or functions are nested too deeply"),
+                )
+                .detail(format!("{DEPTH_MAX} levels and {CALLS_MAX} calls are the most")));
+            }
+            let given = given(&name, &def, &args.args)?;
+            let mut query = body_with(&name, &def, &given, self.calls)?;
+            self.write_out(&mut query, depth + 1)?;
+            let alias = alias.take().unwrap_or_else(|| alias_of(&name.table));
+            *factor = TableFactor::Derived {
+                lateral: false,
+                subquery: Box::new(query),
+                alias: Some(alias),
+                sample: None,
+            };
+            Ok(())
+        })
+    }
+}
+
+fn alias_of(name: &str) -> ast::TableAlias {
+    ast::TableAlias {
+        explicit: false,
+        name: Ident::with_quote('"', name),
+        columns: vec![],
+        at: None,
+    }
 }
 
 /// What a call gives for each argument, in order.
@@ -230,22 +277,42 @@ fn signature(name: &Name, def: &FunctionDef) -> String {
     format!("{}({})", name.table, arguments.join(", "))
 }
 
-/// The body with values in the places of its arguments, and columns of the types that were declared.
-fn body_with(name: &Name, def: &FunctionDef, given: &[Expr]) -> Result<Query> {
+/// The body with values in the places of its arguments, and columns of the types that were declared. `call` parts the names of its
+/// WITH from those of other calls.
+fn body_with(name: &Name, def: &FunctionDef, given: &[Expr], call: usize) -> Result<Query> {
     let mut body = dialect::parse_query(&def.sql).map_err(|error| in_body(name, error))?;
+    let own = |wanted: &str| format!("__f{call}_{wanted}");
     let mut values = Vec::with_capacity(given.len());
     let mut relations = Vec::new();
     for (argument, expr) in def.arguments.iter().zip(given) {
         match &argument.data_type {
-            Some(data_type) => values.push(Some(typed(expr, data_type)?)),
+            Some(data_type) => {
+                check_value(name, argument, expr)?;
+                let value = typed(name, argument, expr, data_type)?;
+                // A query is asked where the caller stands, whatever the body calls its own relations.
+                values.push(Some(match has_query(&value) {
+                    false => value,
+                    true => {
+                        let relation = format!("value {}", values.len());
+                        let query = format!("(SELECT {value} AS __value)");
+                        relations.push((relation.clone(), derived(&query)?));
+                        let relation = dialect::quoted(&own(&relation));
+                        dialect::parse_expression(&format!("(SELECT __value FROM {relation})"))?
+                    }
+                }));
+            }
             None => {
                 values.push(None);
-                let relation =
-                    analysis::relation_of(&name.table, expr.clone()).map_err(Error::from)?;
+                let relation = analysis::relation_of(&name.table, expr.clone())?;
                 relations.push((argument.name.clone(), relation));
             }
         }
     }
+    // Names first: values that are put in are the caller's, and mean what they mean there.
+    let mut names = ctes_of(&body);
+    names.extend(relations.iter().map(|(name, _)| name.clone()));
+    rename(&mut body, &names, &own);
+    let mut is_used = vec![false; values.len()];
     body.change(|node| {
         let NodeMut::Expr(expr) = node else { return Ok::<(), Error>(()) };
         let at = match expr {
@@ -267,17 +334,16 @@ fn body_with(name: &Name, def: &FunctionDef, given: &[Expr]) -> Result<Query> {
             },
             _ => None,
         };
-        if let Some(Some(value)) = at.and_then(|at| values.get(at)) {
+        if let Some((at, Some(value))) = at.and_then(|at| values.get(at).map(|value| (at, value))) {
+            is_used[at] = true;
             *expr = value.clone();
         }
         Ok(())
     })?;
     for (relation, factor) in relations.into_iter().rev() {
         let all = dialect::parse_query(&format!("SELECT * FROM {factor}"))?;
-        let with = dialect::parse_query(&format!(
-            "WITH {} AS ({all}) SELECT 1",
-            dialect::quoted(&relation)
-        ))?;
+        let relation = dialect::quoted(&own(&relation));
+        let with = dialect::parse_query(&format!("WITH {relation} AS ({all}) SELECT 1"))?;
         let Some(mut with) = with.with else { return Err(Error::internal("a WITH has a WITH")) };
         if let Some(own) = body.with.take() {
             with.recursive |= own.recursive;
@@ -285,12 +351,122 @@ fn body_with(name: &Name, def: &FunctionDef, given: &[Expr]) -> Result<Query> {
         }
         body.with = Some(with);
     }
-    let names: Vec<String> = def.columns.iter().map(|c| dialect::quoted(&c.name)).collect();
-    let casts: Vec<String> = { def.columns.iter().zip(&names) }
+    let columns: Vec<String> = def.columns.iter().map(|c| dialect::quoted(&c.name)).collect();
+    let casts: Vec<String> = { def.columns.iter().zip(&columns) }
         .map(|(column, name)| format!("CAST(\"__f\".{name} AS {}) AS {name}", column.data_type))
         .collect();
-    let (casts, names) = (casts.join(", "), names.join(", "));
-    dialect::parse_query(&format!("SELECT {casts} FROM ({body}) AS \"__f\"({names})"))
+    let (casts, columns) = (casts.join(", "), columns.join(", "));
+    // What the body does not use is a value of its type all the same, and a parameter one of the statement's.
+    let unused = values.iter().zip(&is_used).filter(|(_, is_used)| !**is_used);
+    let unused: Vec<String> = unused
+        .filter_map(|(value, _)| value.as_ref())
+        .map(|value| format!("CAST({value} AS TEXT) IS DISTINCT FROM '__none'"))
+        .collect();
+    let checked =
+        if unused.is_empty() { String::new() } else { format!(" WHERE {}", unused.join(" AND ")) };
+    dialect::parse_query(&format!("SELECT {casts} FROM ({body}) AS \"__f\"({columns}){checked}"))
+}
+
+fn has_query(expr: &Expr) -> bool {
+    expr.any(|node| matches!(node, Node::Query(_)))
+}
+
+/// A query in brackets as what stands in FROM.
+fn derived(query: &str) -> Result<TableFactor> {
+    match dialect::parse_expression(query)? {
+        Expr::Subquery(subquery) => {
+            Ok(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
+        }
+        other => Err(Error::internal(format!("{other} is no query"))),
+    }
+}
+
+/// Gives names of WITH, and the relations that are read by them, other names; what was called so is still called so.
+fn rename(body: &mut Query, names: &BTreeSet<String>, own: &dyn Fn(&str) -> String) {
+    let renamed = |ident: &Ident| {
+        let name = folded(ident);
+        names.contains(&name).then(|| Ident::with_quote('"', own(&name)))
+    };
+    let rename_with = |query: &mut Query| {
+        for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            if let Some(name) = renamed(&cte.alias.name) {
+                cte.alias.name = name;
+            }
+        }
+    };
+    rename_with(body);
+    body.change_all(|node| match node {
+        NodeMut::Query(query) => rename_with(query),
+        NodeMut::Factor(TableFactor::Table { name, args: None, alias, .. }) => {
+            if let [part] = name.0.as_slice()
+                && let Some(ident) = part.as_ident()
+                && let Some(new) = renamed(ident)
+            {
+                alias.get_or_insert_with(|| alias_of(&folded(ident)));
+                *name = ObjectName::from(vec![new]);
+            }
+        }
+        NodeMut::Factor(TableFactor::Table { args: Some(args), .. }) => {
+            for arg in &mut args.args {
+                let (FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+                | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. }) = arg
+                else {
+                    continue;
+                };
+                if let Expr::Identifier(ident) = expr
+                    && let Some(new) = renamed(ident)
+                {
+                    *expr = Expr::Identifier(new);
+                }
+            }
+        }
+        _ => {}
+    });
+}
+
+/// A value is one before any row is read: it has no columns, and is the same wherever the body uses it.
+fn check_value(name: &Name, argument: &FunctionArgument, expr: &Expr) -> Result<()> {
+    const CHANGING: [&str; 5] =
+        ["random", "uuid", "gen_random_uuid", "clock_timestamp", "timeofday"];
+    let mut problem = None;
+    // A query in brackets has columns of its own.
+    let mut open = vec![expr];
+    while let Some(expr) = open.pop() {
+        match expr {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+                problem = Some(Error::new(
+                    Kind::UndefinedColumn,
+                    format!(
+                        "function {}: argument \"{}\": there is no column {expr} here",
+                        name.table, argument.name
+                    ),
+                ).hint("an argument is a value: a constant, a parameter, or a query in brackets that gives one"));
+            }
+            Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } => {
+                open.push(expr)
+            }
+            Expr::BinaryOp { left, right, .. } => open.extend([left.as_ref(), right.as_ref()]),
+            Expr::Array(array) => open.extend(&array.elem),
+            Expr::Function(function) => {
+                let called = function.name.to_string().to_lowercase();
+                if CHANGING.contains(&called.as_str()) {
+                    problem = Some(Error::not_supported(format!(
+                        "function {}: argument \"{}\" calls {called}, which changes wherever it is used",
+                        name.table, argument.name
+                    )));
+                }
+                if let ast::FunctionArguments::List(list) = &function.args {
+                    open.extend(list.args.iter().filter_map(|arg| match arg {
+                        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+                        | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. } => Some(expr),
+                        _ => None,
+                    }));
+                }
+            }
+            _ => {}
+        }
+    }
+    problem.map_or(Ok(()), Err)
 }
 
 fn place_of(def: &FunctionDef, name: &str) -> Option<usize> {
@@ -298,16 +474,54 @@ fn place_of(def: &FunctionDef, name: &str) -> Option<usize> {
 }
 
 /// A value in the type of its argument; a literal that has it is left as it is, for reports take texts as they are written.
-fn typed(expr: &Expr, data_type: &str) -> Result<Expr> {
-    let is_text = ["text", "varchar"].contains(&data_type.to_lowercase().as_str());
+fn typed(name: &Name, argument: &FunctionArgument, expr: &Expr, data_type: &str) -> Result<Expr> {
+    let lower = data_type.to_lowercase();
+    let is_text = ["text", "varchar"].contains(&lower.as_str());
     let is_array = data_type.ends_with("[]");
+    let is_time =
+        ["date", "timestamp", "interval", "bool"].iter().any(|kind| lower.starts_with(kind));
+    if is_time && !is_array && is_number(expr) {
+        return Err(Error::new(
+            Kind::DatatypeMismatch,
+            format!(
+                "function {}: argument \"{}\" is {data_type}, {expr} is a number",
+                name.table, argument.name
+            ),
+        )
+        .hint("a day is written in quotes: '2024-05-01'"));
+    }
     match expr {
-        Expr::Value(value) if is_text && matches!(value.value, Value::SingleQuotedString(_)) => {
-            Ok(expr.clone())
-        }
-        Expr::Array(_) if is_array => Ok(expr.clone()),
-        // A parameter that is bound later stands alone, too.
-        other => dialect::parse_expression(&format!("CAST({other} AS {data_type})")),
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(_) if is_text => return Ok(expr.clone()),
+            // As PostgreSQL reads an array from a text.
+            Value::SingleQuotedString(text) if is_array => {
+                if let Some(elements) = clientele_udfs::pg::text::array_elements(text) {
+                    let element = |text: Option<String>| {
+                        text.map_or("NULL".to_owned(), |text| dialect::literal(&text))
+                    };
+                    let elements: Vec<String> = elements.into_iter().map(element).collect();
+                    let list = format!("ARRAY[{}]", elements.join(", "));
+                    let is_texts = ["text[]", "varchar[]"].contains(&lower.as_str());
+                    let list = if is_texts { list } else { format!("CAST({list} AS {data_type})") };
+                    return dialect::parse_expression(&list);
+                }
+            }
+            _ => {}
+        },
+        Expr::Array(_) if is_array => return Ok(expr.clone()),
+        _ => {}
+    }
+    // A parameter that is bound later stands alone, too.
+    dialect::parse_expression(&format!("CAST({expr} AS {data_type})"))
+}
+
+/// Whether an expression is made of numbers alone: 2024-05-01 is 2018, and no day.
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(value.value, Value::Number(..)),
+        Expr::Nested(expr) | Expr::UnaryOp { expr, .. } => is_number(expr),
+        Expr::BinaryOp { left, right, .. } => is_number(left) && is_number(right),
+        _ => false,
     }
 }
 
@@ -376,6 +590,22 @@ fn read(name: &Name, create: &ast::CreateFunction) -> Result<FunctionDef> {
     let arguments =
         create.args.iter().flatten().map(|arg| argument(name, arg)).collect::<Result<Vec<_>>>()?;
     let mut seen = BTreeSet::new();
+    for column in &columns {
+        super::parameters::declared_type(&column.data_type)?;
+    }
+    let first_default = arguments.iter().position(|argument| argument.default.is_some());
+    if first_default
+        .is_some_and(|at| arguments[at..].iter().any(|argument| argument.default.is_none()))
+    {
+        return wrong("arguments after one with a DEFAULT need one, too");
+    }
+    for argument in arguments.iter() {
+        if let Some(default) = &argument.default {
+            let default = dialect::parse_expression(default)?;
+            check_value(name, argument, &default)?;
+            typed(name, argument, &default, argument.data_type.as_deref().unwrap_or("text"))?;
+        }
+    }
     let names = arguments.iter().map(|a| &a.name).chain(columns.iter().map(|c| &c.name));
     if let Some(twice) = names.into_iter().find(|name| !seen.insert((*name).clone())) {
         return wrong(&format!("the name \"{twice}\" is used twice"));
@@ -396,6 +626,13 @@ fn read(name: &Name, create: &ast::CreateFunction) -> Result<FunctionDef> {
         && items != columns.len()
     {
         return wrong(&format!("its query gives {items} columns, {} are declared", columns.len()));
+    }
+    if !query.locks.is_empty()
+        || query.any(|node| matches!(node, Node::Query(query) if is_into(query)))
+    {
+        return Err(Error::not_supported(
+            "the query of a function reads: it has no INTO and no FOR UPDATE",
+        ));
     }
     let highest = highest_placeholder(&query);
     if highest > arguments.len() {
@@ -445,6 +682,10 @@ fn items_of(query: &Query) -> Option<usize> {
         matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
     };
     select.projection.iter().all(is_plain).then_some(select.projection.len())
+}
+
+fn is_into(query: &Query) -> bool {
+    matches!(query.body.as_ref(), SetExpr::Select(select) if select.into.is_some())
 }
 
 fn highest_placeholder(query: &Query) -> usize {

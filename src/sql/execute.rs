@@ -110,6 +110,14 @@ pub async fn describe(
             return Ok(Described { columns: None, ..described });
         }
         Statement::Insert(insert) => {
+            if let Some(source) = &insert.source
+                && !matches!(source.body.as_ref(), ast::SetExpr::Values(_))
+            {
+                insert_target(session, insert).await?;
+                let query = ast::Statement::Query(source.clone());
+                let described = Box::pin(described(session, query, parsed, declared)).await?;
+                return Ok(Described { columns: None, ..described });
+            }
             let types = parameters::hinted(insert.as_ref(), declared)?;
             let types = insert_types(session, insert, types).await?;
             return Ok(Described { parameters: types, columns: None });
@@ -661,8 +669,12 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
                     Some(Relation::View(_)) if is_view => {
                         changes.insert(name.clone(), Change::Dropped);
                     }
-                    Some(_) => {
-                        let hint = if is_view { "use DROP TABLE" } else { "use DROP VIEW" };
+                    Some(other) => {
+                        let hint = match other {
+                            Relation::Function(_) => "use DROP FUNCTION",
+                            _ if is_view => "use DROP TABLE",
+                            _ => "use DROP VIEW",
+                        };
                         return Err(Error::new(
                             Kind::WrongObjectType,
                             format!("\"{name}\" is not a {}", word.to_lowercase()),
@@ -814,8 +826,9 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
             };
             let query = dialect::parse_query(&text).map_err(|e| e.at(None))?;
             match rows(session, ast::Statement::Query(Box::new(query)), &text).await? {
-                Outcome::Rows { columns, stream, .. } => {
-                    Ok(Outcome::CopyOut { copy: Box::new(copy.clone()), columns, stream })
+                Outcome::Rows { columns, stream, notices, .. } => {
+                    let copy = Box::new(copy.clone());
+                    Ok(Outcome::CopyOut { copy, columns, stream, notices })
                 }
                 _ => Err(Error::internal("a query gives rows")),
             }

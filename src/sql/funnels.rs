@@ -81,10 +81,19 @@ pub(super) fn has_window(tree: &impl Tree) -> bool {
     })
 }
 
-fn shown(window: &Expr) -> String {
-    match window {
-        Expr::Literal(value, _) => value.to_string(),
-        other => other.to_string(),
+/// A notice about a window; its number, where the text has it.
+fn notice_of(function: &str, window: &Expr, unit: &str) -> String {
+    let mut bare = window;
+    while let Expr::Cast(cast) = bare {
+        bare = &cast.expr;
+    }
+    match bare {
+        Expr::Literal(number, _) => format!(
+            "{function}: the window {number} is taken for {unit}; INTERVAL '{number} {unit}' says so itself"
+        ),
+        _ => format!(
+            "{function}: the window is a bare number and is taken for {unit}; an INTERVAL says so itself"
+        ),
     }
 }
 
@@ -95,24 +104,24 @@ pub(super) fn notices(plan: &LogicalPlan) -> Result<Vec<String>> {
         let schema = merge_schema(&node.inputs());
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                let Expr::AggregateFunction(call) = expr else {
-                    return Ok(TreeNodeRecursion::Continue);
+                let (function, args) = match expr {
+                    Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
+                    Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
+                    _ => return Ok(TreeNodeRecursion::Continue),
                 };
-                if !WITH_WINDOW.contains(&call.func.name()) {
+                if !WITH_WINDOW.contains(&function) {
                     return Ok(TreeNodeRecursion::Continue);
                 }
-                let args = &call.params.args;
-                let types = args.iter().map(|arg| arg.get_type(&schema).ok()).collect::<Option<Vec<_>>>();
+                let types =
+                    args.iter().map(|arg| arg.get_type(&schema).ok()).collect::<Option<Vec<_>>>();
                 let named = match args.first() {
-                    Some(Expr::Literal(value, _)) => value.try_as_str().flatten().and_then(Dialect::of),
+                    Some(Expr::Literal(value, _)) => {
+                        value.try_as_str().flatten().and_then(Dialect::of)
+                    }
                     _ => None,
                 };
                 if let Some((window, unit)) = types.and_then(|types| silent_unit(named, &types)) {
-                    let notice = format!(
-                        "{}: the window {number} is taken for {unit}; INTERVAL '{number} {unit}' says so itself",
-                        call.func.name(),
-                        number = shown(&args[window]),
-                    );
+                    let notice = notice_of(function, &args[window], unit);
                     if !notices.contains(&notice) {
                         notices.push(notice);
                     }

@@ -98,6 +98,8 @@ pub enum Outcome {
         columns: Vec<OutputColumn>,
         /// Batches.
         stream: SendableRecordBatchStream,
+        /// What the user should know before the rows.
+        notices: Vec<String>,
     },
 }
 

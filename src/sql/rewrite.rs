@@ -371,13 +371,17 @@ fn rewrite_function(function: &mut Function) {
     if name.as_deref() == Some("current_timestamp") && list.args.len() == 1 {
         list.args.clear();
     }
-    // retention(ARRAY[a, b]) and retention(a, b) are one function.
+    // retention(ARRAY[a, b]) and retention(a, b) are one function, with a dialect before them or without.
     if name.as_deref() == Some("retention")
-        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(Array { elem, .. })))] =
-            list.args.as_slice()
+        && list.args.len() <= 2
+        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(Array {
+            elem, ..
+        })))) = list.args.last()
     {
-        list.args =
-            elem.iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()))).collect();
+        let unnamed = |e: &Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()));
+        let elements: Vec<FunctionArg> = elem.iter().map(unnamed).collect();
+        list.args.pop();
+        list.args.extend(elements);
     }
 }
 

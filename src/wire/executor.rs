@@ -206,9 +206,10 @@ impl Executor {
 async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
     let zone: Tz = work.session.settings().timezone().parse().unwrap_or(Tz::UTC);
     let outcome = Box::pin(crate::sql::execute(&work.session, &work.parsed, &work.values)).await?;
+    let is_quiet = work.session.settings().is_quiet();
     let end = match outcome {
         Outcome::Rows { columns, mut stream, tag, notices } => {
-            for notice in notices {
+            for notice in notices.into_iter().filter(|_| !is_quiet) {
                 send(sender, Piece::Notice(notice)).await?;
             }
             let binary = binary_columns(&work.formats, columns.len())?;
@@ -216,7 +217,10 @@ async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
             stream_rows(&mut stream, &columns, &Style::Wire(binary), zone, sender).await?;
             End::Rows(tag)
         }
-        Outcome::CopyOut { copy, columns, mut stream } => {
+        Outcome::CopyOut { copy, columns, mut stream, notices } => {
+            for notice in notices.into_iter().filter(|_| !is_quiet) {
+                send(sender, Piece::Notice(notice)).await?;
+            }
             send(sender, Piece::Columns(columns.clone())).await?;
             if let Some(bytes) = encode::copy_header(&columns, &copy.format) {
                 send(sender, Piece::Rows(Rows { bytes, ends: Vec::new() })).await?;
@@ -226,6 +230,7 @@ async fn run(work: Work, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
             End::Copied
         }
         Outcome::Done(tag) => End::Done(tag),
+        Outcome::Noticed { tag, .. } if is_quiet => End::Done(tag),
         Outcome::Noticed { tag, notice } => End::Noticed(tag, notice),
         Outcome::Session(command) => End::Session(command),
         Outcome::CopyIn(copy) => End::CopyIn(copy),

@@ -98,23 +98,30 @@ impl Dialect {
         }
     }
 
+    /// The modes that the engine has; `None` for all.
+    pub(crate) fn modes(self) -> Option<Modes> {
+        let of =
+            |modes: &[Modes]| Some(modes.iter().fold(Modes::default(), |all, mode| all.and(*mode)));
+        match self {
+            Self::Exact => None,
+            Self::ClickHouse => of(&[
+                Modes::DEDUPLICATION,
+                Modes::ORDER,
+                Modes::INCREASE,
+                Modes::ONCE,
+                Modes::REENTRY,
+            ]),
+            Self::StarRocks | Self::Doris => {
+                of(&[Modes::DEDUPLICATION, Modes::FIXED, Modes::INCREASE])
+            }
+            Self::Databend => of(&[]),
+        }
+    }
+
     /// Refuses modes that the engine has not; the error says which it has.
     pub(crate) fn check_modes(self, function: &'static str, modes: Modes) -> Result<()> {
-        let steps_apart = Modes::DEDUPLICATION.and(Modes::FIXED).and(Modes::INCREASE);
-        let (has, is_single) = match self {
-            Self::Exact => return Ok(()),
-            Self::ClickHouse => (
-                Modes::DEDUPLICATION
-                    .and(Modes::ORDER)
-                    .and(Modes::INCREASE)
-                    .and(Modes::ONCE)
-                    .and(Modes::REENTRY),
-                false,
-            ),
-            Self::StarRocks => (steps_apart, false),
-            Self::Doris => (steps_apart, true),
-            Self::Databend => (Modes::default(), true),
-        };
+        let Some(has) = self.modes() else { return Ok(()) };
+        let is_single = matches!(self, Self::Doris | Self::Databend);
         let bad = |problem: String| Err(BadArgument::err(function, "mode", problem));
         if !modes.are_of(has) || is_single && modes.len() > 1 {
             let one = if is_single { "one of " } else { "" };

@@ -149,10 +149,11 @@ impl Of {
     }
 
     /// The call of groups of which no state has come: any will do, for they have no touches.
-    fn no_call(self) -> &'static str {
+    fn no_call(self, time_type: &DataType) -> String {
+        let unit = spec::unit_of(time_type);
         match self {
-            Self::Sequence(_) => "1 exact (?1)",
-            _ => "0 default 1 exact",
+            Self::Sequence(_) => format!("1 {unit} exact (?1)"),
+            _ => format!("0 {unit} default 1 exact"),
         }
     }
 }
@@ -291,7 +292,13 @@ impl AggregateUDFImpl for Kept {
             let touches = Touches::new(question);
             return Ok(Box::new(Keeping { touches, call, time_type }));
         }
-        Ok(Box::new(Merging { of: self.of, part: self.part, time_type, groups: 0, met: None }))
+        Ok(Box::new(Merging {
+            of: self.of,
+            part: self.part,
+            time_type,
+            is_there: Vec::new(),
+            met: None,
+        }))
     }
 }
 
@@ -375,7 +382,8 @@ struct Merging {
     of: Of,
     part: Part,
     time_type: DataType,
-    groups: usize,
+    /// Of each group whether a state has come.
+    is_there: Vec<bool>,
     /// What the states were called with, and their touches; `None` until one comes.
     met: Option<(String, Touches)>,
 }
@@ -419,7 +427,7 @@ impl Merging {
         if columns[..3].iter().any(|column| column.null_count() > 0) || !are_parallel(&columns) {
             return Err(not_a_state(name));
         }
-        let total = self.groups;
+        let total = self.is_there.len();
         // Mostly all are of one call; one that differs is an error in any case.
         for call in calls.iter() {
             let Some(call) = call else { return Err(not_a_state(name)) };
@@ -433,13 +441,23 @@ impl Merging {
         match self.met.take() {
             Some(met) => Ok(met),
             None => {
-                let call = self.of.no_call();
-                Ok((
-                    call.to_owned(),
-                    Touches::new(self.of.again(self.part, call, &self.time_type)?),
-                ))
+                let call = self.of.no_call(&self.time_type);
+                let question = self.of.again(self.part, &call, &self.time_type)?;
+                Ok((call, Touches::new(question)))
             }
         }
+    }
+
+    /// The states of groups; NULL for one of which none has come, so that nobody takes it for a call.
+    fn records(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let (call, mut touches) = self.emptied()?;
+        touches.grow(self.is_there.len());
+        let records = records(touches.state(emit_to)?, &call, &self.time_type)?;
+        let is_there = emit_to.take_needed(&mut self.is_there);
+        let is_missing = BooleanArray::from_iter(is_there.iter().map(|is_there| Some(!is_there)));
+        // What was called is known from states only.
+        self.met = self.is_there.iter().any(|is_there| *is_there).then_some((call, touches));
+        Ok(arrow::compute::nullif(&records, &is_missing)?)
     }
 }
 
@@ -458,7 +476,7 @@ impl GroupsAccumulator for Merging {
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        self.groups = total_num_groups;
+        self.is_there.resize(total_num_groups, false);
         let states = &values[0];
         let is_there = |row: usize| states.is_valid(row);
         let kept = opt_filter.map(true_rows);
@@ -471,39 +489,26 @@ impl GroupsAccumulator for Merging {
         if groups.is_empty() {
             return Ok(());
         }
+        groups.iter().for_each(|group| self.is_there[*group] = true);
         let states = filter(states, &wanted)?;
         self.merge(states.as_struct(), &groups)
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let (call, mut touches) = self.emptied()?;
+        if self.part != Part::Merge {
+            return self.records(emit_to);
+        }
         // Groups without a state are groups all the same.
-        touches.grow(self.groups);
-        let answer = match self.part {
-            Part::Merge => touches.evaluate(emit_to)?,
-            Part::State | Part::MergeState => {
-                records(touches.state(emit_to)?, &call, &self.time_type)?
-            }
-        };
-        self.emitted(emit_to);
-        self.met = Some((call, touches));
+        let (call, mut touches) = self.emptied()?;
+        touches.grow(self.is_there.len());
+        let answer = touches.evaluate(emit_to)?;
+        emit_to.take_needed(&mut self.is_there);
+        self.met = self.is_there.iter().any(|is_there| *is_there).then_some((call, touches));
         Ok(answer)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let Some((call, mut touches)) = self.met.take() else {
-            let groups = match emit_to {
-                EmitTo::All => self.groups,
-                EmitTo::First(groups) => groups,
-            };
-            self.emitted(emit_to);
-            return Ok(vec![arrow::array::new_null_array(&state_type(&self.time_type), groups)]);
-        };
-        touches.grow(self.groups);
-        let records = records(touches.state(emit_to)?, &call, &self.time_type)?;
-        self.emitted(emit_to);
-        self.met = Some((call, touches));
-        Ok(vec![records])
+        Ok(vec![self.records(emit_to)?])
     }
 
     fn merge_batch(
@@ -513,7 +518,7 @@ impl GroupsAccumulator for Merging {
         total_num_groups: usize,
     ) -> Result<()> {
         if values.is_empty() {
-            self.groups = total_num_groups;
+            self.is_there.resize(total_num_groups, false);
             return Ok(());
         }
         self.update_batch(values, group_indices, None, total_num_groups)
@@ -528,7 +533,7 @@ impl GroupsAccumulator for Merging {
             of: self.of,
             part: self.part,
             time_type: self.time_type.clone(),
-            groups: 0,
+            is_there: Vec::new(),
             met: None,
         };
         rows_as_states(single, values, opt_filter)
@@ -536,15 +541,6 @@ impl GroupsAccumulator for Merging {
 
     fn size(&self) -> usize {
         size_of_val(self) + self.met.as_ref().map_or(0, |(_, touches)| touches.size())
-    }
-}
-
-impl Merging {
-    fn emitted(&mut self, emit_to: EmitTo) {
-        self.groups -= match emit_to {
-            EmitTo::All => self.groups,
-            EmitTo::First(groups) => groups,
-        };
     }
 }
 

@@ -41,8 +41,8 @@ const FORMAT: usize = 5;
 /// | `granularity` | TEXT      | constant: `day`, `week` (from Monday) or `month`                             |
 /// | `format`      | TEXT      | constant, may be left out: `normal`, or `expand` for every period up to the longest of `intervals` |
 ///
-/// Returns BIGINT[]: how many intervals there are, then for each period in which the customer began, in order, its first day as
-/// `yyyymmdd` and for each interval 1 or 0: whether the customer was active in the period that many later. Just the number for a
+/// Returns BIGINT[]: how many intervals there are, and of what: 1 days, 2 weeks, 3 months; then for each period in which the customer began, in order, its first day as
+/// `yyyymmdd` and for each interval 1 or 0: whether the customer was active in the period that many later. Just the two numbers for a
 /// customer that never began; never NULL. Hologres and GaussDB have the function, with 15 intervals at most and numbers that
 /// only their sum can read. Memory is 8 bytes a customer and day.
 /// # Errors
@@ -193,6 +193,15 @@ impl AggregateUDFImpl for RangeRetentionCount {
 /// Longest interval that `expand` writes out.
 const EXPANDED_MAX: i32 = 3_660;
 
+/// A granularity as a number.
+fn code_of(unit: Unit) -> i64 {
+    match unit {
+        Unit::Day => 1,
+        Unit::Week => 2,
+        Unit::Month | Unit::Quarter | Unit::Year => 3,
+    }
+}
+
 /// A customer began in the period, or was active.
 const BEGAN: i16 = 1;
 const WAS_ACTIVE: i16 = 2;
@@ -250,7 +259,7 @@ impl GroupsAccumulator for Days {
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
         let mut lists = ListBuilder::new(Int64Builder::new());
         for periods in self.take(emit_to) {
-            lists.values().append_value(self.intervals.len() as i64);
+            lists.values().append_slice(&[self.intervals.len() as i64, code_of(self.unit)]);
             for (&period, _) in periods.iter().filter(|(_, was)| **was & BEGAN != 0) {
                 let day = self.unit.start_of(i64::from(period)).unwrap_or_default();
                 lists.values().append_value(crate::time::unit::as_number(day));

@@ -96,22 +96,27 @@ impl AggregateUDFImpl for RangeRetentionSum {
     }
 }
 
-/// Of one group: the number of intervals, and by period the customers and those that returned.
+/// Of one group: the number of intervals, their granularity, and by period the customers and those that returned.
 #[derive(Debug, Default)]
 struct Sum {
     intervals: Option<usize>,
+    granularity: i64,
     periods: BTreeMap<i64, Vec<i64>>,
 }
 
 impl Sum {
-    fn of(&mut self, intervals: i64) -> Result<usize> {
+    fn of(&mut self, intervals: i64, granularity: i64) -> Result<usize> {
         let intervals = usize::try_from(intervals).map_err(|_| foreign())?;
-        match *self.intervals.get_or_insert(intervals) {
-            known if known == intervals => Ok(intervals),
-            known => {
-                Err(bad(format!("arrays of {known} and of {intervals} intervals are among them")))
-            }
+        let Some(known) = self.intervals else {
+            (self.intervals, self.granularity) = (Some(intervals), granularity);
+            return Ok(intervals);
+        };
+        if known != intervals || self.granularity != granularity {
+            return Err(bad(
+                "arrays of different intervals, or of days and of weeks or months, are among them",
+            ));
         }
+        Ok(intervals)
     }
 
     /// Adds to a period, and says how many numbers there are more.
@@ -167,10 +172,14 @@ impl GroupsAccumulator for Sums {
             }
             let numbers = counts.value(row);
             let numbers = numbers.as_primitive::<Int64Type>();
-            let [intervals, records @ ..] = &numbers.values()[..] else { return Err(foreign()) };
+            let [intervals, granularity @ 1..=3, records @ ..] = &numbers.values()[..] else {
+                return Err(foreign());
+            };
             let sum = &mut self.groups[group];
-            let width = sum.of(*intervals)? + 1;
-            if numbers.null_count() > 0 || records.len() % width != 0 {
+            let width = sum.of(*intervals, *granularity)? + 1;
+            let are_flags = |record: &[i64]| record[1..].iter().all(|flag| (0..=1).contains(flag));
+            let is_whole = numbers.null_count() == 0 && records.len() % width == 0;
+            if !is_whole || !records.chunks(width).all(are_flags) {
                 return Err(foreign());
             }
             for record in records.chunks(width) {
@@ -198,7 +207,7 @@ impl GroupsAccumulator for Sums {
         let mut lists = ListBuilder::new(Int64Builder::new());
         for sum in self.take(emit_to) {
             if let Some(intervals) = sum.intervals {
-                lists.values().append_value(intervals as i64);
+                lists.values().append_slice(&[intervals as i64, sum.granularity]);
             }
             for (day, numbers) in sum.periods {
                 lists.values().append_value(day);
@@ -220,12 +229,10 @@ impl GroupsAccumulator for Sums {
         let states = states.as_list::<i32>();
         for (state, &group) in group_indices.iter().enumerate() {
             let numbers = states.value(state);
-            let [intervals, records @ ..] = &numbers.as_primitive::<Int64Type>().values()[..]
-            else {
-                continue;
-            };
+            let numbers = numbers.as_primitive::<Int64Type>();
+            let [intervals, granularity, records @ ..] = &numbers.values()[..] else { continue };
             let sum = &mut self.groups[group];
-            let width = sum.of(*intervals)? + 2;
+            let width = sum.of(*intervals, *granularity)? + 2;
             for record in records.chunks_exact(width) {
                 self.numbers += sum.add(record[0], record[1..].iter().copied())?;
             }
@@ -256,7 +263,7 @@ mod tests {
     #[test]
     fn states_merge() {
         let counts =
-            "CASE WHEN k < 5 THEN make_array(2, 20240500 + k, 1, k % 2, 20240600, 0, 1) END";
+            "CASE WHEN k < 5 THEN make_array(2, 1, 20240500 + k, 1, k % 2, 20240600, 0, 1) END";
         AggregateCase::new(&format!("range_retention_sum({counts})")).agrees_however_it_is_run();
     }
 }

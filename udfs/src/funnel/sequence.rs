@@ -16,6 +16,7 @@ use super::dialect::Dialect;
 use super::kept::not_a_state;
 use super::pattern::{Event, Pattern};
 use super::rows::Rows;
+use super::spec::unit_of;
 use super::state::{Customer, Question, Touches, instants, instants_type, state_fields};
 use crate::BadArgument;
 use crate::names::Names;
@@ -219,7 +220,8 @@ impl SequenceQuestion {
 
     /// What was called, as a text that a stored state keeps: the number of conditions, the dialect and the pattern.
     pub(crate) fn call(&self) -> String {
-        format!("{} {} {}", self.conditions, self.dialect.name(), self.text)
+        let unit = unit_of(&self.time_type);
+        format!("{} {unit} {} {}", self.conditions, self.dialect.name(), self.text)
     }
 
     /// The question that wrote this [`Self::call`], or another one of the same pattern.
@@ -229,9 +231,13 @@ impl SequenceQuestion {
         call: &str,
         time_type: &DataType,
     ) -> Result<Self> {
-        let mut parts = call.splitn(3, ' ');
+        let mut parts = call.splitn(4, ' ');
         let mut part = || parts.next().ok_or_else(|| not_a_state(function));
         let conditions = part()?.parse().map_err(|_| not_a_state(function))?;
+        // A table of states may have put times of another type among its own.
+        if part()? != unit_of(time_type) {
+            return Err(not_a_state(function));
+        }
         let dialect = Dialect::of(part()?).ok_or_else(|| not_a_state(function))?;
         let text = part()?.to_owned();
         Self::new(function, asked, dialect, text, conditions, 1, time_type.clone())

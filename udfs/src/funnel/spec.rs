@@ -141,7 +141,9 @@ impl FunnelSpec {
         let window = constant(function, "window", args, layout.window)?;
         let window = window_in(dialect, function, "window", &window, &time_type)?;
         let modes = match layout.mode() {
-            Some(place) => parse_modes(function, &constant(function, "mode", args, place)?)?,
+            Some(place) => {
+                parse_modes(function, dialect, &constant(function, "mode", args, place)?)?
+            }
             None => Modes::default(),
         };
         dialect.check_modes(function, modes)?;
@@ -153,6 +155,16 @@ impl FunnelSpec {
     }
 
     fn checked(self, function: &'static str) -> Result<Self> {
+        if self.answer != Answer::Level && self.dialect != Dialect::Exact {
+            return Err(BadArgument::err(
+                function,
+                "dialect",
+                format!(
+                    "is {:?}; no other engine has the function, it is always exact",
+                    self.dialect.name()
+                ),
+            ));
+        }
         if self.answer == Answer::Attempts && self.steps == 0 {
             return Err(BadArgument::err(
                 function,
@@ -167,7 +179,8 @@ impl FunnelSpec {
     pub(crate) fn call(&self) -> String {
         let modes =
             if self.modes.len() == 0 { "default".to_owned() } else { self.modes.to_string() };
-        format!("{} {modes} {} {}", self.window, self.steps, self.dialect.name())
+        let unit = unit_of(&self.time_type);
+        format!("{} {unit} {modes} {} {}", self.window, self.steps, self.dialect.name())
     }
 
     /// The spec that wrote this [`Self::call`], for another answer perhaps.
@@ -178,9 +191,14 @@ impl FunnelSpec {
         time_type: &DataType,
     ) -> Result<Self> {
         let read = || {
-            let [window, modes, steps, dialect] = call.split(' ').collect::<Vec<_>>()[..] else {
+            let [window, unit, modes, steps, dialect] = call.split(' ').collect::<Vec<_>>()[..]
+            else {
                 return None;
             };
+            // A table of states may have put times of another type among its own.
+            if unit != unit_of(time_type) {
+                return None;
+            }
             Some(Self {
                 layout: Layout { form: Form::Listed, window: 0 },
                 dialect: Dialect::of(dialect)?,
@@ -224,6 +242,15 @@ pub(crate) fn time_type(types: &[DataType]) -> &DataType {
     &types[Layout::of(types).time()]
 }
 
+/// What the unit of times of a type is, in the text of a call.
+pub(crate) fn unit_of(time_type: &DataType) -> &'static str {
+    match time_type {
+        DataType::Timestamp(..) => "us",
+        DataType::Date32 => "days",
+        _ => "units",
+    }
+}
+
 /// Types a call may have; an error names the first argument that cannot be used.
 pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<DataType>> {
     let layout = Layout::of(types);
@@ -237,7 +264,19 @@ pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<D
             ),
         ));
     }
-    let window = coerced_window(function, "window", &types[layout.window])?;
+    let window = coerced_window(function, "window", &types[layout.window]).map_err(|error| {
+        match layout.window {
+            0 => error,
+            _ => BadArgument::err(
+                function,
+                "window",
+                format!(
+                    "a text comes first, so a dialect ({}) and then a window; a window is INTERVAL '1 hour' or a whole number",
+                    Dialect::NAMES.join(", ")
+                ),
+            ),
+        }
+    })?;
     let time = coerced_time(function, &types[layout.time()])?;
     // A dialect, where there is one, is in the place that is left.
     let mut coerced = vec![DataType::Utf8; layout.first_condition()];
@@ -260,9 +299,16 @@ pub(crate) fn coerce(function: &'static str, types: &[DataType]) -> Result<Vec<D
     Ok(coerced)
 }
 
-fn parse_modes(function: &'static str, mode: &ScalarValue) -> Result<Modes> {
+fn parse_modes(function: &'static str, dialect: Dialect, mode: &ScalarValue) -> Result<Modes> {
     let unknown = |seen: String| {
-        let known = format!("known are {}, with commas between", Modes::names());
+        let known = match dialect.modes() {
+            None => format!("known are {}, with commas between", Modes::names()),
+            Some(modes) => format!(
+                "{} has default{}",
+                dialect.name(),
+                modes.listed().iter().map(|mode| format!(", {mode}")).collect::<String>()
+            ),
+        };
         Err(BadArgument::err(function, "mode", format!("{seen} is not a mode; {known}")))
     };
     if let ScalarValue::Int64(Some(number)) = mode {
