@@ -1,6 +1,7 @@
 //! What each customer bought, how often and when: the figures that RFM scores.
 
 use super::super::{Request, all_known, column_list, misuse};
+use super::scores::relation_name;
 use crate::dialect::{literal, quoted};
 use crate::error::Result;
 
@@ -159,16 +160,28 @@ impl Figures {
     /// One row a customer: recency_days, frequency, monetary, and whether it ever bought. `as_of` takes the place of the day.
     pub(super) fn people(&self, as_of: Option<&str>) -> String {
         let names = column_list(&self.names);
-        let orders = self.dated_orders();
         let counts = "(NOT __void AND __amount > 0)";
-        // The last day of a counting order is the default day: a report must not depend on when it is run.
-        let day = as_of.or(self.as_of.as_deref()).map_or_else(
-            || format!("(SELECT max(__day) FROM ({}) AS __latest WHERE {counts})", self.orders()),
-            str::to_owned,
-        );
+        // The last day of a counting order is the default day: a report must not depend on when it is run. Without a window every
+        // order is before it, so it is known when the customers are; with one it has to be known before.
+        let given = as_of.or(self.as_of.as_deref());
+        let is_before = given.is_none() && self.window_days.is_some();
+        let orders = match is_before {
+            true => format!(
+                "SELECT * FROM ({orders}) AS __each CROSS JOIN \
+                   (SELECT max(__day) AS __today FROM ({latest}) AS __latest WHERE {counts}) AS __last_day",
+                orders = self.dated_orders(),
+                latest = self.orders(),
+            ),
+            false => self.dated_orders(),
+        };
+        let day = given.map_or_else(|| "__today".to_owned(), |day| format!("({day})"));
         let is_in = match self.window_days {
             Some(days) => format!("__day > {day} - INTERVAL '{days} days'"),
             None => "true".to_owned(),
+        };
+        let is_past = match given.is_some() || is_before {
+            true => format!("__day <= {day}"),
+            false => "true".to_owned(),
         };
         let is_of_window = self.recency_scope == "window" && self.population == "window";
         let within = if is_of_window { format!("AND {is_in}") } else { String::new() };
@@ -187,35 +200,43 @@ impl Figures {
             "max" => format!("coalesce(max(__amount) FILTER (WHERE {counts} AND {is_in}), 0)"),
             _ => sum,
         };
-        let last = match self.recency_scope {
-            "window" if self.population == "window" => {
-                format!("max(__day) FILTER (WHERE {counts} AND {is_in})")
-            }
-            _ => format!("max(__day) FILTER (WHERE {counts})"),
+        let last = match is_of_window {
+            true => format!("max(__day) FILTER (WHERE {counts} AND {is_in})"),
+            false => format!("max(__day) FILTER (WHERE {counts})"),
         };
         let is_one = match self.population {
             "window" => format!("{orders_in} > 0"),
             _ => format!("count(*) FILTER (WHERE {counts}) > 0"),
         };
+        let today = if is_before { "max(__today)" } else { "CAST(NULL AS DATE)" };
         let bought = format!(
-            "SELECT {names}, CAST({day} - {last} AS BIGINT) AS recency_days, CAST({frequency} AS BIGINT) AS frequency, \
-               CAST({monetary} AS DECIMAL(38, 6)) AS monetary, {day} AS __as_of, min(__lowest) AS __lowest, max(__highest) AS __highest \
-             FROM ({orders}) AS __orders WHERE __day <= {day} {within} GROUP BY {names} HAVING {is_one}"
+            "SELECT {names}, {last} AS __last, CAST({frequency} AS BIGINT) AS frequency, \
+               CAST({monetary} AS DECIMAL(38, 6)) AS monetary, {today} AS __today, \
+               min(__lowest) AS __lowest, max(__highest) AS __highest \
+             FROM ({orders}) AS __orders WHERE {is_past} {within} GROUP BY {names} HAVING {is_one}"
         );
-        let Some(customers) = &self.customers else {
-            return format!("SELECT *, true AS __bought FROM ({bought}) AS __customers");
+        let as_of = match given {
+            Some(day) => format!("({day})"),
+            None if is_before => "max(__today) OVER ()".to_owned(),
+            None => "max(__last) OVER ()".to_owned(),
         };
-        let relation: Vec<String> = customers.split('.').map(quoted).collect();
-        let all = relation.join(".");
+        let figures = "CAST(__as_of - __last AS BIGINT) AS recency_days";
+        let Some(customers) = &self.customers else {
+            return format!(
+                "SELECT *, {figures}, true AS __bought FROM (SELECT *, {as_of} AS __as_of FROM ({bought}) AS __b) AS __customers"
+            );
+        };
+        let all = relation_name(customers);
         let same: Vec<String> =
             self.names.iter().map(|name| format!("__b.{0} = __a.{0}", quoted(name))).collect();
         let own: Vec<String> =
             self.names.iter().map(|name| format!("__a.{}", quoted(name))).collect();
         format!(
-            "SELECT {}, __b.recency_days, coalesce(__b.frequency, 0) AS frequency, \
-               coalesce(__b.monetary, CAST(0 AS DECIMAL(38, 6))) AS monetary, {day} AS __as_of, \
-               __b.__lowest, __b.__highest, __b.recency_days IS NOT NULL AS __bought \
-             FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a LEFT JOIN ({bought}) AS __b ON {}",
+            "SELECT *, {figures}, __last IS NOT NULL AS __bought FROM \
+               (SELECT *, {as_of} AS __as_of FROM \
+                 (SELECT {}, __b.__last, coalesce(__b.frequency, 0) AS frequency, \
+                    coalesce(__b.monetary, CAST(0 AS DECIMAL(38, 6))) AS monetary, __b.__today, __b.__lowest, __b.__highest \
+                  FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a LEFT JOIN ({bought}) AS __b ON {}) AS __all) AS __customers",
             own.join(", "),
             all_known(&self.names),
             same.join(" AND ")
