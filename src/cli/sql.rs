@@ -87,7 +87,7 @@ async fn print(session: &Session, outcome: Outcome, format: Format) -> Result<()
         }
         Outcome::Done(tag) => eprintln!("{tag}"),
         Outcome::Noticed { tag, notice } => eprintln!("{tag}: {notice}"),
-        Outcome::Session(SessionCommand::Set { name, value }) => {
+        Outcome::Session(SessionCommand::Set { name, value, .. }) => {
             session.with_settings(|s| s.set(&name, value.as_deref()))?;
         }
         Outcome::Session(SessionCommand::Reset(name)) => {

@@ -124,6 +124,12 @@ impl Settings {
         Ok(known)
     }
 
+    /// What `name` was set to, if it was.
+    pub fn changed(&self, name: &str) -> Result<Option<String>> {
+        let (known, ..) = find(name)?;
+        Ok(self.changed.get(known).cloned())
+    }
+
     /// Makes the present values the ones that RESET returns to: what a client gave when it connected.
     pub fn keep_as_defaults(&mut self) {
         self.defaults.append(&mut self.changed);

@@ -77,6 +77,8 @@ pub enum SessionCommand {
         name: String,
         /// Value.
         value: Option<String>,
+        /// Whether it ends with its transaction block.
+        is_local: bool,
     },
     /// SHOW name, or SHOW ALL.
     Show(String),
@@ -311,12 +313,14 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
 
 fn set_command(words: &mut Words) -> Result<SessionCommand> {
     let mut at = 1;
-    if ["SESSION", "LOCAL"].contains(&words.peek_upper(at).as_str()) {
+    let is_local = words.peek_upper(at) == "LOCAL";
+    if is_local || words.peek_upper(at) == "SESSION" {
         at += 1;
     }
     if words.peek_upper(at) == "TRANSACTION" || words.peek_upper(at) == "CHARACTERISTICS" {
         // Every statement reads one published state; the isolation asked for is given.
-        return Ok(SessionCommand::Set { name: "transaction_isolation".to_owned(), value: None });
+        let name = "transaction_isolation".to_owned();
+        return Ok(SessionCommand::Set { name, value: None, is_local });
     }
     let (name, value_at) = if words.peek_upper(at) == "TIME" && words.peek_upper(at + 1) == "ZONE" {
         ("TimeZone".to_owned(), at + 2)
@@ -345,7 +349,7 @@ fn set_command(words: &mut Words) -> Result<SessionCommand> {
     }
     let value =
         (!(value.len() == 1 && words.peek_upper(value_at) == "DEFAULT")).then(|| value.join(", "));
-    Ok(SessionCommand::Set { name, value })
+    Ok(SessionCommand::Set { name, value, is_local })
 }
 
 fn prepare_command(words: &mut Words) -> Result<SessionCommand> {
@@ -604,7 +608,7 @@ mod tests {
     #[test]
     fn session_commands_in_their_spellings() {
         let set = |sql: &str| match one(sql) {
-            Statement::Session(SessionCommand::Set { name, value }) => (name, value),
+            Statement::Session(SessionCommand::Set { name, value, .. }) => (name, value),
             other => panic!("{other:?}"),
         };
         let named = |n: &str, v: &str| (n.to_owned(), Some(v.to_owned()));

@@ -156,9 +156,13 @@ impl Connection {
 
     fn at_once(&mut self, command: &SessionCommand, describes: bool) -> Result<()> {
         match command {
-            SessionCommand::Set { name, value } => {
-                let known = self.session.with_settings(|s| s.set(name, value.as_deref()))?;
-                self.report(known);
+            SessionCommand::Set { name, value, is_local } => {
+                if *is_local && self.status == TransactionStatus::Idle {
+                    let message = "SET LOCAL can only be used in transaction blocks";
+                    reply::notice(&mut self.out, Severity::Warning, "25P01", message);
+                } else {
+                    self.set(name, value.as_deref(), *is_local)?;
+                }
                 reply::complete(&mut self.out, "SET");
             }
             SessionCommand::Reset(name) if name.eq_ignore_ascii_case("all") => {
@@ -195,6 +199,9 @@ impl Connection {
                         "25001",
                         "there is already a transaction in progress",
                     );
+                }
+                if self.status == TransactionStatus::Idle {
+                    self.before_block = Some(self.session.settings());
                 }
                 self.status = TransactionStatus::Transaction;
                 reply::complete(&mut self.out, "BEGIN");
@@ -280,6 +287,7 @@ impl Connection {
             let message = "what this block wrote stays: each statement commits by itself";
             reply::notice(&mut self.out, Severity::Warning, "0A000", message);
         }
+        self.settle_settings(undoes);
         self.status = TransactionStatus::Idle;
         self.savepoints.clear();
         self.portals.retain(|_, portal| portal.is_held && is_commit);
@@ -288,6 +296,40 @@ impl Connection {
             &mut self.out,
             if is_commit && was != TransactionStatus::Error { "COMMIT" } else { "ROLLBACK" },
         );
+    }
+
+    /// Sets; what is set for a block only is remembered as it was before.
+    fn set(&mut self, name: &str, value: Option<&str>, is_local: bool) -> Result<()> {
+        let before = self.session.settings().changed(name)?;
+        let known = self.session.with_settings(|s| s.set(name, value))?;
+        match (is_local, self.local_settings.iter().position(|(local, _)| *local == known)) {
+            (true, None) => self.local_settings.push((known, before)),
+            // Set for the session after all.
+            (false, Some(at)) => {
+                self.local_settings.remove(at);
+            }
+            _ => {}
+        }
+        self.report(known);
+        Ok(())
+    }
+
+    /// At the end of a block: what was set in one that is undone is undone, and what was set for the block is over.
+    fn settle_settings(&mut self, undoes: bool) {
+        let locals = std::mem::take(&mut self.local_settings);
+        match self.before_block.take() {
+            Some(before) if undoes => {
+                self.session.with_settings(|settings| *settings = before);
+                REPORTED.iter().for_each(|name| self.report(name));
+            }
+            _ => {
+                for (name, before) in locals {
+                    // It was accepted before.
+                    let _ = self.session.with_settings(|s| s.set(name, before.as_deref()));
+                    self.report(name);
+                }
+            }
+        }
     }
 
     fn report(&mut self, name: &'static str) {

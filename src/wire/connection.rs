@@ -36,7 +36,7 @@ use crate::catalog::pg_catalog::type_of;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, CopyRequest};
-use crate::session::Session;
+use crate::session::{Session, Settings};
 use crate::sql::statement::{Parsed, Statement};
 use crate::sql::{CopySource, CopyStatement, Described, OutputColumn, SessionCommand};
 
@@ -82,6 +82,8 @@ pub(super) async fn run(
         portals: HashMap::new(),
         savepoints: Vec::new(),
         wrote_in_block: false,
+        before_block: None,
+        local_settings: Vec::new(),
     };
     connection.greet();
     Box::pin(connection.serve()).await
@@ -232,6 +234,10 @@ pub(super) struct Connection {
     pub(super) savepoints: Vec<String>,
     /// Whether the open block has written something, which a rollback cannot take back.
     pub(super) wrote_in_block: bool,
+    /// Settings as they were when the open block began.
+    pub(super) before_block: Option<Settings>,
+    /// Settings that end with the open block, as they were before.
+    pub(super) local_settings: Vec<(&'static str, Option<String>)>,
 }
 
 impl Connection {
