@@ -12,6 +12,7 @@ mod funnel;
 mod funnel_report;
 mod funnel_trend;
 mod funnel_users;
+mod lifecycle;
 mod oneid_clusters;
 mod oneid_profile;
 mod paths;
@@ -41,8 +42,10 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 15] = [
+pub const FUNCTIONS: [&str; 18] = [
     "attribution_report",
+    "customer_stage",
+    "dormant_trend",
     "event_trend",
     "funnel_report",
     "funnel_trend",
@@ -56,17 +59,19 @@ pub const FUNCTIONS: [&str; 15] = [
     "rfm",
     "rfm_cuts",
     "rfm_trend",
+    "stage_trend",
     "time_to_convert",
 ];
 
 /// The arguments that a function takes from its session when they are not given.
 pub fn session_arguments(function: &str) -> &'static [&'static str] {
     match function {
-        "attribution_report" | "funnel_report" | "funnel_users" | "path_edges" | "path_top"
-        | "rfm_trend" | "time_to_convert" => &["timezone"],
-        "event_trend" | "funnel_trend" | "retention_matrix" | "rfm" | "rfm_cuts" => {
-            &["timezone", "as_of"]
+        "attribution_report" | "dormant_trend" | "funnel_report" | "funnel_users"
+        | "path_edges" | "path_top" | "rfm_trend" | "stage_trend" | "time_to_convert" => {
+            &["timezone"]
         }
+        "customer_stage" | "event_trend" | "funnel_trend" | "retention_matrix" | "rfm"
+        | "rfm_cuts" => &["timezone", "as_of"],
         _ => &[],
     }
 }
@@ -150,6 +155,9 @@ impl RelationPlanner for Analytics {
             "path_edges" => paths::edges(request)?,
             "path_top" => paths::tops(request)?,
             "retention_matrix" => retention_matrix::select(request)?,
+            "customer_stage" => lifecycle::stage(request)?,
+            "dormant_trend" => lifecycle::dormant_trend(request)?,
+            "stage_trend" => lifecycle::stage_trend(request)?,
             "rfm_cuts" => rfm::cuts(request)?,
             "rfm_trend" => rfm::trend(request)?,
             "time_to_convert" => time_to_convert::select(request)?,

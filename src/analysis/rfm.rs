@@ -6,8 +6,10 @@ mod scores;
 
 use chrono::{Datelike, Days, Months, NaiveDate};
 
-use self::customers::Figures;
-use self::scores::{MEASURES, Scoring};
+pub(super) use self::customers::Figures;
+pub(super) use self::scores::{Scoring, relation_name};
+
+use self::scores::MEASURES;
 use super::{Request, column_list, misuse};
 use crate::dialect::literal;
 use crate::error::Result;
@@ -26,7 +28,8 @@ fn read(request: &mut Request) -> Result<(Figures, Scoring)> {
     Ok((Figures::read(request)?, Scoring::read(request)?))
 }
 
-fn scored(figures: &Figures, scoring: &Scoring, as_of: Option<&str>) -> String {
+/// Customers, scored; `as_of` takes the place of the day.
+pub(super) fn scored(figures: &Figures, scoring: &Scoring, as_of: Option<&str>) -> String {
     let described = described(figures, scoring);
     let names = column_list(&figures.names);
     scoring.scored(&names, &figures.people(as_of), &figures.one_currency(), &described)
@@ -81,13 +84,28 @@ pub(super) fn cuts(mut request: Request) -> Result<String> {
 /// Writes how many customers went from which segment to which, from one day to the next.
 pub(super) fn trend(mut request: Request) -> Result<String> {
     let (figures, scoring) = read(&mut request)?;
+    let days = days(&mut request, "month")?;
+    request.arguments.finish()?;
+    let names = column_list(&figures.names);
+    let report = |day: &NaiveDate| {
+        let of_day = scored(&figures, &scoring, Some(&format!("DATE '{day}'")));
+        format!("SELECT {names}, segment FROM ({of_day}) AS __report")
+    };
+    Ok(moves(&names, "segment", &days, report))
+}
+
+/// The days of a trend, from its arguments; `step` is the default.
+pub(super) fn days(request: &mut Request, step: &'static str) -> Result<Vec<NaiveDate>> {
     if request.arguments.expression("as_of").is_some() {
         return Err(misuse(request.function, "as_of: the days are those from \"from\" to \"to\""));
     }
     let from = request.arguments.day("from")?;
     let to = request.arguments.day("to")?;
-    let step = request.arguments.word("step", &["month", "day", "week", "quarter", "year"])?;
-    request.arguments.finish()?;
+    let steps = match step {
+        "week" => ["week", "day", "month", "quarter", "year"],
+        _ => ["month", "day", "week", "quarter", "year"],
+    };
+    let step = request.arguments.word("step", &steps)?;
     let days = match (from, to) {
         (Some(from), Some(to)) if from <= to => days_of(from, to, step),
         (Some(from), Some(to)) => {
@@ -95,7 +113,9 @@ pub(super) fn trend(mut request: Request) -> Result<String> {
         }
         // Described before its values are known; the columns are the same.
         _ if request.arguments.is_described() => vec![NaiveDate::default()],
-        _ => return Err(misuse(request.function, "\"from\" and \"to\" are needed, both dates")),
+        _ => {
+            return Err(misuse(request.function, "\"from\" and \"to\" are needed, both dates"));
+        }
     };
     if days.len() > TREND_DAYS_MAX {
         return Err(misuse(
@@ -104,35 +124,41 @@ pub(super) fn trend(mut request: Request) -> Result<String> {
         )
         .hint("a longer step, or a shorter time"));
     }
-    let names = column_list(&figures.names);
+    Ok(days)
+}
+
+/// How many customers went from which `label` to which, from each day to the next. `report` gives the customers of a day, with their label.
+pub(super) fn moves(
+    names: &str,
+    label: &str,
+    days: &[NaiveDate],
+    report: impl Fn(&NaiveDate) -> String,
+) -> String {
     let last = days.len() as i64 - 1;
-    let each: Vec<String> = days
-        .iter()
-        .enumerate()
+    let each: Vec<String> = { days.iter().enumerate() }
         .map(|(at, day)| {
-            let report = scored(&figures, &scoring, Some(&format!("DATE '{day}'")));
-            format!("SELECT {names}, {at} AS __at, segment FROM ({report}) AS __report")
+            format!("SELECT {names}, {at} AS __at, {label} FROM ({}) AS __of_day", report(day))
         })
         .collect();
     let dates: Vec<String> =
         days.iter().enumerate().map(|(at, day)| format!("WHEN {at} THEN DATE '{day}'")).collect();
     let order = format!("OVER (PARTITION BY {names} ORDER BY __at)");
     let moves = format!(
-        "SELECT __at, segment, lag(__at) {order} AS __before, lag(segment) {order} AS __was, lead(__at) {order} AS __after \
+        "SELECT __at, {label}, lag(__at) {order} AS __before, lag({label}) {order} AS __was, lead(__at) {order} AS __after \
          FROM ({}) AS __reports",
         each.join(" UNION ALL ")
     );
     // Each customer of a day is there on that day; one that is not there the next day has left by then.
-    Ok(format!(
-        "SELECT CASE __at {} END AS as_of, previous, segment, count(*) AS customers FROM \
+    format!(
+        "SELECT CASE __at {} END AS as_of, previous, {label}, count(*) AS customers FROM \
            (SELECT __at + __leaves AS __at, \
-              CASE WHEN __leaves = 1 THEN segment WHEN __before = __at - 1 THEN __was END AS previous, \
-              CASE WHEN __leaves = 0 THEN segment END AS segment \
+              CASE WHEN __leaves = 1 THEN {label} WHEN __before = __at - 1 THEN __was END AS previous, \
+              CASE WHEN __leaves = 0 THEN {label} END AS {label} \
             FROM ({moves}) AS __moves CROSS JOIN (VALUES (0), (1)) AS __ways(__leaves) \
             WHERE __leaves = 0 OR (__at < {last} AND (__after IS NULL OR __after > __at + 1))) AS __counted \
-         GROUP BY __at, previous, segment",
+         GROUP BY __at, previous, {label}",
         dates.join(" ")
-    ))
+    )
 }
 
 /// The days of a trend: `to`, and back from it while they are not before `from`. From the last day of a month months go to last days.

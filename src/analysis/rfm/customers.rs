@@ -6,9 +6,9 @@ use crate::dialect::{literal, quoted};
 use crate::error::Result;
 
 /// How orders become a customer's figures.
-pub(super) struct Figures {
+pub(in super::super) struct Figures {
     /// Columns of the customer.
-    pub(super) names: Vec<String>,
+    pub(in super::super) names: Vec<String>,
     /// The day the report speaks for, as SQL.
     pub(super) as_of: Option<String>,
     relation: String,
@@ -29,6 +29,15 @@ pub(super) struct Figures {
 }
 
 impl Figures {
+    /// As [`Self::read`], of a customer's whole life: of all who ever bought, or of all who are known.
+    pub(in super::super) fn read_for_life(request: &mut Request) -> Result<Self> {
+        let mut figures = Self::read(request)?;
+        if figures.customers.is_none() {
+            figures.population = "history";
+        }
+        Ok(figures)
+    }
+
     /// Reads the arguments that say what counts.
     pub(super) fn read(request: &mut Request) -> Result<Self> {
         let names = request.customer()?;
@@ -50,6 +59,9 @@ impl Figures {
         let customers = arguments.text("customers")?;
         let cancelled = arguments.texts("cancelled")?;
         let wrong = |problem: &str| Err(misuse(request.function, problem));
+        // A report about whole lives has its customers by the relation alone.
+        let is_of_lives = !request.function.starts_with("rfm");
+        let population = if is_of_lives && customers.is_some() { "all" } else { population };
         if (population == "all") != customers.is_some() {
             return wrong(
                 "population => 'all' and customers => 'relation' go together: the relation has the customers' columns",
@@ -158,7 +170,7 @@ impl Figures {
     }
 
     /// One row a customer: recency_days, frequency, monetary, and whether it ever bought. `as_of` takes the place of the day.
-    pub(super) fn people(&self, as_of: Option<&str>) -> String {
+    pub(in super::super) fn people(&self, as_of: Option<&str>) -> String {
         let names = column_list(&self.names);
         let counts = "(NOT __void AND __amount > 0)";
         // The last day of a counting order is the default day: a report must not depend on when it is run. Without a window every

@@ -9,7 +9,7 @@ pub(super) const MEASURES: [(&str, &str, bool); 3] =
     [("recency_days", "r", false), ("frequency", "f", true), ("monetary", "m", true)];
 
 /// How customers are scored and named.
-pub(super) struct Scoring {
+pub(in super::super) struct Scoring {
     method: &'static str,
     bins: i64,
     is_nested: bool,
@@ -24,6 +24,20 @@ pub(super) struct Scoring {
 }
 
 impl Scoring {
+    /// High and low against the mean of the values, eight segments.
+    pub(in super::super) fn eight() -> Self {
+        Self {
+            method: "quantile",
+            bins: 5,
+            is_nested: false,
+            is_inclusive: false,
+            fixed: [None, None, None],
+            scores_from: None,
+            segments: "eight",
+            rules: None,
+        }
+    }
+
     /// Reads the arguments that say how to score.
     pub(super) fn read(request: &mut Request) -> Result<Self> {
         let function = request.function;
@@ -294,6 +308,6 @@ impl Scoring {
 }
 
 /// A relation's name as SQL, with or without its schema.
-pub(super) fn relation_name(name: &str) -> String {
+pub(in super::super) fn relation_name(name: &str) -> String {
     name.split('.').map(quoted).collect::<Vec<_>>().join(".")
 }
