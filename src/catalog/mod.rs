@@ -132,11 +132,16 @@ impl Pinned {
 
     /// Names of the functions that can be called.
     pub fn function_names(&self) -> Vec<String> {
-        let own = self.generation.relations.iter().filter_map(|(name, relation)| match relation {
-            Relation::Function(_) => Some(name.table.clone()),
-            _ => None,
-        });
+        let own = self.own_functions().map(|(name, _)| name.table.clone());
         self.about.functions.iter().cloned().chain(own).collect()
+    }
+
+    /// The functions that users wrote.
+    pub fn own_functions(&self) -> impl Iterator<Item = (&Name, &FunctionDef)> {
+        self.generation.relations.iter().filter_map(|(name, relation)| match relation {
+            Relation::Function(def) => Some((name, def)),
+            _ => None,
+        })
     }
 
     /// The state it holds.

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{DATABASE, Pinned};
-use crate::store::{Name, Relation};
+use crate::store::{FunctionDef, Name, Relation};
 
 /// Field metadata key under which a column carries the PostgreSQL type it should leave as.
 pub const PG_TYPE: &str = "pg_type";
@@ -500,9 +500,18 @@ fn pg_views(pinned: &Pinned) -> RecordBatch {
         .batch()
 }
 
+/// The function that a user wrote and that has this object id.
+pub fn own_function(pinned: &Pinned, oid: i64) -> Option<&FunctionDef> {
+    let mut own = pinned.own_functions();
+    own.find(|(name, _)| hashed_oid("function", &name.table) == oid).map(|(_, def)| def)
+}
+
 fn pg_proc(pinned: &Pinned) -> RecordBatch {
     let names = pinned.function_names();
     let count = names.len();
+    let own = |name: &String| pinned.own_functions().find(|(own, _)| own.table == *name);
+    let sources = names.iter().map(|name| own(name).map_or("", |(_, def)| &def.sql).to_owned());
+    let sources: Vec<String> = sources.collect();
     Columns::new()
         .oid("oid", names.iter().map(|n| hashed_oid("function", n)).collect())
         .name("proname", names)
@@ -513,6 +522,7 @@ fn pg_proc(pinned: &Pinned) -> RecordBatch {
         .bool("proretset", vec![false; count])
         .oid("prorettype", vec![25; count])
         .int2("pronargs", vec![0; count])
+        .text("prosrc", sources)
         .batch()
 }
 

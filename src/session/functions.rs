@@ -12,10 +12,11 @@ use datafusion::logical_expr::{
 };
 
 use super::settings::{SERVER_VERSION, Settings};
-use crate::catalog::pg_catalog::{described, format_type, relation_oid};
+use crate::catalog::pg_catalog::{described, format_type, own_function, relation_oid};
 use crate::catalog::{DATABASE, Pinned};
 use crate::error::Error;
 use crate::identity;
+use crate::store::FunctionDef;
 
 type Body = Arc<dyn Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync>;
 
@@ -277,11 +278,28 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
         RowFunction::bigint("pg_total_relation_size", move |args| {
             size_of_relation(&sizes, number_of(args.first()))
         }),
+        about_own_function(pinned, "pg_get_function_result", FunctionDef::result_text),
+        about_own_function(pinned, "pg_get_function_arguments", FunctionDef::arguments_text),
+        about_own_function(
+            pinned,
+            "pg_get_function_identity_arguments",
+            FunctionDef::arguments_text,
+        ),
         RowFunction::bigint("pg_database_size", {
             let pinned = Arc::clone(pinned);
             move |_| Some(described(&pinned).iter().map(|d| d.bytes as i64).sum())
         }),
     ]
+}
+
+/// What a function that a user wrote says of itself; of ours nothing is said.
+fn about_own_function(
+    pinned: &Arc<Pinned>,
+    name: &'static str,
+    say: fn(&FunctionDef) -> String,
+) -> ScalarUDF {
+    let pinned = Arc::clone(pinned);
+    RowFunction::text(name, move |args| own_function(&pinned, number_of(args.first())?).map(say))
 }
 
 fn size_of_relation(pinned: &Pinned, oid: Option<i64>) -> Option<i64> {
@@ -311,9 +329,6 @@ fn about_nothing_here() -> Vec<ScalarUDF> {
         "pg_get_constraintdef",
         "pg_get_triggerdef",
         "pg_get_ruledef",
-        "pg_get_function_result",
-        "pg_get_function_arguments",
-        "pg_get_function_identity_arguments",
         "pg_get_serial_sequence",
         "pg_get_partkeydef",
         "pg_tablespace_location",

@@ -268,13 +268,7 @@ fn given(name: &Name, def: &FunctionDef, args: &[FunctionArg]) -> Result<Vec<Exp
 
 /// `f(events TABLE, at_least INT DEFAULT 3)`, for errors.
 fn signature(name: &Name, def: &FunctionDef) -> String {
-    let argument = |argument: &FunctionArgument| {
-        let data_type = argument.data_type.as_deref().unwrap_or("TABLE");
-        let default = argument.default.as_ref().map(|default| format!(" DEFAULT {default}"));
-        format!("{} {data_type}{}", argument.name, default.unwrap_or_default())
-    };
-    let arguments: Vec<String> = def.arguments.iter().map(argument).collect();
-    format!("{}({})", name.table, arguments.join(", "))
+    format!("{}({})", name.table, def.arguments_text())
 }
 
 /// The body with values in the places of its arguments, and columns of the types that were declared. `call` parts the names of its

@@ -123,6 +123,24 @@ pub struct FunctionDef {
     pub sql: String,
 }
 
+impl FunctionDef {
+    /// What it takes, as it was declared: `orders TABLE, at_least INT DEFAULT 3`.
+    pub fn arguments_text(&self) -> String {
+        let argument = |argument: &FunctionArgument| {
+            let data_type = argument.data_type.as_deref().unwrap_or("TABLE");
+            let default = argument.default.as_ref().map(|default| format!(" DEFAULT {default}"));
+            format!("{} {data_type}{}", argument.name, default.unwrap_or_default())
+        };
+        self.arguments.iter().map(argument).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What it gives, as it was declared: `TABLE(customer TEXT, orders BIGINT)`.
+    pub fn result_text(&self) -> String {
+        let column = |column: &FunctionColumn| format!("{} {}", column.name, column.data_type);
+        format!("TABLE({})", self.columns.iter().map(column).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// An argument of a function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionArgument {

@@ -151,5 +151,7 @@ async fn a_window_without_a_unit_raises_a_notice() {
     let (_, told) = psql(&server, &[function]);
     assert_eq!(told, "");
     let (listed, _) = psql(&server, &[r"\df spenders"]);
-    assert!(listed.contains("spenders"), "{listed}");
+    assert!(listed.contains("spenders|TABLE(c TEXT)|shop TABLE|"), "{listed}");
+    let (source, _) = psql(&server, &["SELECT prosrc FROM pg_proc WHERE proname = 'spenders'"]);
+    assert_eq!(source, "SELECT c FROM shop\n");
 }
