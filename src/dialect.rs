@@ -269,6 +269,16 @@ fn first_word(sql: &str) -> &str {
     sql.split_whitespace().next().unwrap_or("")
 }
 
+/// Whether a function is that of `family`, or keeps its state, in any spelling: `window_funnel` and `windowFunnelState` are of
+/// `windowfunnel`.
+pub fn is_of_family(name: &str, family: &str) -> bool {
+    let is = |suffix: &str| {
+        let letters = name.bytes().filter(|letter| *letter != b'_');
+        letters.map(|letter| letter.to_ascii_lowercase()).eq(family.bytes().chain(suffix.bytes()))
+    };
+    is("") || is("state")
+}
+
 /// A name as it must be written to be read back the same.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

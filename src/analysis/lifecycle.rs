@@ -3,8 +3,7 @@
 use chrono::NaiveDate;
 
 use super::rfm::{self, Figures, Scoring};
-use super::{Request, column_list, misuse};
-use crate::dialect::quoted;
+use super::{Request, column_list, misuse, relation_name, same_customer, trend};
 use crate::error::Result;
 
 /// Days without an order after which a customer is dormant, and lost.
@@ -59,14 +58,11 @@ impl Stages {
         let people = match &self.advocates {
             None => format!("SELECT *, false AS __is_koc FROM ({people}) AS __people"),
             Some((relation, actions)) => {
-                let same: Vec<String> = { figures.names.iter() }
-                    .map(|name| format!("__k.{0} = __p.{0}", quoted(name)))
-                    .collect();
+                let same = same_customer(&figures.names, "__k", "__p");
                 format!(
                     "SELECT __p.*, coalesce(__k.__actions >= {actions}, false) AS __is_koc FROM ({people}) AS __p LEFT JOIN \
-                       (SELECT {names}, count(*) AS __actions FROM {relation} GROUP BY {names}) AS __k ON {}",
-                    same.join(" AND "),
-                    relation = rfm::relation_name(relation),
+                       (SELECT {names}, count(*) AS __actions FROM {relation} GROUP BY {names}) AS __k ON {same}",
+                    relation = relation_name(relation),
                 )
             }
         };
@@ -94,14 +90,14 @@ pub(super) fn stage(mut request: Request) -> Result<String> {
 pub(super) fn stage_trend(mut request: Request) -> Result<String> {
     let figures = Figures::read_for_life(&mut request)?;
     let stages = Stages::read(&mut request)?;
-    let days = rfm::days(&mut request, "month")?;
+    let days = trend::days(&mut request, "month")?;
     request.arguments.finish()?;
     let names = column_list(&figures.names);
     let report = |day: &NaiveDate| {
         let of_day = stages.of_customers(&figures, Some(&format!("DATE '{day}'")));
         format!("SELECT {names}, stage FROM ({of_day}) AS __stages")
     };
-    let moves = rfm::moves(&names, "stage", &days, report);
+    let moves = trend::moves(&names, "stage", &days, report);
     let asleep = |column: &str| format!("{column} IN ('dormant', 'lost')");
     let rank = |column: &str| {
         format!(
@@ -125,7 +121,7 @@ pub(super) fn dormant_trend(mut request: Request) -> Result<String> {
     let figures = Figures::read_for_life(&mut request)?;
     let scoring = Scoring::eight();
     let sleep = Sleep::read(&mut request)?;
-    let days = rfm::days(&mut request, "week")?;
+    let days = trend::days(&mut request, "week")?;
     request.arguments.finish()?;
     let Sleep { dormant, lost } = sleep;
     let each: Vec<String> = days

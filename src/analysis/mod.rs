@@ -20,6 +20,7 @@ mod retention_matrix;
 mod rfm;
 mod steps;
 mod time_to_convert;
+mod trend;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -159,7 +160,7 @@ impl RelationPlanner for Analytics {
             "dormant_trend" => lifecycle::dormant_trend(request)?,
             "stage_trend" => lifecycle::stage_trend(request)?,
             "rfm_cuts" => rfm::cuts(request)?,
-            "rfm_trend" => rfm::trend(request)?,
+            "rfm_trend" => rfm::moves(request)?,
             "time_to_convert" => time_to_convert::select(request)?,
             _ => rfm::select(request)?,
         };
@@ -278,7 +279,8 @@ fn of_customers(
     ))
 }
 
-fn derived(sql: &str) -> Result<TableFactor> {
+/// A query as what stands in FROM.
+pub fn derived(sql: &str) -> Result<TableFactor> {
     let statement = dialect::tokenize(sql).and_then(dialect::parse_statement);
     match statement {
         Ok(Statement::Query(subquery)) => {
@@ -429,6 +431,17 @@ impl Request<'_> {
 /// `a, b` as quoted columns.
 fn column_list(columns: &[String]) -> String {
     columns.iter().map(|c| dialect::quoted(c)).collect::<Vec<_>>().join(", ")
+}
+
+/// A condition that two relations speak of the same customer.
+fn same_customer(columns: &[String], left: &str, right: &str) -> String {
+    let same = columns.iter().map(|c| format!("{left}.{0} = {right}.{0}", dialect::quoted(c)));
+    same.collect::<Vec<_>>().join(" AND ")
+}
+
+/// The name of a relation, with or without its schema, as SQL.
+fn relation_name(name: &str) -> String {
+    name.split('.').map(dialect::quoted).collect::<Vec<_>>().join(".")
 }
 
 /// A condition, after others, that a day lies between two, both included.

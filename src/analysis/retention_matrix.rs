@@ -1,7 +1,7 @@
 //! `retention_matrix(events, ...)`: of the customers who started in a period, how many came back in the later ones.
 
 use super::steps::Step;
-use super::{Request, all_known, column_list, misuse};
+use super::{Request, all_known, column_list, misuse, same_customer};
 use crate::dialect::{literal, parse_expression, quoted};
 use crate::error::Result;
 
@@ -69,8 +69,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
                 ),
                 _ => begun,
             };
-            let same = customer.iter().map(|c| format!("__s.{c} = __b.{c}", c = quoted(c)));
-            let same = same.collect::<Vec<_>>().join(" AND ");
+            let same = same_customer(&customer, "__s", "__b");
             let keys = customer
                 .iter()
                 .map(|c| format!("__s.{}", quoted(c)))

@@ -4,27 +4,11 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 
 /// Funnels, whose first brackets hold a window and modes.
-const FUNNELS: [&str; 7] = [
-    "windowfunnel",
-    "window_funnel",
-    "windowfunnelstate",
-    "window_funnel_state",
-    "funnel_path",
-    "funnel_path_state",
-    "funnel_attempts",
-];
+const FUNNELS: [&str; 3] = ["windowfunnel", "funnelpath", "funnelattempts"];
 
 /// Functions whose first brackets hold what comes before the time in ours, too.
-const SEQUENCES: [&str; 8] = [
-    "sequencematch",
-    "sequence_match",
-    "sequencecount",
-    "sequence_count",
-    "sequencematchevents",
-    "sequence_match_events",
-    "sequencenextnode",
-    "sequence_next_node",
-];
+const SEQUENCES: [&str; 4] =
+    ["sequencematch", "sequencecount", "sequencematchevents", "sequencenextnode"];
 
 /// Makes one pair of brackets of two: `windowFunnel(3600, 'strict_order', at, a, b)`. Several modes become one text.
 pub(super) fn respell(tokens: &mut [TokenWithSpan]) {
@@ -54,7 +38,8 @@ const SPACE: Token = Token::Whitespace(Whitespace::Space);
 /// Whether a token is the name of a funnel, or of a sequence.
 fn kind_of(token: &Token) -> Option<bool> {
     let Token::Word(word) = token else { return None };
-    let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&word.value));
+    let is =
+        |families: &[&str]| families.iter().any(|family| super::is_of_family(&word.value, family));
     match (is(&FUNNELS), is(&SEQUENCES)) {
         (true, _) => Some(true),
         (_, true) => Some(false),

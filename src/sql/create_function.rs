@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::Outcome;
 use super::execute::{name_of, refuse_reserved};
+use super::names::folded;
 use super::rewrite::rewrite_query;
 use crate::analysis;
 use crate::catalog::DEFAULT_SCHEMA;
@@ -151,11 +152,14 @@ fn function_of(state: &Generation, name: &Name) -> Option<FunctionDef> {
 /// The name of a function that is not ours and stands in FROM.
 fn called(factor: &TableFactor) -> Option<Name> {
     let TableFactor::Table { name, args: Some(_), .. } = factor else { return None };
-    let name = name_of(name).ok()?;
-    let is_known = |names: &[&str]| names.contains(&name.table.as_str());
-    let is_ours = name.schema == DEFAULT_SCHEMA
-        && (is_known(&analysis::FUNCTIONS) || is_known(&OF_THE_ENGINE));
-    (!is_ours).then_some(name)
+    name_of(name).ok().filter(|name| !is_ours(name))
+}
+
+/// Whether a function that stands in FROM is ours or the engine's.
+fn is_ours(name: &Name) -> bool {
+    let table = name.table.as_str();
+    name.schema == DEFAULT_SCHEMA
+        && (analysis::FUNCTIONS.contains(&table) || OF_THE_ENGINE.contains(&table))
 }
 
 /// Calls that are written out for one statement.
@@ -237,7 +241,7 @@ fn given(name: &Name, def: &FunctionDef, args: &[FunctionArg]) -> Result<Vec<Exp
             }
             FunctionArg::Named { name: argument, arg: FunctionArgExpr::Expr(expr), .. } => {
                 let wanted = folded(argument);
-                match def.arguments.iter().position(|known| known.name == wanted) {
+                match place_in(&def.arguments, &wanted) {
                     Some(at) => (at, expr),
                     None => {
                         let known: Vec<String> =
@@ -288,8 +292,8 @@ fn body_with(name: &Name, def: &FunctionDef, given: &[Expr], call: usize) -> Res
                     false => value,
                     true => {
                         let relation = format!("value {}", values.len());
-                        let query = format!("(SELECT {value} AS __value)");
-                        relations.push((relation.clone(), derived(&query)?));
+                        let query = format!("SELECT {value} AS __value");
+                        relations.push((relation.clone(), analysis::derived(&query)?));
                         let relation = dialect::quoted(&own(&relation));
                         dialect::parse_expression(&format!("(SELECT __value FROM {relation})"))?
                     }
@@ -310,11 +314,11 @@ fn body_with(name: &Name, def: &FunctionDef, given: &[Expr], call: usize) -> Res
     body.change(|node| {
         let NodeMut::Expr(expr) = node else { return Ok::<(), Error>(()) };
         let at = match expr {
-            Expr::Identifier(ident) => place_of(def, &folded(ident)),
+            Expr::Identifier(ident) => place_in(&def.arguments, &folded(ident)),
             // PostgreSQL lets a function's name part its arguments from columns.
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [function, argument] if folded(function) == name.table => {
-                    place_of(def, &folded(argument))
+                    place_in(&def.arguments, &folded(argument))
                 }
                 _ => None,
             },
@@ -363,16 +367,6 @@ fn body_with(name: &Name, def: &FunctionDef, given: &[Expr], call: usize) -> Res
 
 fn has_query(expr: &Expr) -> bool {
     expr.any(|node| matches!(node, Node::Query(_)))
-}
-
-/// A query in brackets as what stands in FROM.
-fn derived(query: &str) -> Result<TableFactor> {
-    match dialect::parse_expression(query)? {
-        Expr::Subquery(subquery) => {
-            Ok(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
-        }
-        other => Err(Error::internal(format!("{other} is no query"))),
-    }
 }
 
 /// Gives names of WITH, and the relations that are read by them, other names; what was called so is still called so.
@@ -463,10 +457,6 @@ fn check_value(name: &Name, argument: &FunctionArgument, expr: &Expr) -> Result<
     problem.map_or(Ok(()), Err)
 }
 
-fn place_of(def: &FunctionDef, name: &str) -> Option<usize> {
-    def.arguments.iter().position(|argument| argument.name == name)
-}
-
 /// A value in the type of its argument; a literal that has it is left as it is, for reports take texts as they are written.
 fn typed(name: &Name, argument: &FunctionArgument, expr: &Expr, data_type: &str) -> Result<Expr> {
     let lower = data_type.to_lowercase();
@@ -519,13 +509,6 @@ fn is_number(expr: &Expr) -> bool {
     }
 }
 
-fn folded(ident: &Ident) -> String {
-    match ident.quote_style {
-        Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
-    }
-}
-
 /// A place in the body means nothing in the statement.
 fn in_body(name: &Name, error: Error) -> Error {
     let message = format!("function \"{}\": {}", name.table, error.message());
@@ -546,10 +529,7 @@ fn read(name: &Name, create: &ast::CreateFunction) -> Result<FunctionDef> {
         Err(Error::new(Kind::InvalidFunction, format!("function \"{}\": {problem}", name.table))
             .hint(FORM))
     };
-    if name.schema == DEFAULT_SCHEMA
-        && (analysis::FUNCTIONS.contains(&name.table.as_str())
-            || OF_THE_ENGINE.contains(&name.table.as_str()))
-    {
+    if is_ours(name) {
         return Err(Error::new(
             Kind::DuplicateFunction,
             format!("function \"{}\" belongs to the warehouse", name.table),

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 
 use super::Outcome;
-use super::execute::{fill_all, name_of, plan, refuse_graph_results, refuse_reserved};
+use super::execute::{Planned, fill_all, name_of, plan, refuse_graph_results, refuse_reserved};
 use super::parameters;
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
@@ -119,7 +119,7 @@ pub(super) async fn run(
         if let Some(keep) = &delete.keep {
             let mut keep = keep.clone();
             parameters::bind(&mut keep, values)?;
-            let (plan, planning) = plan(session, keep, text, &[]).await?;
+            let Planned { plan, planning, .. } = plan(session, keep, text, &[]).await?;
             let mut stream = planning.run(&plan).await?;
             let clustering = snapshot.clustering.as_ref();
             let schema = std::sync::Arc::clone(&snapshot.schema);
@@ -157,7 +157,7 @@ async fn count(
     use arrow::datatypes::Int64Type;
     let mut count = delete.count.clone();
     parameters::bind(&mut count, values)?;
-    let (plan, planning) = plan(session, count, text, &[]).await?;
+    let Planned { plan, planning, .. } = plan(session, count, text, &[]).await?;
     let mut stream = planning.run(&plan).await?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {

@@ -21,8 +21,8 @@ use super::ddl::CreateTable;
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, alter, check, compact, create_function, delete, erase, funnels, oneid,
-    output_columns, past, quality, restore, rewrite, volatile,
+    Outcome, OutputColumn, alter, check, compact, create_function, delete, erase, funnels, names,
+    oneid, output_columns, past, quality, restore, rewrite, volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
@@ -38,16 +38,14 @@ use crate::{dialect, identity};
 pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Result<Outcome> {
     match &parsed.statement {
         Statement::Query(statement) => {
-            let mut statement = statement.clone();
-            create_function::expand(session, statement.as_mut()).await?;
-            parameters::bind(statement.as_mut(), values)?;
-            Box::pin(rows(session, *statement, &parsed.text)).await
+            let mut statement = statement.as_ref().clone();
+            parameters::bind(&mut statement, values)?;
+            Box::pin(rows(session, statement, &parsed.text)).await
         }
         Statement::Insert(insert) => {
-            let mut insert = insert.clone();
-            create_function::expand(session, insert.as_mut()).await?;
-            parameters::bind(insert.as_mut(), values)?;
-            Box::pin(insert_rows(session, *insert, &parsed.text)).await
+            let mut insert = insert.as_ref().clone();
+            parameters::bind(&mut insert, values)?;
+            Box::pin(insert_rows(session, insert, &parsed.text)).await
         }
         Statement::Delete(rows) => Box::pin(delete::run(session, rows, &parsed.text, values)).await,
         Statement::CreateTable(create) => create_table(session, create, &parsed.text).await,
@@ -144,7 +142,7 @@ async fn described(
 ) -> Result<Described> {
     create_function::expand(session, &mut statement).await?;
     let types = parameters::hinted(&statement, declared)?;
-    let (plan, planning) = plan(session, statement, &parsed.text, &types).await?;
+    let Planned { plan, planning, .. } = plan(session, statement, &parsed.text, &types).await?;
     let found = plan.get_parameter_types()?;
     let parameter = |(i, hint): (usize, &Option<DataType>)| {
         let found = found.get(&format!("${}", i + 1)).cloned().flatten();
@@ -174,23 +172,31 @@ pub(super) async fn plan(
     mut statement: ast::Statement,
     text: &str,
     types: &[Option<DataType>],
-) -> Result<(LogicalPlan, Planning)> {
+) -> Result<Planned> {
     create_function::expand(session, &mut statement).await?;
     let past = past::take(&mut statement, &session.settings().timezone())?;
     rewrite::rewrite(&mut statement)?;
     funnels::in_dialect(&mut statement, &session.settings().funnel_dialect())?;
     let planning = session.planning(text, &past).await?;
     Box::pin(oneid::answer(session, &planning, &mut statement)).await?;
+    let has_window = funnels::has_window(&statement);
     let plan = planning.plan(statement, parameters::fields(types))?;
-    Ok((plan, planning))
+    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
+    Ok(Planned { plan, planning, notices })
+}
+
+/// A statement, ready to be run.
+pub(super) struct Planned {
+    pub(super) plan: LogicalPlan,
+    pub(super) planning: Planning,
+    /// What the user should know of it.
+    notices: Vec<String>,
 }
 
 async fn rows(session: &Session, statement: ast::Statement, text: &str) -> Result<Outcome> {
     let tag =
         if matches!(statement, ast::Statement::Explain { .. }) { "EXPLAIN" } else { "SELECT" };
-    let has_window = funnels::has_window(&statement);
-    let (plan, planning) = plan(session, statement, text, &[]).await?;
-    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
+    let Planned { plan, planning, notices } = plan(session, statement, text, &[]).await?;
     let stream = planning.run(&plan).await?;
     let columns = output_columns(&stream.schema());
     Ok(Outcome::Rows { columns, stream, tag, notices })
@@ -206,14 +212,7 @@ fn done(tag: String, notices: &[String]) -> Outcome {
 
 /// A name as it is stored: folded unless quoted.
 pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
-    let part = |i: usize| -> Option<String> {
-        let ident: &Ident = name.0.get(i)?.as_ident()?;
-        Some(if ident.quote_style.is_some() {
-            ident.value.clone()
-        } else {
-            ident.value.to_lowercase()
-        })
-    };
+    let part = |i: usize| -> Option<String> { name.0.get(i)?.as_ident().map(names::folded) };
     match name.0.len() {
         1 => part(0).map(|table| Name::new(DEFAULT_SCHEMA, table)),
         2 => part(0).zip(part(1)).map(|(schema, table)| Name::new(schema, table)),
@@ -358,9 +357,7 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
         return Err(Error::not_supported("INSERT needs VALUES or a query"));
     };
     let query = ast::Statement::Query(source);
-    let has_window = funnels::has_window(&query);
-    let (plan, planning) = plan(session, query, text, &[]).await?;
-    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
+    let Planned { plan, planning, notices } = plan(session, query, text, &[]).await?;
     let given = plan.schema().fields().len();
     if given > target.columns.len() || (!insert.columns.is_empty() && given < target.columns.len())
     {
@@ -485,9 +482,7 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
         return Err(Error::internal("CREATE TABLE AS has a query"));
     };
     let query = ast::Statement::Query(query.clone());
-    let has_window = funnels::has_window(&query);
-    let (plan, planning) = plan(session, query, text, &[]).await?;
-    let notices = if has_window { funnels::notices(&plan)? } else { vec![] };
+    let Planned { plan, planning, notices } = plan(session, query, text, &[]).await?;
     let mut stream = planning.run(&plan).await?;
     let schema = stored_schema(&shown_schema(&stream.schema()))?;
     let personal = model::personal_columns(&schema);
@@ -538,14 +533,7 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
     let planning = session.planning(text, &[]).await?;
     let plan = planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
     let notices = if funnels::has_window(&query) { funnels::notices(&plan)? } else { vec![] };
-    let folded = |c: &ast::ViewColumnDef| {
-        if c.name.quote_style.is_some() {
-            c.name.value.clone()
-        } else {
-            c.name.value.to_lowercase()
-        }
-    };
-    let columns = view.columns.iter().map(folded).collect();
+    let columns = view.columns.iter().map(|c| names::folded(&c.name)).collect();
     let zone = session.settings().timezone();
     let def = ViewDef {
         sql: rewrite::rewrite_query(query)?.to_string(),

@@ -1,7 +1,8 @@
 //! `SET funnel_dialect`, and windows whose unit nobody said.
 
 use clientele_tree::{Node, NodeMut, Tree};
-use clientele_udfs::funnel::dialect::{Dialect, silent_unit};
+use clientele_udfs::funnel::dialect::Dialect;
+use clientele_udfs::funnel::silent_unit;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
@@ -13,38 +14,19 @@ use crate::dialect;
 use crate::error::Result;
 
 /// Functions that other engines have, too, and answer otherwise. Those that only we have are always exact.
-const OF_OTHERS: [&str; 15] = [
-    "window_funnel",
-    "windowfunnel",
-    "window_funnel_state",
-    "windowfunnelstate",
-    "retention",
-    "sequence_match",
-    "sequencematch",
-    "sequence_match_state",
-    "sequencematchstate",
-    "sequence_count",
-    "sequencecount",
-    "sequence_count_state",
-    "sequencecountstate",
-    "sequence_match_events",
-    "sequencematchevents",
-];
+const OF_OTHERS: [&str; 5] =
+    ["windowfunnel", "retention", "sequencematch", "sequencecount", "sequencematchevents"];
 
 /// Functions whose window may be a bare number.
-const WITH_WINDOW: [&str; 8] = [
-    "window_funnel",
-    "windowfunnel",
-    "window_funnel_state",
-    "windowfunnelstate",
-    "funnel_path",
-    "funnel_path_state",
-    "funnel_attempts",
-    "funnel_attempts_state",
-];
+const WITH_WINDOW: [&str; 3] = ["windowfunnel", "funnelpath", "funnelattempts"];
 
-fn called(function: &ast::Function) -> Option<String> {
-    Some(function.name.0.last()?.as_ident()?.value.to_lowercase())
+fn is_among(name: &str, functions: &[&str]) -> bool {
+    functions.iter().any(|family| dialect::is_of_family(name, family))
+}
+
+fn calls(function: &ast::Function, functions: &[&str]) -> bool {
+    let name = function.name.0.last().and_then(|part| part.as_ident());
+    name.is_some_and(|name| is_among(&name.value, functions))
 }
 
 /// Makes the session's dialect an argument of every call that does not name one.
@@ -55,7 +37,7 @@ pub(super) fn in_dialect(tree: &mut impl Tree, name: &str) -> Result<()> {
     let argument = dialect::parse_expression(&dialect::literal(name))?;
     tree.change_all(|node| {
         let NodeMut::Expr(ast::Expr::Function(function)) = node else { return };
-        if !called(function).is_some_and(|name| OF_OTHERS.contains(&name.as_str())) {
+        if !calls(function, &OF_OTHERS) {
             return;
         }
         let FunctionArguments::List(list) = &mut function.args else { return };
@@ -77,7 +59,7 @@ fn names_dialect(argument: &FunctionArg) -> bool {
 pub(super) fn has_window(tree: &impl Tree) -> bool {
     tree.any(|node| {
         matches!(node, Node::Expr(ast::Expr::Function(function))
-            if called(function).is_some_and(|name| WITH_WINDOW.contains(&name.as_str())))
+            if calls(function, &WITH_WINDOW))
     })
 }
 
@@ -109,7 +91,7 @@ pub(super) fn notices(plan: &LogicalPlan) -> Result<Vec<String>> {
                     Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
                     _ => return Ok(TreeNodeRecursion::Continue),
                 };
-                if !WITH_WINDOW.contains(&function) {
+                if !is_among(function, &WITH_WINDOW) {
                     return Ok(TreeNodeRecursion::Continue);
                 }
                 let types =
@@ -120,6 +102,7 @@ pub(super) fn notices(plan: &LogicalPlan) -> Result<Vec<String>> {
                     }
                     _ => None,
                 };
+                let named = named.unwrap_or_default();
                 if let Some((window, unit)) = types.and_then(|types| silent_unit(named, &types)) {
                     let notice = notice_of(function, &args[window], unit);
                     if !notices.contains(&notice) {

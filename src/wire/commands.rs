@@ -171,8 +171,7 @@ impl Connection {
                 reply::complete(&mut self.out, "RESET");
             }
             SessionCommand::Reset(name) => {
-                let known = self.session.with_settings(|s| s.set(name, None))?;
-                self.report(known);
+                self.set(name, None, false)?;
                 reply::complete(&mut self.out, "RESET");
             }
             SessionCommand::Show(name) => self.show(name, describes)?,

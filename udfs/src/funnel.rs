@@ -25,3 +25,5 @@ pub mod sessionize;
 mod spec;
 pub(crate) mod state;
 pub mod window_funnel;
+
+pub use spec::silent_unit;

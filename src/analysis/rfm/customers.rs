@@ -1,7 +1,6 @@
 //! What each customer bought, how often and when: the figures that RFM scores.
 
-use super::super::{Request, all_known, column_list, misuse};
-use super::scores::relation_name;
+use super::super::{Request, all_known, column_list, misuse, relation_name, same_customer};
 use crate::dialect::{literal, quoted};
 use crate::error::Result;
 
@@ -156,8 +155,7 @@ impl Figures {
         if self.refund_of.is_none() {
             return orders;
         }
-        let same: Vec<String> =
-            self.names.iter().map(|name| format!("__b.{0} = __o.{0}", quoted(name))).collect();
+        let same = same_customer(&self.names, "__b", "__o");
         let names: Vec<String> =
             self.names.iter().map(|name| format!("__o.{}", quoted(name))).collect();
         format!(
@@ -165,7 +163,7 @@ impl Figures {
                __o.__amount, __o.__void, __o.__lowest, __o.__highest \
              FROM ({orders}) AS __o LEFT JOIN ({orders}) AS __b ON {} AND __b.__order = __o.__refund_of AND __b.__amount > 0",
             names.join(", "),
-            same.join(" AND ")
+            same
         )
     }
 
@@ -239,8 +237,7 @@ impl Figures {
             );
         };
         let all = relation_name(customers);
-        let same: Vec<String> =
-            self.names.iter().map(|name| format!("__b.{0} = __a.{0}", quoted(name))).collect();
+        let same = same_customer(&self.names, "__b", "__a");
         let own: Vec<String> =
             self.names.iter().map(|name| format!("__a.{}", quoted(name))).collect();
         format!(
@@ -251,7 +248,7 @@ impl Figures {
                   FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a LEFT JOIN ({bought}) AS __b ON {}) AS __all) AS __customers",
             own.join(", "),
             all_known(&self.names),
-            same.join(" AND ")
+            same
         )
     }
 

@@ -1,7 +1,7 @@
 //! How figures become scores, and scores a segment.
 
-use super::super::{Request, misuse};
-use crate::dialect::{literal, quoted};
+use super::super::{Request, misuse, relation_name};
+use crate::dialect::literal;
 use crate::error::Result;
 
 /// The figures, and whether more of them is better.
@@ -138,28 +138,21 @@ impl Scoring {
         one_currency: &str,
         described: &str,
     ) -> String {
-        // Who never bought does not move a threshold.
-        let of_buyers = |column: &str| format!("CASE WHEN __bought THEN {column} END");
-        let (r, f, m) = (of_buyers("recency_days"), of_buyers("frequency"), of_buyers("monetary"));
+        let [r, f, m] = MEASURES.map(|(column, ..)| of_buyers(column));
         let totals = format!(
             "SELECT *, count(*) FILTER (WHERE __bought) OVER () AS __n, sum({r}) OVER () AS __r_sum, \
                sum({f}) OVER () AS __f_sum, sum({m}) OVER () AS __m_sum, {one_currency} AS __is_one \
              FROM ({people}) AS __people"
         );
-        let high = format!(
-            "SELECT *, {}, {}, {} FROM ({totals}) AS __totals WHERE __is_one",
-            self.is_high("recency_days", "r", false),
-            self.is_high("frequency", "f", true),
-            self.is_high("monetary", "m", true),
-        );
-        let (rs, fs, ms) = self.scores(names);
+        let high = MEASURES.map(|measure| self.is_high(measure)).join(", ");
+        let mut scored = format!("SELECT *, {high} FROM ({totals}) AS __totals WHERE __is_one");
         // Within a score of R, and of F, the next is scored: one after the other.
-        let with_r =
-            format!("SELECT *, CAST(coalesce({rs}, 0) AS INT) AS r FROM ({high}) AS __high");
-        let with_f =
-            format!("SELECT *, CAST(coalesce({fs}, 0) AS INT) AS f FROM ({with_r}) AS __with_r");
-        let scored =
-            format!("SELECT *, CAST(coalesce({ms}, 0) AS INT) AS m FROM ({with_f}) AS __with_f");
+        for (at, (_, name, _)) in MEASURES.into_iter().enumerate() {
+            let score = self.score(at, names);
+            scored = format!(
+                "SELECT *, CAST(coalesce({score}, 0) AS INT) AS {name} FROM ({scored}) AS __before_{name}"
+            );
+        }
         let segment = self.segment();
         format!(
             "SELECT {names}, recency_days, frequency, monetary, r, f, m, \
@@ -171,8 +164,8 @@ impl Scoring {
     }
 
     /// Whether a figure is high against the centre, as `__r`, `__f` or `__m`.
-    fn is_high(&self, column: &str, name: &str, more_is_better: bool) -> String {
-        let value = format!("CASE WHEN __bought THEN {column} END");
+    fn is_high(&self, (column, name, more_is_better): (&str, &str, bool)) -> String {
+        let value = of_buyers(column);
         let condition = if self.method == "median" {
             // Two classes part at the median; the better one is strictly beyond it, or the other is where the median itself counts.
             let is_up = more_is_better != self.is_inclusive;
@@ -191,55 +184,55 @@ impl Scoring {
         format!("CAST(coalesce({condition}, false) AS BIGINT) AS __{name}")
     }
 
-    /// The scores of R, of F (which may use `r`) and of M (which may use both), as SQL; NULL for who never bought.
-    fn scores(&self, names: &str) -> (String, String, String) {
-        let [r, f, m] = [0, 1, 2].map(|at| {
-            let (column, name, more_is_better) = MEASURES[at];
-            let value = format!("CASE WHEN __bought THEN {column} END");
-            let partition = match (self.is_nested, at) {
-                (true, 1) => "PARTITION BY r",
-                (true, 2) => "PARTITION BY r, f",
-                _ => "",
-            };
-            let (bins, best) = (self.bins, self.bins + 1);
-            let from_best = |score: String| match more_is_better {
+    /// The score of a measure as SQL, which may use those of the measures before it; NULL for who never bought.
+    fn score(&self, at: usize, names: &str) -> String {
+        let (column, name, more_is_better) = MEASURES[at];
+        let value = of_buyers(column);
+        // The classes that are scored each for itself.
+        let nested = if self.is_nested { &MEASURES[..at] } else { &[] };
+        let nested = nested.iter().map(|(_, name, _)| *name);
+        let over = |classes: Vec<&str>| match classes.is_empty() {
+            true => String::new(),
+            false => format!("PARTITION BY {}", classes.join(", ")),
+        };
+        let bins = self.bins;
+        let from_best = |score: String| match more_is_better {
+            true => score,
+            false => format!("{} - {score}", bins + 1),
+        };
+        if let Some(relation) = &self.scores_from {
+            let kept = format!(
+                "(SELECT array_agg(CAST(value AS DECIMAL(38, 6)) ORDER BY cut) FROM {} WHERE measure = {})",
+                relation_name(relation),
+                literal(column)
+            );
+            let score = format!("score_fixed({value}, {kept})");
+            return match more_is_better {
                 true => score,
-                false => format!("{best} - {score}"),
+                false => format!("CAST(array_length({kept}) AS BIGINT) + 2 - {score}"),
             };
-            if let Some(relation) = &self.scores_from {
-                let kept = format!(
-                    "(SELECT array_agg(CAST(value AS DECIMAL(38, 6)) ORDER BY cut) FROM {} WHERE measure = {})",
-                    relation_name(relation),
-                    literal(column)
-                );
-                let score = format!("score_fixed({value}, {kept})");
-                return match more_is_better {
-                    true => score,
-                    false => format!("CAST(array_length({kept}) AS BIGINT) + 2 - {score}"),
-                };
+        }
+        match self.method {
+            "ntile" => {
+                let of_class = over(std::iter::once("__bought").chain(nested).collect());
+                let ntile = format!("ntile({bins}) OVER ({of_class} ORDER BY {column}, {names})");
+                of_buyers(&from_best(format!("CAST({ntile} AS BIGINT)")))
             }
-            match self.method {
-                "ntile" => {
-                    let order = format!("{column}, {names}");
-                    let ntile = format!("ntile({bins}) OVER (PARTITION BY __bought{} ORDER BY {order})",
-                        partition.strip_prefix("PARTITION BY ").map(|by| format!(", {by}")).unwrap_or_default());
-                    format!("CASE WHEN __bought THEN {} END", from_best(format!("CAST({ntile} AS BIGINT)")))
-                }
-                "rank" => {
-                    let rank = format!("rank() OVER (PARTITION BY __bought ORDER BY {column})");
-                    let score = format!("(CAST({rank} AS BIGINT) * {bins} + __n - 1) / __n");
-                    format!("CASE WHEN __bought THEN {} END", from_best(score))
-                }
-                "fixed" => {
-                    let cuts: Vec<String> =
-                        self.fixed[at].iter().flatten().map(ToString::to_string).collect();
-                    from_best(format!("score_fixed({value}, ARRAY[{}])", cuts.join(", ")))
-                }
-                "mean" | "median" => format!("CASE WHEN __bought THEN __{name} + 1 END"),
-                _ => from_best(format!("quantile_score({value}, {bins}) OVER ({partition})")),
+            "rank" => {
+                let rank = format!("rank() OVER (PARTITION BY __bought ORDER BY {column})");
+                of_buyers(&from_best(format!("(CAST({rank} AS BIGINT) * {bins} + __n - 1) / __n")))
             }
-        });
-        (r, f, m)
+            "fixed" => {
+                let cuts: Vec<String> =
+                    self.fixed[at].iter().flatten().map(ToString::to_string).collect();
+                from_best(format!("score_fixed({value}, ARRAY[{}])", cuts.join(", ")))
+            }
+            "mean" | "median" => of_buyers(&format!("__{name} + 1")),
+            _ => {
+                let of_class = over(nested.collect());
+                from_best(format!("quantile_score({value}, {bins}) OVER ({of_class})"))
+            }
+        }
     }
 
     /// The name of a customer's segment, as SQL.
@@ -307,7 +300,7 @@ impl Scoring {
     }
 }
 
-/// A relation's name as SQL, with or without its schema.
-pub(in super::super) fn relation_name(name: &str) -> String {
-    name.split('.').map(quoted).collect::<Vec<_>>().join(".")
+/// A value of those who bought: who never did moves no threshold and has no score.
+fn of_buyers(value: &str) -> String {
+    format!("CASE WHEN __bought THEN {value} END")
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, RecordBatchOptions,
 };
-use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, Schema, TimeUnit};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalUnit, Schema, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
@@ -39,6 +39,24 @@ pub(crate) fn constant(
         }
         ColumnarValue::Array(_) => Err(not_constant()),
     }
+}
+
+/// Whose rules a call follows: its first argument says so, where there is one that does.
+pub(crate) fn dialect_of(
+    function: &'static str,
+    args: &AccumulatorArgs,
+    is_given: bool,
+) -> Result<Dialect> {
+    if !is_given {
+        return Ok(Dialect::Exact);
+    }
+    let name = constant(function, "dialect", args, 0)?;
+    Dialect::named(function, name.try_as_str().flatten().unwrap_or_default())
+}
+
+/// The types of the arguments of a call.
+pub(crate) fn types_of(fields: &[FieldRef]) -> Vec<DataType> {
+    fields.iter().map(|field| field.data_type().clone()).collect()
 }
 
 const US_PER_SECOND: i64 = 1_000_000;
@@ -189,6 +207,15 @@ pub(crate) fn all_items_known(lists: &ListArray) -> BooleanBuffer {
         let mut own = offsets[row]..offsets[row + 1];
         lists.is_valid(row) && own.all(|at| items.is_valid(at as usize))
     })
+}
+
+/// Rows with a value that the FILTER clause keeps; `None` when that is every row.
+pub(crate) fn kept_rows(
+    valid: Option<&NullBuffer>,
+    filter: Option<&BooleanArray>,
+) -> Option<NullBuffer> {
+    let filter = filter.map(|filter| NullBuffer::new(true_rows(filter)));
+    NullBuffer::union(valid, filter.as_ref())
 }
 
 /// Rows on which the condition holds; NULL does not.

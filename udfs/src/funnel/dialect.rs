@@ -88,13 +88,13 @@ impl Dialect {
         }
     }
 
-    /// What a bare number means as a window on a column of such a type.
-    fn unit_of_number(self, time_type: &DataType) -> &'static str {
+    /// What a bare number means as a window on a column of such a type, where nobody would know it from the number: a number of
+    /// dates is days.
+    pub(crate) fn silent_unit_of(self, time_type: &DataType) -> Option<&'static str> {
         match (self, time_type) {
-            (Self::Databend, DataType::Timestamp(..)) => "microseconds",
-            (Self::Doris, DataType::Date32) | (_, DataType::Timestamp(..)) => "seconds",
-            (_, DataType::Date32) => "days",
-            _ => "units of the column",
+            (Self::Databend, DataType::Timestamp(..)) => Some("microseconds"),
+            (Self::Doris, DataType::Date32) | (_, DataType::Timestamp(..)) => Some("seconds"),
+            _ => None,
         }
     }
 
@@ -136,20 +136,4 @@ impl Dialect {
         }
         Ok(())
     }
-}
-
-/// The unit of the window of a call of a funnel whose arguments are of `types`, where it is a bare number and the time has units
-/// that the number does not say; with the place of the window.
-pub fn silent_unit(dialect: Option<Dialect>, types: &[DataType]) -> Option<(usize, &'static str)> {
-    let is_text = |at: usize| types.get(at).is_some_and(|t| t.is_string());
-    let window = usize::from(is_text(0));
-    let time = types.get(if is_text(window + 1) { window + 2 } else { window + 1 })?;
-    let dialect = dialect.unwrap_or_default();
-    let is_silent = match time {
-        DataType::Timestamp(..) => true,
-        // Days are what a number of dates is; anything else is a surprise.
-        DataType::Date32 => dialect == Dialect::Doris,
-        _ => false,
-    };
-    (types.get(window)?.is_integer() && is_silent).then(|| (window, dialect.unit_of_number(time)))
 }

@@ -5,22 +5,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, ListArray, NullArray, StringArray, StructArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StringArray, StructArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, filter};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use datafusion::common::internal_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::call::true_rows;
-use super::sequence::{Asked, SequenceQuestion};
+use super::call::{kept_rows, types_of};
+use super::sequence::{self, Asked, SequenceQuestion};
 use super::spec::{self, Answer, FunnelSpec};
 use super::state::{Question, Touches, as_times, instants_type, state_fields, times_of};
-use super::{sequence, spec::coerce};
 use crate::BadArgument;
 use crate::lists::list_of;
 use crate::one_group::{grouped_alone, rows_as_states};
@@ -110,7 +109,7 @@ impl Of {
     fn coerce(self, part: Part, types: &[DataType]) -> Result<Vec<DataType>> {
         match self {
             Self::Sequence(_) => sequence::coerce(self.name(part), types),
-            _ => coerce(self.name(part), types),
+            _ => spec::coerce(self.name(part), types),
         }
     }
 
@@ -272,9 +271,7 @@ impl AggregateUDFImpl for Kept {
         if self.part == Part::State {
             return Ok(state_fields(args.name));
         }
-        let types: Vec<DataType> =
-            args.input_fields.iter().map(|field| field.data_type().clone()).collect();
-        let state = state_type(&self.time_type(&types)?);
+        let state = state_type(&self.time_type(&types_of(args.input_fields))?);
         Ok(vec![Arc::new(Field::new(format!("{}[state]", args.name), state, true))])
     }
 
@@ -284,9 +281,7 @@ impl AggregateUDFImpl for Kept {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        let types: Vec<DataType> =
-            args.expr_fields.iter().map(|field| field.data_type().clone()).collect();
-        let time_type = self.time_type(&types)?;
+        let time_type = self.time_type(&types_of(args.expr_fields))?;
         if self.part == Part::State {
             let (question, call) = self.of.asked(&args)?;
             let touches = Touches::new(question);
@@ -309,22 +304,22 @@ fn same_lists(list: &ListArray, items: ArrayRef) -> Result<ArrayRef> {
 }
 
 /// The states of groups, as records.
-fn records(mut state: Vec<ArrayRef>, call: &str, time_type: &DataType) -> Result<ArrayRef> {
+fn records(state: Vec<ArrayRef>, call: &str, time_type: &DataType) -> Result<ArrayRef> {
     let lists = |column: &ArrayRef, items| same_lists(column.as_list(), items);
     // No function whose state is kept has texts of rows.
-    let (met, _) = (state.pop(), state.pop());
-    let [at, step, row] = &state[..] else { return Ok(Arc::new(NullArray::new(0))) };
+    let [at, step, row, _tags, met] = &state[..] else {
+        return internal_err!("the state of touches has {} columns", state.len());
+    };
     let number = |column: &ArrayRef| {
         lists(column, cast(column.as_list::<i32>().values(), &DataType::Int32)?)
     };
     let times = as_times(Arc::clone(at.as_list::<i32>().values()), time_type)?;
-    let met = met.unwrap_or_else(|| Arc::new(NullArray::new(at.len())));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![call; at.len()])),
         lists(at, times)?,
         number(step)?,
         number(row)?,
-        cast(&met, &DataType::Int16)?,
+        cast(met, &DataType::Int16)?,
     ];
     Ok(Arc::new(StructArray::try_new(state_columns(time_type), columns, None)?))
 }
@@ -389,23 +384,21 @@ struct Merging {
 }
 
 impl Merging {
-    /// The touches of all states so far, which are of `call`.
-    fn touches(&mut self, call: &str) -> Result<&mut Touches> {
-        let (known, touches) = match self.met.take() {
-            Some(met) => met,
-            None => {
-                let question = self.of.again(self.part, call, &self.time_type)?;
-                (call.to_owned(), Touches::new(question))
-            }
-        };
-        if known != call {
-            return Err(BadArgument::err(
+    /// A state of `call` has come: the first one says what is asked, and the others ask the same.
+    fn meet(&mut self, call: &str) -> Result<()> {
+        match &self.met {
+            Some((known, _)) if known == call => Ok(()),
+            Some((known, _)) => Err(BadArgument::err(
                 self.of.name(self.part),
                 "state",
                 format!("states of two calls are among them: {known:?} and {call:?}"),
-            ));
+            )),
+            None => {
+                let question = self.of.again(self.part, call, &self.time_type)?;
+                self.met = Some((call.to_owned(), Touches::new(question)));
+                Ok(())
+            }
         }
-        Ok(&mut self.met.insert((known, touches)).1)
     }
 
     fn merge(&mut self, states: &StructArray, groups: &[usize]) -> Result<()> {
@@ -431,7 +424,7 @@ impl Merging {
         // Mostly all are of one call; one that differs is an error in any case.
         for call in calls.iter() {
             let Some(call) = call else { return Err(not_a_state(name)) };
-            self.touches(call)?;
+            self.meet(call)?;
         }
         let Some((_, touches)) = &mut self.met else { return Ok(()) };
         touches.merge_batch(&columns, groups, total)
@@ -478,12 +471,10 @@ impl GroupsAccumulator for Merging {
     ) -> Result<()> {
         self.is_there.resize(total_num_groups, false);
         let states = &values[0];
-        let is_there = |row: usize| states.is_valid(row);
-        let kept = opt_filter.map(true_rows);
+        let kept = kept_rows(states.nulls(), opt_filter);
         let wanted =
-            BooleanArray::from_iter((0..states.len()).map(|row| {
-                Some(is_there(row) && kept.as_ref().is_none_or(|kept| kept.value(row)))
-            }));
+            kept.map_or_else(|| BooleanBuffer::new_set(states.len()), |kept| kept.into_inner());
+        let wanted = BooleanArray::from(wanted);
         let groups: Vec<usize> =
             wanted.values().set_indices().map(|row| group_indices[row]).collect();
         if groups.is_empty() {

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
     AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::call::{coerced_condition, constant};
+use super::call::{coerced_condition, constant, kept_rows};
 use crate::BadArgument;
 use crate::lists::list_of;
 use crate::one_group::{grouped_alone, rows_as_states};
@@ -241,8 +241,9 @@ impl GroupsAccumulator for Days {
         let (first, active) = (values[FIRST].as_boolean(), values[ACTIVE].as_boolean());
         let days = values[DAY].as_primitive::<Date32Type>();
         let holds = |condition: &BooleanArray, row| condition.is_valid(row) && condition.value(row);
+        let kept = kept_rows(days.nulls(), opt_filter);
         for (row, &group) in group_indices.iter().enumerate() {
-            if days.is_null(row) || opt_filter.is_some_and(|kept| !holds(kept, row)) {
+            if kept.as_ref().is_some_and(|kept| kept.is_null(row)) {
                 continue;
             }
             let was =

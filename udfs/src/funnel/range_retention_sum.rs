@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
     AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::call::true_rows;
+use super::call::kept_rows;
 use crate::BadArgument;
 use crate::lists::list_of;
 use crate::one_group::{grouped_alone, rows_as_states};
@@ -165,9 +165,9 @@ impl GroupsAccumulator for Sums {
     ) -> Result<()> {
         self.groups.resize_with(total_num_groups, Sum::default);
         let counts = values[0].as_list::<i32>();
-        let kept = opt_filter.map(true_rows);
+        let kept = kept_rows(counts.nulls(), opt_filter);
         for (row, &group) in group_indices.iter().enumerate() {
-            if counts.is_null(row) || kept.as_ref().is_some_and(|kept| !kept.value(row)) {
+            if kept.as_ref().is_some_and(|kept| kept.is_null(row)) {
                 continue;
             }
             let numbers = counts.value(row);

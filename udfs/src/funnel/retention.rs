@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::call::{all_known, coerced_condition, constant, listed, true_rows};
+use super::call::{all_known, coerced_condition, dialect_of, listed, true_rows, types_of};
 use super::dialect::Dialect;
 use crate::BadArgument;
 use crate::one_group::{grouped_alone, rows_as_states};
@@ -80,8 +80,7 @@ impl AggregateUDFImpl for Retention {
     /// Whether each condition was met, and whether a row was seen at all.
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let met = |i| Field::new(format!("{}[{i}]", args.name), DataType::Boolean, true);
-        let first = args.input_fields.first().map(|field| field.data_type().clone());
-        let conditions = args.input_fields.len() - dialects_among(first.as_slice());
+        let conditions = args.input_fields.len() - dialects_among(&types_of(args.input_fields));
         Ok((0..=conditions).map(|i| Arc::new(met(i))).collect())
     }
 
@@ -91,15 +90,8 @@ impl AggregateUDFImpl for Retention {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        let first = args.expr_fields.first().map(|field| field.data_type().clone());
-        let dialect = match dialects_among(first.as_slice()) {
-            0 => Dialect::Exact,
-            _ => {
-                let name = constant(NAME, "dialect", &args, 0)?;
-                Dialect::named(NAME, name.try_as_str().flatten().unwrap_or_default())?
-            }
-        };
-        let arguments_before = dialects_among(first.as_slice());
+        let arguments_before = dialects_among(&types_of(args.expr_fields));
+        let dialect = dialect_of(NAME, &args, arguments_before > 0)?;
         // One more than there are conditions: whether a row was seen.
         let met = vec![Vec::new(); args.exprs.len() - arguments_before + 1];
         Ok(Box::new(Met { dialect, arguments_before, met, groups_len: 0 }))
@@ -108,10 +100,7 @@ impl AggregateUDFImpl for Retention {
 
 /// How many arguments say whose rules are followed: one, if the first is a text, which a condition never is.
 fn dialects_among(types: &[DataType]) -> usize {
-    usize::from(matches!(
-        types.first(),
-        Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-    ))
+    usize::from(types.first().is_some_and(DataType::is_string))
 }
 
 /// `met[c][g]`: whether group `g` has met condition `c`; the last one is that there was a row.

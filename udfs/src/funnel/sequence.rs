@@ -10,7 +10,9 @@ use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
-use super::call::{all_known, coerced_condition, coerced_time, constant, listed, units_of};
+use super::call::{
+    all_known, coerced_condition, coerced_time, constant, dialect_of, listed, types_of, units_of,
+};
 use super::chain::Touch;
 use super::dialect::Dialect;
 use super::kept::not_a_state;
@@ -24,10 +26,7 @@ use crate::one_group::grouped_alone;
 
 /// Place of the pattern: behind a dialect, if there is one. The time and the conditions follow.
 fn place_of_pattern(types: &[DataType]) -> usize {
-    let is_text = |at: usize| {
-        matches!(types.get(at), Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View))
-    };
-    usize::from(is_text(0) && is_text(1))
+    usize::from(matches!(types, [first, second, ..] if first.is_string() && second.is_string()))
 }
 
 /// The type of the time of a call, as [`coerce`] has made it.
@@ -181,27 +180,13 @@ impl SequenceQuestion {
         asked: Asked,
         args: &AccumulatorArgs,
     ) -> Result<Self> {
-        let types: Vec<DataType> =
-            args.expr_fields.iter().map(|field| field.data_type().clone()).collect();
+        let types = types_of(args.expr_fields);
         let at = place_of_pattern(&types);
-        let text = |argument, place| -> Result<String> {
-            let value = constant(function, argument, args, place)?;
-            Ok(value.try_as_str().flatten().unwrap_or_default().to_owned())
-        };
-        let dialect = match at {
-            0 => Dialect::Exact,
-            _ => Dialect::named(function, &text("dialect", 0)?)?,
-        };
+        let dialect = dialect_of(function, args, at > 0)?;
+        let pattern = constant(function, "pattern", args, at)?;
+        let text = pattern.try_as_str().flatten().unwrap_or_default().to_owned();
         let conditions = types.len() - at - 2;
-        Self::new(
-            function,
-            asked,
-            dialect,
-            text("pattern", at)?,
-            conditions,
-            at + 1,
-            types[at + 1].clone(),
-        )
+        Self::new(function, asked, dialect, text, conditions, at + 1, types[at + 1].clone())
     }
 
     fn new(

@@ -12,7 +12,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use super::attempts::{Attempt, AttemptRules, Finder, Timeline};
 use super::call::{
     all_items_known, all_known, coerced_condition, coerced_time, coerced_window, constant,
-    gathered, listed, window_in,
+    dialect_of, gathered, listed, types_of, window_in,
 };
 use super::chain::{Rules, Touch, best_chain};
 use super::dialect::Dialect;
@@ -100,11 +100,11 @@ impl Layout {
 
 /// Whether the first argument of a call says whose rules it follows: it is a text, which a window never is.
 fn has_dialect(types: &[DataType]) -> bool {
-    types.first().is_some_and(|first| is_text(first) && !first.is_null())
+    types.first().is_some_and(DataType::is_string)
 }
 
 fn is_text(given: &DataType) -> bool {
-    matches!(given, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
+    given.is_string() || given.is_null()
 }
 
 /// What a funnel aggregate was called with.
@@ -127,17 +127,10 @@ impl FunnelSpec {
         answer: Answer,
         args: &AccumulatorArgs,
     ) -> Result<Self> {
-        let types: Vec<DataType> =
-            args.expr_fields.iter().map(|field| field.data_type().clone()).collect();
+        let types = types_of(args.expr_fields);
         let layout = Layout::of(&types);
         let time_type = types[layout.time()].clone();
-        let dialect = match layout.window {
-            0 => Dialect::Exact,
-            _ => {
-                let name = constant(function, "dialect", args, 0)?;
-                Dialect::named(function, name.try_as_str().flatten().unwrap_or_default())?
-            }
-        };
+        let dialect = dialect_of(function, args, layout.window > 0)?;
         let window = constant(function, "window", args, layout.window)?;
         let window = window_in(dialect, function, "window", &window, &time_type)?;
         let modes = match layout.mode() {
@@ -240,6 +233,15 @@ impl FunnelSpec {
 /// The type of the time of a call, as [`coerce`] has made it.
 pub(crate) fn time_type(types: &[DataType]) -> &DataType {
     &types[Layout::of(types).time()]
+}
+
+/// The unit of the window of a call whose arguments are of `types`, where it is a bare number and the time has units that the number
+/// does not say; with the place of the window.
+pub fn silent_unit(dialect: Dialect, types: &[DataType]) -> Option<(usize, &'static str)> {
+    let layout = Layout::of(types);
+    let time = types.get(layout.time())?;
+    let is_number = types.get(layout.window)?.is_integer();
+    Some((layout.window, dialect.silent_unit_of(time)?)).filter(|_| is_number)
 }
 
 /// What the unit of times of a type is, in the text of a call.

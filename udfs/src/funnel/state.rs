@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type, UInt32Ty
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::call::true_rows;
+use super::call::{kept_rows, true_rows};
 use super::chain::Touch;
 use crate::lists::{list_of, lists};
 use crate::names::{NO_NAME, Names};
@@ -129,13 +129,12 @@ impl Touches {
     /// Where some rows are not seen, notes which groups have such and which have others.
     fn note_seen(
         &mut self,
-        values: &[ArrayRef],
+        seen: &BooleanBuffer,
         timed: Option<&NullBuffer>,
         groups: &[usize],
         filter: Option<&BooleanArray>,
     ) {
-        let Some(seen) = self.question.seen(values) else { return };
-        let seen = timed.map_or(seen.clone(), |timed| &seen & timed.inner());
+        let seen = timed.map_or(seen.clone(), |timed| seen & timed.inner());
         let kept = filter.map(true_rows);
         for (row, &group) in groups.iter().enumerate() {
             if kept.as_ref().is_none_or(|kept| kept.value(row)) {
@@ -180,7 +179,10 @@ impl GroupsAccumulator for Touches {
         let holds = self.question.conditions(values);
         let tags: Vec<&StringViewArray> =
             values[self.question.tags()].iter().map(|texts| texts.as_string_view()).collect();
-        self.note_seen(values, times.nulls(), group_indices, opt_filter);
+        let seen = self.question.seen(values);
+        if let Some(seen) = &seen {
+            self.note_seen(seen, times.nulls(), group_indices, opt_filter);
+        }
         let any = holds.iter().cloned().reduce(|a, b| &a | &b);
         let mut wanted = match any {
             _ if self.question.needs_others() => BooleanBuffer::new_set(times.len()),
@@ -190,7 +192,7 @@ impl GroupsAccumulator for Touches {
         if let Some(kept) = kept_rows(times.nulls(), opt_filter) {
             wanted = &wanted & kept.inner();
         }
-        if let Some(seen) = self.question.seen(values) {
+        if let Some(seen) = seen {
             wanted = &wanted & &seen;
         }
         // Row by row, so that rows that come in the order of time leave touches that need no sorting.
@@ -301,12 +303,6 @@ impl GroupsAccumulator for Touches {
             + self.bytes
             + self.names.bytes()
     }
-}
-
-/// Rows with a time that the FILTER clause keeps; `None` when that is every row.
-fn kept_rows(valid: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option<NullBuffer> {
-    let filter = filter.map(|filter| NullBuffer::new(true_rows(filter)));
-    NullBuffer::union(valid, filter.as_ref())
 }
 
 /// Puts touches in order of time and step, unless they came so, as they do from a clustered table.

@@ -11,8 +11,9 @@ use datafusion::logical_expr::{
     AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
+use super::quantile_score::quantile_cuts as scaled_cuts;
 use crate::BadArgument;
-use crate::funnel::call::{constant, true_rows};
+use crate::funnel::call::{constant, kept_rows};
 use crate::lists::{list_of, lists};
 use crate::one_group::{grouped_alone, rows_as_states};
 
@@ -97,7 +98,7 @@ impl AggregateUDFImpl for QuantileCuts {
     ) -> Result<Box<dyn GroupsAccumulator>> {
         match constant(NAME, "n", &args, 1)? {
             ScalarValue::Int64(Some(n)) if (2..=1000).contains(&n) => {
-                Ok(Box::new(Values { classes: n, groups: Vec::new(), values: 0 }))
+                Ok(Box::new(Values { classes: n as usize, groups: Vec::new(), values: 0 }))
             }
             other => Err(BadArgument::err(NAME, "n", format!("is {other}; 2 to 1000 are allowed"))),
         }
@@ -106,7 +107,7 @@ impl AggregateUDFImpl for QuantileCuts {
 
 /// Every group's values.
 struct Values {
-    classes: i64,
+    classes: usize,
     groups: Vec<Vec<i128>>,
     /// How many there are in all groups.
     values: usize,
@@ -120,18 +121,14 @@ impl Values {
     }
 }
 
-/// The cuts of sorted values, at least one.
-fn cuts_of(sorted: &[i128], classes: i64) -> impl Iterator<Item = i128> + '_ {
-    let last = sorted.len() as i64 - 1;
-    (1..classes).map(move |k| {
-        let (at, rest) = ((last * k).div_euclid(classes), (last * k).rem_euclid(classes));
-        let low = sorted[at as usize];
-        let high = sorted[(at as usize + 1).min(sorted.len() - 1)];
-        let part =
-            (i256::from_i128(high) - i256::from_i128(low)) * i256::from_i128(i128::from(rest));
-        // The difference is not below zero, so this rounds down.
-        let part = part / i256::from_i128(i128::from(classes));
-        low + part.to_i128().unwrap_or_default()
+/// The cuts of values, at least one, rounded down.
+fn cuts_of(values: Vec<i128>, classes: usize) -> impl Iterator<Item = i128> {
+    let n = i256::from(classes as i64);
+    scaled_cuts(values, classes).into_iter().map(move |cut| {
+        let (whole, rest) = (cut.wrapping_div(n), cut.wrapping_rem(n));
+        let down = if rest < i256::ZERO { i256::ONE } else { i256::ZERO };
+        // It lies between two values.
+        (whole - down).to_i128().unwrap_or_default()
     })
 }
 
@@ -149,9 +146,9 @@ impl GroupsAccumulator for Values {
     ) -> Result<()> {
         self.groups.resize_with(total_num_groups, Vec::new);
         let numbers = values[0].as_primitive::<Decimal128Type>();
-        let kept = opt_filter.map(true_rows);
+        let kept = kept_rows(numbers.nulls(), opt_filter);
         for (row, &group) in group_indices.iter().enumerate() {
-            if numbers.is_valid(row) && kept.as_ref().is_none_or(|kept| kept.value(row)) {
+            if kept.as_ref().is_none_or(|kept| kept.is_valid(row)) {
                 self.groups[group].push(numbers.value(row));
                 self.values += 1;
             }
@@ -161,14 +158,11 @@ impl GroupsAccumulator for Values {
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
         let (mut cuts, mut lengths, mut is_there) = (Vec::new(), Vec::new(), Vec::new());
-        for mut values in self.take(emit_to) {
-            values.sort_unstable();
+        for values in self.take(emit_to) {
             let before = cuts.len();
-            if !values.is_empty() {
-                cuts.extend(cuts_of(&values, self.classes));
-            }
-            lengths.push(cuts.len() - before);
             is_there.push(!values.is_empty());
+            cuts.extend(cuts_of(values, self.classes));
+            lengths.push(cuts.len() - before);
         }
         let all = lists(decimals(cuts)?, lengths)?;
         let without = BooleanArray::from_iter(is_there.iter().map(|is_there| Some(!is_there)));
@@ -229,9 +223,9 @@ mod tests {
     proptest! {
         /// A cut lies between its neighbours, where R's type 7 puts it: at (N - 1) k / n, counted from 0.
         #[test]
-        fn cuts_are_quantiles(mut values in proptest::collection::vec(-1000i128..1000, 1..30), classes in 2i64..12) {
+        fn cuts_are_quantiles(mut values in proptest::collection::vec(-1000i128..1000, 1..30), classes in 2usize..12) {
             values.sort_unstable();
-            for (k, cut) in (1..classes).zip(cuts_of(&values, classes)) {
+            for (k, cut) in (1..classes).zip(cuts_of(values.clone(), classes)) {
                 let place = (values.len() - 1) as f64 * k as f64 / classes as f64;
                 let low = values[place.floor() as usize] as f64;
                 let high = values[(place.floor() as usize + 1).min(values.len() - 1)] as f64;

@@ -120,7 +120,7 @@ impl PartitionEvaluator for Classes {
 }
 
 /// The k/n quantiles for k in 1..n, each multiplied by n, so that they are whole.
-fn quantile_cuts(mut values: Vec<i128>, n: usize) -> Vec<i256> {
+pub(super) fn quantile_cuts(mut values: Vec<i128>, n: usize) -> Vec<i256> {
     if values.is_empty() {
         return Vec::new();
     }
