@@ -27,6 +27,10 @@ pub struct Config {
     pub load: Load,
     /// How data files are written and read.
     pub storage: Storage,
+    /// Reports that are kept and their schedules.
+    pub reports: Reports,
+    /// Where results may be written to as files.
+    pub export: Export,
     /// Health and metrics over HTTP.
     pub http: Http,
     /// Logs.
@@ -148,6 +152,32 @@ impl Storage {
     pub fn keep(&self) -> Duration {
         Duration::try_from_secs_f64(self.keep_days * 86_400.0).unwrap_or(Duration::MAX)
     }
+}
+
+/// `[reports]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reports {
+    /// Whether a server runs what is due. Of several servers of one warehouse one does.
+    pub scheduled: bool,
+    /// Scheduled runs at once; more would only make each slower.
+    pub runs_max: usize,
+    /// Megabytes that all runs may hold together; 0 is half of `memory.limit_mb`, so that those who ask have the other half.
+    pub memory_mb: u64,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { scheduled: true, runs_max: 2, memory_mb: 0 }
+    }
+}
+
+/// `[export]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Export {
+    /// Folders below which reports may write files. None by default: a path in SQL writes to the server's disk.
+    pub roots: Vec<PathBuf>,
 }
 
 /// Whether reads are compared with checksums.
@@ -277,6 +307,14 @@ impl Config {
         let configured = self.memory.limit_mb.saturating_mul(1 << 20);
         let bytes = if configured > 0 { configured } else { machine_memory_bytes() / 2 };
         usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that runs of reports may hold together.
+    pub fn reports_bytes(&self) -> usize {
+        match self.reports.memory_mb {
+            0 => self.memory_bytes() / 2,
+            mb => usize::try_from(mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX),
+        }
     }
 
     /// Bytes of temporary files.

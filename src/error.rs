@@ -119,6 +119,8 @@ pub enum Kind {
     Config,
     /// A message that does not belong here.
     Protocol,
+    /// A condition that somebody demanded does not hold.
+    AssertionFailed,
     /// Our own broken promise.
     Internal,
 }
@@ -177,6 +179,7 @@ impl Kind {
             Self::UndefinedFile => "58P01",
             Self::Config => "F0000",
             Self::Protocol => "08P01",
+            Self::AssertionFailed => "P0004",
             Self::Internal => "XX000",
         }
     }

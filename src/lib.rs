@@ -3,7 +3,7 @@
 //! The life of a query: bytes on the socket (`wire`) become a statement (`sql`); names become tables of one pinned
 //! generation, each wrapped by the user's policy (`catalog`, `session`); reports become ordinary plans (`analysis`); the
 //! engine reads Parquet through stock scans (`scan`, `store`); rows go out as they are made (`wire`). Imports run one way:
-//! `cli, wire -> sql -> session -> catalog, analysis, identity, ingest -> scan -> store`; all may use `config`, `dialect`
+//! `cli, wire -> sql -> session -> catalog, analysis, identity, ingest -> report, scan -> store`; all may use `config`, `dialect`
 //! and `error`. A test reads the imports and holds this.
 
 pub mod analysis;
@@ -14,6 +14,7 @@ pub mod dialect;
 pub mod error;
 pub mod identity;
 pub mod ingest;
+pub mod report;
 pub mod scan;
 pub mod session;
 pub mod sql;

@@ -14,6 +14,7 @@ mod key_order;
 mod kinds;
 mod meaning;
 mod operators;
+mod runs;
 mod settings;
 pub mod stop;
 mod types;
@@ -42,8 +43,8 @@ use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner, TypePlanne
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
 };
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ContextProvider, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
@@ -56,13 +57,14 @@ use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, wor
 use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
-use crate::store::{DATA_URL, Name, Pin, Relation, ViewDef, Warehouse};
+use crate::store::{DATA_URL, Name, Pin, Relation, TableSnapshot, ViewDef, Warehouse};
 
 use self::meaning::Semantics;
 use self::operators::Operators;
 use self::stop::Stop;
 use self::zones::Zones;
 
+pub use runs::{Place as RunPlace, Runs};
 pub use settings::{REPORTED, Settings};
 
 /// What every connection shares.
@@ -70,6 +72,7 @@ pub struct Engine {
     warehouse: Arc<Warehouse>,
     config: Config,
     base: SessionState,
+    runs: Arc<Runs>,
 }
 
 impl Engine {
@@ -104,7 +107,8 @@ impl Engine {
             .with_physical_optimizer_rule(Arc::new(yielding::YieldAfterJoins))
             .build();
         register_functions(&mut state, &warehouse)?;
-        Ok(Arc::new(Self { warehouse, config, base: state }))
+        let runs = Runs::new(config.reports_bytes());
+        Ok(Arc::new(Self { warehouse, config, base: state, runs }))
     }
 
     /// The warehouse.
@@ -124,6 +128,11 @@ impl Engine {
         MemoryConsumer::new(what).register(&pool)
     }
 
+    /// Reports that are being computed.
+    pub fn runs(&self) -> &Arc<Runs> {
+        &self.runs
+    }
+
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
@@ -135,6 +144,7 @@ impl Engine {
             engine: Arc::clone(self),
             user: user.to_owned(),
             settings: Arc::new(Mutex::new(Settings::new(self.config.statement_timeout()))),
+            staged: Mutex::default(),
         }
     }
 }
@@ -220,6 +230,8 @@ pub struct Session {
     engine: Arc<Engine>,
     user: String,
     settings: Arc<Mutex<Settings>>,
+    /// A relation that its statements see and nobody else does.
+    staged: Mutex<Option<(Name, Arc<TableSnapshot>)>>,
 }
 
 impl Session {
@@ -243,6 +255,11 @@ impl Session {
         change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Makes rows that are not published a relation of this session's statements.
+    pub fn stage(&self, name: Name, rows: Arc<TableSnapshot>) {
+        *self.staged.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, rows));
+    }
+
     /// Pins the newest published state for one statement, and what it reads of the past, and makes it ready to be planned.
     pub async fn planning(&self, sql: &str, past: &[Past]) -> Result<Planning> {
         let words = words_of(sql);
@@ -251,9 +268,14 @@ impl Session {
             user: self.user.clone(),
             settings: if words.contains("pg_settings") { settings.all() } else { Vec::new() },
             functions: if words.contains("pg_proc") { self.function_names() } else { Vec::new() },
+            running: self.engine.runs.running(),
         };
         let pin = Pin::new(&self.engine.warehouse, !past.is_empty());
-        let pinned = Pinned::load(&self.engine.warehouse, &words, past, about).await?;
+        let mut pinned = Pinned::load(&self.engine.warehouse, &words, past, about).await?;
+        let staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((name, rows)) = staged {
+            pinned.stage(name, rows);
+        }
         let is_lenient = Pinned::wants_catalogue(&words);
         let mut planning = self.plan_over(pinned, &settings, is_lenient, pin)?;
         if is_lenient {
@@ -296,6 +318,7 @@ impl Session {
             zones,
             is_lenient,
             views_open: Mutex::default(),
+            empty_still: Mutex::default(),
         })
     }
 
@@ -327,6 +350,25 @@ pub struct Planning {
     is_lenient: bool,
     /// Views that are being planned, so that one that reads itself is found out.
     views_open: Mutex<Vec<String>>,
+    /// What is said about a report among what was planned that has no rows yet: it can be planned, and not be read.
+    empty_still: Mutex<Option<Error>>,
+}
+
+/// What a plan that was run has read.
+pub struct Measured {
+    plan: Arc<dyn ExecutionPlan>,
+}
+
+impl Measured {
+    /// Bytes of files, so far.
+    pub fn bytes_read(&self) -> u64 {
+        fn below(plan: &Arc<dyn ExecutionPlan>) -> usize {
+            let own = plan.metrics().and_then(|all| all.sum_by_name("bytes_scanned"));
+            let own = own.map_or(0, |value| value.as_usize());
+            own + plan.children().into_iter().map(below).sum::<usize>()
+        }
+        below(&self.plan) as u64
+    }
 }
 
 /// Deepest nesting of views in views.
@@ -376,7 +418,20 @@ impl Planning {
 
     /// Runs a plan. Rows come as they are made.
     pub async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+        Ok(self.run_measured(plan).await?.0)
+    }
+
+    /// As [`Self::run`], with the means to say afterwards how much was read.
+    pub async fn run_measured(
+        &self,
+        plan: &LogicalPlan,
+    ) -> Result<(SendableRecordBatchStream, Measured)> {
+        let empty_still = self.empty_still.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(error) = empty_still {
+            return Err(error);
+        }
         let physical = self.state.create_physical_plan(plan).await?;
+        let measured = Measured { plan: Arc::clone(&physical) };
         let context = Stop::current().bounds(TaskContext::from(&self.state));
         let stream = execute_stream(physical, context)?;
         let (schema, pin) = (stream.schema(), Arc::clone(&self.pin));
@@ -384,7 +439,7 @@ impl Planning {
             // The stream holds the pin for as long as it lives.
             let _ = &pin;
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, held)))
+        Ok((Box::pin(RecordBatchStreamAdapter::new(schema, held)), measured))
     }
 
     /// A plan's columns after optimisation would have run; types are final.
@@ -521,6 +576,9 @@ fn renamed(plan: LogicalPlan, names: &[String]) -> EngineResult<LogicalPlan> {
 
 impl ContextProvider for Planning {
     fn get_table_source(&self, name: TableReference) -> EngineResult<Arc<dyn TableSource>> {
+        if let Err(error) = self.pinned.refuse_unpopulated(&name) {
+            self.empty_still.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
         match self.pinned.meaning(&name) {
             Some(Meaning::Table(table)) => Ok(provider_as_source(table)),
             Some(Meaning::View(view)) => {

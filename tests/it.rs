@@ -19,6 +19,7 @@ mod it {
     mod protocol;
     mod psql;
     mod quality;
+    mod reports;
     mod rfm;
     mod security;
     mod server;

@@ -18,7 +18,8 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::report::{Progress, Running, job_table, status_table};
 use crate::scan::SnapshotTable;
 use crate::store::{
     Clustering, Customers, Erased, FunctionDef, Generation, Name, Relation, TableSnapshot, ViewDef,
@@ -68,6 +69,8 @@ pub struct About {
     pub settings: Vec<(String, String)>,
     /// Functions, for `pg_proc`.
     pub functions: Vec<String>,
+    /// Reports that are being computed, for `reports.status`.
+    pub running: Vec<Running>,
 }
 
 impl Pinned {
@@ -154,6 +157,26 @@ impl Pinned {
         self.snapshots.get(name)
     }
 
+    /// For this statement `name` is these rows, which nobody else sees.
+    pub fn stage(&mut self, name: Name, rows: Arc<TableSnapshot>) {
+        self.past.insert(name, rows);
+    }
+
+    /// Refuses a report that has no rows yet: none is not what it would say.
+    pub fn refuse_unpopulated(&self, reference: &TableReference) -> Result<()> {
+        let name = Name::new(reference.schema().unwrap_or(DEFAULT_SCHEMA), reference.table());
+        if !self.generation.is_report(&name)
+            || Progress::of(&self.generation, &name)?.is_populated()
+        {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::NotInState,
+            format!("materialized view \"{name}\" has not been populated"),
+        )
+        .hint(format!("REFRESH MATERIALIZED VIEW {name}; SELECT * FROM reports.status says what its last run came to")))
+    }
+
     /// What `reference` means; `None` when nothing has that name.
     pub fn meaning(&self, reference: &TableReference) -> Option<Meaning> {
         if reference.catalog().is_some_and(|catalog| catalog != DATABASE) {
@@ -184,8 +207,26 @@ impl Pinned {
                 self.snapshots.get(name).map(|snapshot| self.as_seen(snapshot, def.erased))
             }
             Some(Relation::View(view)) => Some(Meaning::View(view.clone())),
-            Some(Relation::Graph(_) | Relation::Function(_)) | None => {
-                system::schema_of(name).map(empty)
+            Some(Relation::Graph(_) | Relation::Function(_) | Relation::Note(_)) | None => {
+                self.computed(name).or_else(|| system::schema_of(name).map(empty))
+            }
+        }
+    }
+
+    /// What the warehouse says about itself when it is asked.
+    fn computed(&self, name: &Name) -> Option<Meaning> {
+        let batch = match (name.schema.as_str(), name.table.as_str()) {
+            ("reports", "status") => {
+                status_table(&self.generation, &self.about.running, chrono::Utc::now())
+            }
+            ("cron", "job") => job_table(&self.generation, DATABASE),
+            _ => return None,
+        };
+        match batch {
+            Ok(batch) => Some(computed(batch)),
+            Err(error) => {
+                tracing::error!(%error, relation = %name, "what is kept about reports cannot be read");
+                None
             }
         }
     }

@@ -119,6 +119,7 @@ pub(super) fn versions(history: &[Publish]) -> Result<RecordBatch> {
                 Change::Set(Relation::View(_)) => ("view", None),
                 Change::Set(Relation::Graph(_)) => ("identity graph", None),
                 Change::Set(Relation::Function(_)) => ("function", None),
+                Change::Set(Relation::Note(_)) => continue,
                 Change::Dropped => ("dropped", None),
             };
             numbers.push(i64::try_from(*number).unwrap_or(i64::MAX));

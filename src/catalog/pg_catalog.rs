@@ -11,6 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{DATABASE, Pinned};
+use crate::report::{Progress, Report};
 use crate::store::{FunctionDef, Name, Relation};
 
 /// Field metadata key under which a column carries the PostgreSQL type it should leave as.
@@ -22,7 +23,7 @@ pub const OWNER_OID: i64 = 10;
 /// Catalogue tables that are empty in every warehouse: what they list does not exist here.
 ///
 /// A SELECT from one of them has no rows, which saves the engine from the queries that clients send about them.
-pub const ALWAYS_EMPTY: [&str; 33] = [
+pub const ALWAYS_EMPTY: [&str; 32] = [
     "pg_collation",
     "pg_policy",
     "pg_policies",
@@ -54,7 +55,6 @@ pub const ALWAYS_EMPTY: [&str; 33] = [
     "pg_description",
     "pg_seclabel",
     "pg_shseclabel",
-    "pg_matviews",
     "pg_db_role_setting",
 ];
 
@@ -197,9 +197,12 @@ fn hashed_oid(space: &str, name: &str) -> i64 {
 /// Names of the schemas that exist.
 pub fn schemas(pinned: &Pinned) -> Vec<String> {
     let mut schemas: Vec<String> =
-        ["pg_catalog", "public", "information_schema", "system"].map(str::to_owned).into();
-    for name in pinned.relations().keys() {
-        if !schemas.contains(&name.schema) {
+        ["pg_catalog", "public", "information_schema", "system", "reports", "cron"]
+            .map(str::to_owned)
+            .into();
+    for (name, relation) in pinned.relations() {
+        let is_seen = !matches!(relation, Relation::Note(_));
+        if is_seen && !schemas.contains(&name.schema) {
             schemas.push(name.schema.clone());
         }
     }
@@ -210,7 +213,7 @@ pub fn schemas(pinned: &Pinned) -> Vec<String> {
 pub struct Described {
     /// Its name.
     pub name: Name,
-    /// `r` for a table, `v` for a view.
+    /// `r` for a table, `v` for a view, `m` for a materialized view.
     pub kind: &'static str,
     /// Its columns.
     pub schema: SchemaRef,
@@ -220,6 +223,8 @@ pub struct Described {
     pub bytes: u64,
     /// Query of a view.
     pub sql: Option<String>,
+    /// Whether it has rows to show: a materialized view has none before its first run.
+    pub is_populated: bool,
 }
 
 /// Every relation with its columns; graphs are seen through their tables.
@@ -229,13 +234,17 @@ pub fn described(pinned: &Pinned) -> Vec<Described> {
         match relation {
             Relation::Table(_) => {
                 if let Some(snapshot) = pinned.snapshot(name) {
+                    // A note that cannot be read is told of by those who need it.
+                    let report = Report::of(pinned.generation(), name).ok().flatten();
+                    let progress = Progress::of(pinned.generation(), name).unwrap_or_default();
                     all.push(Described {
                         name: name.clone(),
-                        kind: "r",
+                        kind: if report.is_some() { "m" } else { "r" },
+                        is_populated: report.is_none() || progress.is_populated(),
                         schema: Arc::clone(&snapshot.schema),
                         rows: Some(snapshot.rows()),
                         bytes: snapshot.files.iter().map(|f| f.size).sum(),
-                        sql: None,
+                        sql: report.map(|report| report.written),
                     });
                 }
             }
@@ -246,8 +255,9 @@ pub fn described(pinned: &Pinned) -> Vec<Described> {
                 rows: None,
                 bytes: 0,
                 sql: Some(view.sql.clone()),
+                is_populated: true,
             }),
-            Relation::Graph(_) | Relation::Function(_) => {}
+            Relation::Graph(_) | Relation::Function(_) | Relation::Note(_) => {}
         }
     }
     all
@@ -278,6 +288,7 @@ pub fn table(pinned: &Pinned, name: &str) -> Option<RecordBatch> {
         ),
         "pg_tables" => Some(pg_tables(pinned)),
         "pg_views" => Some(pg_views(pinned)),
+        "pg_matviews" => Some(pg_matviews(pinned)),
         "pg_proc" => Some(pg_proc(pinned)),
         "pg_settings" => Some(pg_settings(pinned)),
         name if ALWAYS_EMPTY.contains(&name) => Some(empty_table(name)),
@@ -330,7 +341,7 @@ fn pg_class(pinned: &Pinned) -> RecordBatch {
         .oid("reltype", vec![0; count])
         .oid("reloftype", vec![0; count])
         .oid("relowner", vec![OWNER_OID; count])
-        .oid("relam", all.iter().map(|d| if d.kind == "r" { 2 } else { 0 }).collect())
+        .oid("relam", all.iter().map(|d| if d.kind == "v" { 0 } else { 2 }).collect())
         .oid("relfilenode", vec![0; count])
         .oid("reltablespace", vec![0; count])
         .int4("relpages", all.iter().map(|d| (d.bytes / 8192) as i32).collect())
@@ -348,7 +359,7 @@ fn pg_class(pinned: &Pinned) -> RecordBatch {
         .bool("relhassubclass", vec![false; count])
         .bool("relrowsecurity", vec![false; count])
         .bool("relforcerowsecurity", vec![false; count])
-        .bool("relispopulated", vec![true; count])
+        .bool("relispopulated", all.iter().map(|d| d.is_populated).collect())
         .char("relreplident", vec!["d".to_owned(); count])
         .bool("relispartition", vec![false; count])
         .null_list("relacl", count)
@@ -496,6 +507,20 @@ fn pg_views(pinned: &Pinned) -> RecordBatch {
         .name("schemaname", views.iter().map(|d| d.name.schema.clone()).collect())
         .name("viewname", views.iter().map(|d| d.name.table.clone()).collect())
         .name("viewowner", vec![pinned.user().to_owned(); views.len()])
+        .text("definition", views.iter().map(|d| d.sql.clone().unwrap_or_default()).collect())
+        .batch()
+}
+
+fn pg_matviews(pinned: &Pinned) -> RecordBatch {
+    let views: Vec<Described> = described(pinned).into_iter().filter(|d| d.kind == "m").collect();
+    let count = views.len();
+    Columns::new()
+        .name("schemaname", views.iter().map(|d| d.name.schema.clone()).collect())
+        .name("matviewname", views.iter().map(|d| d.name.table.clone()).collect())
+        .name("matviewowner", vec![pinned.user().to_owned(); count])
+        .null_text("tablespace", count)
+        .bool("hasindexes", vec![false; count])
+        .bool("ispopulated", views.iter().map(|d| d.is_populated).collect())
         .text("definition", views.iter().map(|d| d.sql.clone().unwrap_or_default()).collect())
         .batch()
 }

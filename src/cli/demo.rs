@@ -12,7 +12,7 @@ use crate::config::{Config, MaxBad};
 use crate::error::Result;
 use crate::ingest::{self, CsvOptions, LoadRequest};
 use crate::session::{Engine, Session};
-use crate::sql::{Outcome, execute, parse};
+use crate::sql::{Outcome, execute, install_reports, parse, shipped_reports};
 use crate::store::{Location, Name};
 use crate::wire::{Executor, LOCAL_USER};
 
@@ -50,6 +50,9 @@ const GRAPH: &str = "CREATE IDENTITY GRAPH IF NOT EXISTS customer \
     WITH (open_id (priority 2), phone (priority 3, max_records 10), email (priority 4, max_records 10), \
         device (priority 5, max_records 5))";
 
+/// The last day of the sample.
+const LAST_DAY: &str = "2011-12-09";
+
 /// What is asked: a heading and the query whose answer is printed.
 const QUESTIONS: [(&str, &str); 4] = [
     (
@@ -86,7 +89,8 @@ const QUESTIONS: [(&str, &str); 4] = [
 ];
 
 /// What to try next, printed with the server's address.
-const TRY: [&str; 3] = [
+const TRY: [&str; 4] = [
+    "SELECT * FROM reports.status;",
     "SELECT * FROM rfm(order_facts, as_of => DATE '2011-12-09') ORDER BY monetary DESC LIMIT 10;",
     "SELECT * FROM customer_timeline WHERE one_id = (SELECT one_id FROM customer.map WHERE record_id = '14911') ORDER BY happened_at;",
     "SELECT id_type, reason, count(*) FROM customer.rejected GROUP BY id_type, reason ORDER BY 3 DESC;",
@@ -102,6 +106,7 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
     if args.no_serve {
         return Ok(());
     }
+    serve::keep_house(&computing, &engine);
     let network = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("network")
@@ -135,11 +140,27 @@ async fn prepare(dir: &Location, config: Config) -> Result<Arc<Engine>> {
     for view in VIEWS {
         quietly(&session, view).await?;
     }
+    keep_reports(&session).await?;
     for (question, query) in QUESTIONS {
         writeln!(std::io::stdout().lock(), "\n{question}")?;
         sql::answer(&session, query, Format::Table).await?;
     }
     Ok(engine)
+}
+
+/// Makes the standing reports and computes them for the last day of the sample. Their schedules are held: the sample's days are past.
+async fn keep_reports(session: &Session) -> Result<()> {
+    quietly(session, "CHECK QUALITY").await?;
+    for (name, made) in install_reports(session, &[], true).await? {
+        made?;
+        let refresh = format!("REFRESH MATERIALIZED VIEW {name} AS OF '{LAST_DAY}'");
+        quietly(session, &refresh).await?;
+    }
+    eprintln!(
+        "{} reports are kept; SELECT * FROM reports.status lists them",
+        shipped_reports().len()
+    );
+    Ok(())
 }
 
 async fn load_sample(engine: &Engine) -> Result<()> {

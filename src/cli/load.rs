@@ -72,8 +72,7 @@ fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
             format!("{:?} is no table's name", args.table),
         ));
     }
-    if ["system", "pg_catalog", "information_schema"].contains(&schema) || table.starts_with("pg_")
-    {
+    if Name::new(schema, table).is_reserved() || table.starts_with("pg_") {
         return Err(Error::new(
             Kind::NotAllowed,
             format!("{:?} belongs to the warehouse", args.table),

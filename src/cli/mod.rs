@@ -7,6 +7,8 @@ mod erase;
 mod load;
 mod output;
 mod progress;
+mod refresh;
+mod reports;
 mod serve;
 mod sql;
 mod user;
@@ -60,6 +62,10 @@ enum Command {
     Load(load::Args),
     /// Answer statements without a server
     Sql(sql::Args),
+    /// Compute materialized views anew
+    Refresh(refresh::Args),
+    /// Install the standing reports of a shop
+    Reports(reports::Args),
     /// Put fresh rows of clustered tables among their clustered ones
     Compact(compact::Args),
     /// Compare files with what was written to them, and look at the quality of the data
@@ -82,6 +88,8 @@ pub fn run(cli: Cli) -> ExitCode {
                 Command::Sql(args) => sql::run(&args, &cli.common.dir, config),
                 Command::User(args) => user::run(&args, &cli.common.dir),
                 Command::Compact(args) => compact::run(&args, &cli.common.dir, config),
+                Command::Refresh(args) => refresh::run(&args, &cli.common.dir, config),
+                Command::Reports(args) => return reports::run(&args, &cli.common.dir, config),
                 Command::Erase(args) => return erase::run(&args, &cli.common.dir, config),
                 Command::Check(args) => return check::run(&args, &cli.common.dir, config),
             }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::error::Result;
-use crate::sql::OutputColumn;
+use crate::sql::{OutputColumn, csv_value, json_member};
 use clientele_udfs::pg::text::TextColumn;
 
 /// Form of a result.
@@ -82,11 +82,7 @@ impl<'a> Printer<'a> {
                 }
                 Format::Json => {
                     let member = |(column, value): (&OutputColumn, Option<String>)| {
-                        format!(
-                            "{}:{}",
-                            json_text(&column.name),
-                            json_value(column.field.data_type(), value)
-                        )
+                        json_member(column, value.as_deref())
                     };
                     let members: Vec<String> =
                         self.columns.iter().zip(values).map(member).collect();
@@ -109,26 +105,4 @@ impl<'a> Printer<'a> {
 
 fn is_number(data_type: &DataType) -> bool {
     data_type.is_numeric()
-}
-
-fn csv_value(text: &str) -> String {
-    if text.is_empty() || text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
-}
-
-fn json_text(text: &str) -> String {
-    serde_json::Value::String(text.to_owned()).to_string()
-}
-
-/// Numbers as they are, exactly; what JSON has no number for, as text.
-fn json_value(data_type: &DataType, value: Option<String>) -> String {
-    match value {
-        None => "null".to_owned(),
-        Some(value) if *data_type == DataType::Boolean => (value == "t").to_string(),
-        Some(value) if is_number(data_type) && !value.contains(['N', 'I']) => value,
-        Some(value) => json_text(&value),
-    }
 }

@@ -36,11 +36,7 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
         .build()?;
     let executor = Executor::new(computing.handle().clone(), &config);
     let engine = computing.block_on(Box::pin(open_engine(dir, config, true)))?;
-    let every = engine.config().storage.compact_every_s;
-    if every > 0 {
-        let every = std::time::Duration::from_secs(every);
-        computing.spawn(crate::sql::keep_tidy(Arc::clone(&engine), every));
-    }
+    keep_house(&computing, &engine);
     let served = network.block_on(serve(engine, executor, |server| {
         eprintln!("clientele serves {} at {}", dir, server.address()?);
         if let Some(http) = server.http_address() {
@@ -52,6 +48,19 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
     network.shutdown_timeout(std::time::Duration::from_secs(1));
     computing.shutdown_timeout(std::time::Duration::from_secs(1));
     served
+}
+
+/// Lets a server put its tables in order and run what is scheduled.
+pub(super) fn keep_house(computing: &tokio::runtime::Runtime, engine: &Arc<Engine>) {
+    let holder = uuid::Uuid::new_v4().to_string();
+    let every = engine.config().storage.compact_every_s;
+    if every > 0 {
+        let every = std::time::Duration::from_secs(every);
+        computing.spawn(crate::sql::keep_tidy(Arc::clone(engine), every, holder.clone()));
+    }
+    if engine.config().reports.scheduled {
+        computing.spawn(crate::sql::keep_schedule(Arc::clone(engine), holder));
+    }
 }
 
 /// Serves until a signal; `greet` speaks when the address is known.

@@ -52,9 +52,7 @@ async fn create(
     definition: &Definition,
 ) -> Result<Answer> {
     let tag = "CREATE IDENTITY GRAPH".to_owned();
-    if ["public", "system", "information_schema", "reports", "cron"].contains(&name)
-        || name.starts_with("pg_")
-    {
+    if name == "public" || Name::new(name, DEFINITION).is_reserved() {
         return Err(Error::new(
             Kind::NotAllowed,
             format!("a graph cannot be named {name}: that schema is taken"),

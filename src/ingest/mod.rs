@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::store::{
-    Clustering, Generation, Group, Name, Published, TableChange, TableSnapshot, TableWriter,
-    Warehouse, stored_schema,
+    Clustering, Group, Name, Published, TableChange, TableSnapshot, TableWriter, Warehouse,
+    stored_schema,
 };
 
 pub use self::csv::CsvOptions;
@@ -157,11 +157,7 @@ async fn try_load(
     }
 
     let newest = warehouse.newest().await?;
-    if newest.is_result(&request.table) {
-        return Err(Generation::refusal_of_graph(&request.table).hint(
-            "REFRESH IDENTITY GRAPH computes it; what is said by hand goes into its overrides",
-        ));
-    }
+    newest.refuse_rows(&request.table)?;
     if let Some(existing) = newest.table(&request.table) {
         let ids: Vec<String> = inputs.iter().map(|i| i.load_id.clone()).collect();
         if let Some(key) = &request.key {

@@ -167,7 +167,6 @@ pub(super) fn fixed_functions() -> Vec<ScalarUDF> {
 
 fn about_session(user: &str, settings: &Settings) -> Vec<ScalarUDF> {
     let say = |name, text: String| RowFunction::text(name, move |_| Some(text.clone()));
-    let as_of = settings.as_of();
     let kept = settings.clone();
     vec![
         say("version", version_text()),
@@ -192,22 +191,30 @@ fn about_session(user: &str, settings: &Settings) -> Vec<ScalarUDF> {
                 Err(error) => Err(error.into()),
             }
         }),
-        RowFunction::udf("report_asof", DataType::Date32, move |_| match as_of {
-            Some(day) => Ok(ScalarValue::Date32(Some(
-                (day - chrono::NaiveDate::default()).num_days() as i32,
-            ))),
-            None => Err(Error::new(
-                crate::error::Kind::InvalidParameter,
-                "report_asof() has no day",
-            )
-            .detail("outside of a report's run it answers the session's as_of, which is not set")
-            .hint("SET as_of = '2011-12-09'")
-            .into()),
-        }),
+        day_of_report("report_asof", settings.as_of()),
+        day_of_report("report_to", settings.as_of()),
+        day_of_report("report_from", settings.report_from()),
         RowFunction::bigint("pg_backend_pid", |_| Some(i64::from(std::process::id()))),
         RowFunction::boolean("pg_is_in_recovery", |_| false),
         RowFunction::bigint("txid_current", |_| Some(1)),
     ]
+}
+
+/// The day that a report speaks for, or the first or last one of its period.
+fn day_of_report(name: &'static str, day: Option<chrono::NaiveDate>) -> ScalarUDF {
+    RowFunction::udf(name, DataType::Date32, move |_| match day {
+        Some(day) => {
+            Ok(ScalarValue::Date32(Some((day - chrono::NaiveDate::default()).num_days() as i32)))
+        }
+        None => {
+            Err(Error::new(crate::error::Kind::InvalidParameter, format!("{name}() has no day"))
+                .detail(
+                    "outside of a report's run it answers the session's as_of, which is not set",
+                )
+                .hint("SET as_of = '2011-12-09'")
+                .into())
+        }
+    })
 }
 
 /// `oneid_hash(type, value, scope)`: what `oneid()` looks for.

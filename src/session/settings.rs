@@ -31,7 +31,7 @@ enum Check {
 const BOOLEAN: Check = Check::OneOf(&["on", "off", "true", "false", "yes", "no", "1", "0"]);
 
 /// Every setting: name as SHOW spells it, default, check.
-const KNOWN: [(&str, &str, Check); 39] = [
+const KNOWN: [(&str, &str, Check); 40] = [
     ("application_name", "", Check::Kept),
     ("as_of", "", Check::Date),
     ("bytea_output", "hex", Check::OneOf(&["hex"])),
@@ -58,6 +58,7 @@ const KNOWN: [(&str, &str, Check); 39] = [
     ("max_identifier_length", "63", Check::ReadOnly),
     ("max_index_keys", "32", Check::ReadOnly),
     ("password_encryption", "scram-sha-256", Check::OneOf(&["scram-sha-256"])),
+    ("report_from", "", Check::Date),
     ("row_security", "on", BOOLEAN),
     ("search_path", "\"$user\", public", Check::Kept),
     ("server_encoding", "UTF8", Check::ReadOnly),
@@ -161,6 +162,11 @@ impl Settings {
     /// The day that `report_asof()` answers outside of a report's run.
     pub fn as_of(&self) -> Option<NaiveDate> {
         self.value("as_of").parse().ok()
+    }
+
+    /// First day of the period that a report computes; outside of a run the day it speaks for.
+    pub fn report_from(&self) -> Option<NaiveDate> {
+        self.value("report_from").parse().ok().or(self.as_of())
     }
 
     /// Whether the client wants no notices.

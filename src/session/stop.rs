@@ -3,9 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
@@ -20,6 +20,57 @@ tokio::task_local! {
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     is_set: Arc<AtomicBool>,
+    meter: Option<Arc<Meter>>,
+}
+
+/// Memory that work of one kind may hold together.
+#[derive(Debug)]
+pub struct Share {
+    limit: usize,
+    held: AtomicUsize,
+}
+
+impl Share {
+    /// `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, held: AtomicUsize::new(0) })
+    }
+}
+
+/// What one piece of work holds of its kind's share, and the most that it ever held.
+#[derive(Debug)]
+pub struct Meter {
+    share: Arc<Share>,
+    held: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Meter {
+    /// Nothing yet of `share`.
+    pub fn new(share: &Arc<Share>) -> Arc<Self> {
+        let (share, held, peak) = (Arc::clone(share), AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { share, held, peak })
+    }
+
+    /// Most bytes that were held at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) {
+        self.share.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(held, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.share.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.share.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.share.limit
+    }
 }
 
 impl Stop {
@@ -41,6 +92,11 @@ impl Stop {
     /// Whether the end was asked for.
     pub fn is_set(&self) -> bool {
         self.is_set.load(Ordering::Relaxed)
+    }
+
+    /// The same, for work whose memory is measured.
+    pub fn metered(&self, meter: &Arc<Meter>) -> Self {
+        Self { is_set: Arc::clone(&self.is_set), meter: Some(Arc::clone(meter)) }
     }
 
     /// `pool` as far as the statement goes.
@@ -96,15 +152,32 @@ impl MemoryPool for Stoppable {
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         self.inner.grow(reservation, additional);
+        if let Some(meter) = &self.stop.meter {
+            meter.take(additional);
+        }
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.inner.shrink(reservation, shrink);
+        if let Some(meter) = &self.stop.meter {
+            meter.give_back(shrink);
+        }
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         self.check();
-        self.inner.try_grow(reservation, additional)
+        let Some(meter) = &self.stop.meter else {
+            return self.inner.try_grow(reservation, additional);
+        };
+        if !meter.has_room(additional) {
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{} needs {additional} bytes more than the share of reports has",
+                reservation.consumer().name()
+            )));
+        }
+        self.inner.try_grow(reservation, additional)?;
+        meter.take(additional);
+        Ok(())
     }
 
     fn reserved(&self) -> usize {
@@ -127,6 +200,24 @@ mod tests {
     use datafusion::execution::memory_pool::GreedyMemoryPool;
 
     use super::*;
+
+    #[tokio::test]
+    async fn work_of_a_kind_has_its_share() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100));
+        let share = Share::new(40);
+        let (one, other) = (Meter::new(&share), Meter::new(&share));
+        let held = MemoryConsumer::new("a").register(&Stop::default().metered(&one).memory(&pool));
+        let more =
+            MemoryConsumer::new("b").register(&Stop::default().metered(&other).memory(&pool));
+        assert!(held.try_grow(30).is_ok());
+        assert!(more.try_grow(20).is_err());
+        assert!(more.try_grow(10).is_ok());
+        held.free();
+        assert!(more.try_grow(30).is_ok());
+        assert_eq!((one.peak(), other.peak()), (30, 40));
+        more.free();
+        assert_eq!((pool.reserved(), share.held.load(Ordering::Relaxed)), (0, 0));
+    }
 
     #[tokio::test]
     async fn memory_ends_with_the_statement() {

@@ -5,7 +5,7 @@ use datafusion::sql::planner::SqlToRel;
 
 use super::Outcome;
 use super::ddl::{AddColumn, SetIdentity};
-use super::execute::{name_of, refuse_graphs, refuse_reserved};
+use super::execute::{name_of, refuse_reserved};
 use crate::error::{Error, Kind, Result};
 use crate::identity;
 use crate::ingest::model;
@@ -44,7 +44,7 @@ pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -
 /// The table that is altered: one of the user's.
 fn altered<'a>(state: &'a Generation, name: &Name) -> Result<&'a TableDef> {
     refuse_reserved(name)?;
-    refuse_graphs(state, name)?;
+    state.refuse_change(name)?;
     state
         .table(name)
         .ok_or_else(|| Error::new(Kind::UndefinedTable, format!("table \"{name}\" does not exist")))

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 
 use super::Outcome;
-use super::execute::{Planned, fill_all, name_of, plan, refuse_graph_results, refuse_reserved};
+use super::execute::{Planned, fill_all, name_of, plan, refuse_reserved};
 use super::parameters;
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
@@ -93,7 +93,7 @@ pub(super) async fn run(
     let warehouse = session.engine().warehouse();
     for _ in 0..TRIES_MAX {
         let newest = warehouse.newest().await?;
-        refuse_graph_results(&newest, name)?;
+        newest.refuse_rows(name)?;
         let def = match newest.relations.get(name) {
             Some(Relation::Table(def)) => def,
             Some(_) => {

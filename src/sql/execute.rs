@@ -21,13 +21,14 @@ use super::ddl::CreateTable;
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, alter, check, compact, create_function, delete, erase, funnels, names,
-    oneid, output_columns, past, quality, restore, rewrite, volatile,
+    Outcome, OutputColumn, alter, check, compact, create_function, cron, delete, erase, funnels,
+    materialized, names, oneid, output_columns, past, quality, restore, rewrite, volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, LoadRequest, Silent, model};
+use crate::report::definitions;
 use crate::session::{Planning, Session};
 use crate::store::{
     Change, Clustering, Generation, Group, Name, Relation, TableChange, ViewDef, stored_schema,
@@ -91,6 +92,8 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
             let done = Box::pin(session.engine().warehouse().vacuum(None, keep)).await?;
             Ok(Outcome::Noticed { tag: "VACUUM".to_owned(), notice: erase::described(&done) })
         }
+        Statement::Report(report) => Box::pin(materialized::run(session, report)).await,
+        Statement::Cron(call) => Box::pin(cron::run(session, call)).await,
         Statement::Session(command) => Ok(Outcome::Session(command.clone())),
     }
 }
@@ -125,6 +128,9 @@ pub async fn describe(
         }
         Statement::CheckQuality(_) => {
             return Ok(Described { parameters: vec![], columns: Some(quality::columns()) });
+        }
+        Statement::Cron(call) => {
+            return Ok(Described { parameters: vec![], columns: Some(call.columns()) });
         }
         Statement::CheckErased => {
             return Ok(Described { parameters: vec![], columns: Some(erase::columns()) });
@@ -223,9 +229,7 @@ pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
 }
 
 pub(super) fn refuse_reserved(name: &Name) -> Result<()> {
-    if ["system", "pg_catalog", "information_schema"].contains(&name.schema.as_str())
-        || name.schema.starts_with("pg_")
-    {
+    if name.is_reserved() {
         return Err(Error::new(
             Kind::NotAllowed,
             format!("schema \"{}\" belongs to the warehouse", name.schema),
@@ -238,21 +242,6 @@ pub(super) fn refuse_reserved(name: &Name) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// What a graph computes is not written by hand; what is said by hand is.
-pub(super) fn refuse_graph_results(state: &Generation, name: &Name) -> Result<()> {
-    if state.is_result(name) { Err(refusal_of_graph(name)) } else { Ok(()) }
-}
-
-/// The tables of an identity graph are its result; nobody else writes or drops them.
-pub(super) fn refuse_graphs(state: &Generation, name: &Name) -> Result<()> {
-    if state.is_of_graph(name) { Err(refusal_of_graph(name)) } else { Ok(()) }
-}
-
-fn refusal_of_graph(name: &Name) -> Error {
-    Generation::refusal_of_graph(name)
-        .hint("REFRESH IDENTITY GRAPH computes it; DROP IDENTITY GRAPH drops it")
 }
 
 async fn insert_types(
@@ -301,7 +290,7 @@ async fn insert_target(session: &Session, insert: &ast::Insert) -> Result<Insert
     }
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
-    refuse_graph_results(&newest, &name)?;
+    newest.refuse_rows(&name)?;
     let def = match newest.relations.get(&name) {
         Some(Relation::Table(def)) => def.clone(),
         Some(_) => {
@@ -511,7 +500,7 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     Ok(done(format!("SELECT {rows}"), &notices))
 }
 
-fn shown_schema(schema: &SchemaRef) -> arrow::datatypes::Schema {
+pub(super) fn shown_schema(schema: &SchemaRef) -> arrow::datatypes::Schema {
     let columns = output_columns(schema);
     let field = |c: OutputColumn| c.field.as_ref().clone().with_name(c.name);
     arrow::datatypes::Schema::new(columns.into_iter().map(field).collect::<Vec<_>>())
@@ -520,15 +509,23 @@ fn shown_schema(schema: &SchemaRef) -> arrow::datatypes::Schema {
 async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> Result<Outcome> {
     let name = name_of(&view.name)?;
     refuse_reserved(&name)?;
-    if view.materialized || view.temporary {
-        return Err(Error::not_supported("materialized and temporary views are not supported"));
+    if view.temporary {
+        return Err(Error::not_supported("temporary views are not supported"));
     }
     let mut query = view.query.as_ref().clone();
     // A view keeps the functions that it calls as they are now.
     create_function::expand(session, &mut query).await?;
     volatile::refuse_volatile(&query)?;
     past::refuse(&query)?;
-    freeze(&mut query, session)?;
+    let settings = session.settings();
+    let (timezone, dialect) = (settings.timezone(), settings.funnel_dialect());
+    let frozen = Frozen {
+        as_of: settings.as_of(),
+        keeps_days: false,
+        timezone: &timezone,
+        dialect: &dialect,
+    };
+    freeze(&mut query, &frozen)?;
     // The view is planned once now, so that a mistake is told to the one who makes it.
     let planning = session.planning(text, &[]).await?;
     let plan = planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
@@ -568,15 +565,25 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
     Ok(done("CREATE VIEW".to_owned(), &notices))
 }
 
+/// What of a session is folded into a definition.
+pub(super) struct Frozen<'a> {
+    /// Its day.
+    pub(super) as_of: Option<NaiveDate>,
+    /// Whether `report_asof()` and its kin stay, to be answered by each run.
+    pub(super) keeps_days: bool,
+    /// Zone of its days.
+    pub(super) timezone: &'a str,
+    /// Whose rules its funnels follow.
+    pub(super) dialect: &'a str,
+}
+
 /// Folds the session's settings that change an answer into the query, so that it means the same in every session.
-fn freeze(query: &mut Query, session: &Session) -> Result<()> {
-    let settings = session.settings();
-    funnels::in_dialect(query, &settings.funnel_dialect())?;
-    let (as_of, timezone) = (settings.as_of(), settings.timezone());
+pub(super) fn freeze(query: &mut Query, frozen: &Frozen) -> Result<()> {
+    funnels::in_dialect(query, frozen.dialect)?;
     query.change(|node| match node {
-        NodeMut::Expr(expr) => freeze_day(expr, as_of),
-        NodeMut::Factor(factor) => freeze_arguments(factor, as_of, &timezone),
-        NodeMut::Query(_) => Ok(()),
+        NodeMut::Expr(expr) if !frozen.keeps_days => freeze_day(expr, frozen.as_of),
+        NodeMut::Factor(factor) => freeze_arguments(factor, frozen.as_of, frozen.timezone),
+        NodeMut::Expr(_) | NodeMut::Query(_) => Ok(()),
     })
 }
 
@@ -642,7 +649,7 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
             missing.clear();
             let mut changes = BTreeMap::new();
             for name in &names {
-                refuse_graphs(state, name)?;
+                state.refuse_change(name)?;
                 match state.relations.get(name) {
                     None if *if_exists => missing.push(name.to_string()),
                     None => {
@@ -671,7 +678,7 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
                     }
                 }
             }
-            drop_dependents(&state.relations, &mut changes, *cascade)?;
+            drop_dependents(state, &mut changes, *cascade)?;
             Ok(changes)
         })
         .await?;
@@ -685,11 +692,14 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
 }
 
 /// Views that read what is dropped are dropped too, or stand in the way.
-fn drop_dependents(
-    relations: &BTreeMap<Name, Relation>,
+///
+/// A report that reads it stands in the way, too; with CASCADE it keeps its rows, and its runs fail until what it reads is there again.
+pub(super) fn drop_dependents(
+    state: &Generation,
     changes: &mut BTreeMap<Name, Change>,
     cascade: bool,
 ) -> Result<()> {
+    let relations = &state.relations;
     let graph = relations.iter().find_map(|(name, relation)| {
         let Relation::Graph(graph) = relation else { return None };
         let read = identity::relation_of(graph)?;
@@ -713,7 +723,7 @@ fn drop_dependents(
             Some((name.clone(), dropped.clone()))
         });
         match dependent {
-            None => return Ok(()),
+            None => break,
             Some((view, _)) if cascade => {
                 changes.insert(view, Change::Dropped);
             }
@@ -726,10 +736,25 @@ fn drop_dependents(
             }
         }
     }
+    if cascade {
+        return Ok(());
+    }
+    for (report, definition) in definitions(state)? {
+        let is_going = changes.contains_key(&report);
+        let read = relations_read(&definition.sql);
+        if let Some(dropped) = changes.keys().find(|name| !is_going && read.contains(*name)) {
+            return Err(Error::new(
+                Kind::DependentObjects,
+                format!("\"{dropped}\" cannot be dropped: materialized view \"{report}\" reads it"),
+            )
+            .hint("drop that first, or use CASCADE: it keeps its rows, and can be refreshed when what it reads is there again"));
+        }
+    }
+    Ok(())
 }
 
 /// Relations that a view names, the first arguments of table functions included.
-fn relations_read(sql: &str) -> BTreeSet<Name> {
+pub(super) fn relations_read(sql: &str) -> BTreeSet<Name> {
     let mut found = BTreeSet::new();
     let Ok(query) = dialect::parse_query(sql) else { return found };
     query.each(|node| {
@@ -773,7 +798,7 @@ async fn run_copy(session: &Session, copy: &CopyStatement) -> Result<Outcome> {
                 refuse_reserved(name)?;
                 let warehouse = session.engine().warehouse();
                 let newest = warehouse.newest().await?;
-                refuse_graph_results(&newest, name)?;
+                newest.refuse_rows(name)?;
                 match newest.relations.get(name) {
                     Some(Relation::Table(def)) => {
                         // Before the client is asked for data, which it may have none of.

@@ -124,7 +124,7 @@ async fn some(
 /// Every relation but those that the warehouse keeps about itself: who was erased stays erased.
 async fn everything(session: &Session, newest: &Generation, then: &Generation) -> Result<Group> {
     let mut group = Group { tables: Vec::new(), names: BTreeMap::new() };
-    let is_own = |name: &Name| name.schema == "system";
+    let is_own = |name: &Name| ["system", "reports", "cron"].contains(&name.schema.as_str());
     for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
         match relation {
             Relation::Table(_) => group.tables.extend(change(session, newest, then, name).await?),

@@ -5,9 +5,11 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::copy::{self, CopyStatement};
 use super::create_function::FunctionStatement;
+use super::cron::{self, CronCall};
 use super::ddl::{self, AddColumn, CreateTable, SetIdentity};
 use super::delete::{self, Delete};
 use super::erase::{self, Erase};
+use super::materialized::{self, ReportStatement};
 use super::restore::{self, Restore};
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{parse_statement, tokenize};
@@ -64,6 +66,10 @@ pub enum Statement {
     Vacuum,
     /// RESTORE.
     Restore(Restore),
+    /// Materialized views.
+    Report(Box<ReportStatement>),
+    /// `SELECT cron.schedule(...)` and its kin.
+    Cron(Box<CronCall>),
     /// About the session.
     Session(SessionCommand),
 }
@@ -183,6 +189,22 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
                 &meaningful_text(&tokens),
             )?)));
         }
+        "CREATE" if words.peek_upper(1) == "MATERIALIZED" && words.peek_upper(2) == "VIEW" => {
+            return materialized::parse_create(&tokens).map(report);
+        }
+        "ALTER" | "DROP" | "REFRESH"
+            if words.peek_upper(1) == "MATERIALIZED" && words.peek_upper(2) == "VIEW" =>
+        {
+            let read = match words.peek_upper(0).as_str() {
+                "ALTER" => materialized::parse_alter,
+                "DROP" => materialized::parse_drop,
+                _ => materialized::parse_refresh,
+            };
+            return read(&words).map(report);
+        }
+        "CANCEL" if words.peek_upper(1) == "REFRESH" => {
+            return materialized::parse_cancel(&words).map(report);
+        }
         "CHECK" if words.peek_upper(1) == "TABLE" => {
             return tables_after(&words).map(Statement::Check);
         }
@@ -231,7 +253,10 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     }
     match parse_statement(tokens)? {
         statement @ (ast::Statement::Query(_) | ast::Statement::Explain { .. }) => {
-            Ok(Statement::Query(Box::new(statement)))
+            match cron::read(&statement)? {
+                Some(call) => Ok(Statement::Cron(Box::new(call))),
+                None => Ok(Statement::Query(Box::new(statement))),
+            }
         }
         ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
         ast::Statement::Delete(rows) => Ok(Statement::Delete(Box::new(delete::read(&rows)?))),
@@ -248,6 +273,10 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         statement @ ast::Statement::Drop { .. } => Ok(Statement::Drop(Box::new(statement))),
         other => Err(refused(&other)),
     }
+}
+
+fn report(statement: ReportStatement) -> Statement {
+    Statement::Report(Box::new(statement))
 }
 
 /// The names in `CHECK TABLE a, b.c`.
@@ -483,6 +512,41 @@ impl<'a> Words<'a> {
             return Ok((Name::new(self.peek_text(at), self.peek_text(at + 2)), at + 3));
         }
         Ok((Name::new(DEFAULT_SCHEMA, self.peek_text(at)), at + 1))
+    }
+
+    /// Where the bracket closes that opens at a word.
+    pub(super) fn closing(&self, open: usize) -> Option<usize> {
+        let mut depth = 0;
+        for at in open..self.len() {
+            match self.token(at) {
+                Some(Token::LParen) => depth += 1,
+                Some(Token::RParen) => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The words from one up to another, with a blank between them.
+    pub(super) fn spelled(&self, from: usize, to: usize) -> String {
+        let words: Vec<String> =
+            (from..to).filter_map(|at| self.token(at)).map(ToString::to_string).collect();
+        words.join(" ")
+    }
+
+    /// The text from one word up to another as it was written; `tokens` are those that the words are of.
+    pub(super) fn text_between(&self, tokens: &[TokenWithSpan], from: usize, to: usize) -> String {
+        let place = |at: usize| {
+            let word = self.tokens.get(at)?;
+            tokens.iter().position(|token| std::ptr::eq(token, *word))
+        };
+        let Some(start) = place(from) else { return String::new() };
+        let end = place(to).unwrap_or(tokens.len());
+        let kept = tokens[start..end].iter().filter(|token| token.token != Token::EOF);
+        kept.map(|token| token.token.to_string()).collect::<String>().trim().to_owned()
     }
 
     fn last_text(&self) -> String {

@@ -19,8 +19,8 @@ const FRESH_FILES_MAX: usize = 8;
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
 
 /// Looks every so often until the future is dropped. What fails is logged and tried again the next time.
-pub async fn keep_tidy(engine: Arc<Engine>, every: Duration) {
-    let holder = uuid::Uuid::new_v4().to_string();
+/// `holder` is who holds the lease.
+pub async fn keep_tidy(engine: Arc<Engine>, every: Duration, holder: String) {
     let mut vacuumed = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(every).await;

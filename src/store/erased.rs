@@ -8,7 +8,7 @@
 //! A table's [`TableDef::erased`](super::TableDef) is the version of `system.erased` up to which its rows are free of
 //! erased records; a scan needs the sieve only while that is behind.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -381,8 +381,19 @@ impl Warehouse {
         table: (Name, arrow::datatypes::SchemaRef),
         columns: Vec<ArrayRef>,
     ) -> Result<()> {
+        self.publish_with_system(table, columns, Group::default()).await
+    }
+
+    /// As [`Self::append_to_system`], in one moment with the changes of `group`.
+    pub async fn publish_with_system(
+        &self,
+        table: (Name, arrow::datatypes::SchemaRef),
+        columns: Vec<ArrayRef>,
+        group: Group,
+    ) -> Result<()> {
         const TRIES_MAX: u32 = 20;
         let (name, schema) = table;
+        let is_alone = group.tables.is_empty();
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
         for _ in 0..TRIES_MAX {
             let newest = self.newest().await?;
@@ -395,14 +406,15 @@ impl Warehouse {
             let files = writer.finish().await?;
             let mut change = TableChange::append(name.clone(), path.clone(), files);
             change.is_new = is_new;
-            let group = Group { tables: vec![change], names: BTreeMap::new() };
+            let mut group = group.clone();
+            group.tables.push(change);
             match self.publish(group).await {
                 Ok(_) => return Ok(()),
                 // Another process has made the table meanwhile.
                 Err(error) if error.kind() == Kind::DuplicateTable && is_new => {
                     self.delete_folders(&[path]).await?;
                 }
-                Err(error) if error.kind() == Kind::Serialization => {}
+                Err(error) if error.kind() == Kind::Serialization && is_alone => {}
                 Err(error) => return Err(error),
             }
         }

@@ -20,6 +20,9 @@ const CHECKPOINT_EVERY: u64 = 32;
 /// Of the relations of an identity graph the one that users write: what they say by hand.
 pub const OVERRIDES: &str = "overrides";
 
+/// Schema of the notes that define reports; a report's rows are the table that its note is about.
+pub const REPORTS: &str = "reports.definitions";
+
 /// A relation's schema and name, as stored: already folded to lower case unless it was quoted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
@@ -33,6 +36,25 @@ impl Name {
     /// A name in `schema`.
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
         Self { schema: schema.into(), table: table.into() }
+    }
+
+    /// Whether its schema is one that only the warehouse fills.
+    pub fn is_reserved(&self) -> bool {
+        let schema = self.schema.split('.').next().unwrap_or_default();
+        ["system", "reports", "cron", "information_schema"].contains(&schema)
+            || schema.starts_with("pg_")
+    }
+
+    /// The name under which a note about this one is kept among those of `schema`.
+    pub fn noted(&self, schema: &str) -> Self {
+        let pair = serde_json::json!([self.schema, self.table]);
+        Self::new(schema, pair.to_string())
+    }
+
+    /// What a note is about, the other way around.
+    pub fn of_note(note: &Self) -> Option<Self> {
+        let [schema, table]: [String; 2] = serde_json::from_str(&note.table).ok()?;
+        Some(Self { schema, table })
     }
 }
 
@@ -81,6 +103,9 @@ pub enum Relation {
     Graph(GraphDef),
     /// A table function that a user wrote.
     Function(FunctionDef),
+    /// What another room keeps under a name that is no relation of a user's, in its own format: the definition of a report, how
+    /// far it has come, a statement with a schedule.
+    Note(serde_json::Value),
 }
 
 /// A table: where it lies and which version of it is published.
@@ -97,6 +122,9 @@ pub struct TableDef {
     /// give other rows without a word. Tables that were published before have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Version in which rows came or went last; a compaction changes none. 0 for tables that were published before it was kept.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub rows_version: u64,
 }
 
 /// A view: its query, and the settings that were folded into it.
@@ -242,7 +270,17 @@ impl Generation {
     pub fn table(&self, name: &Name) -> Option<&TableDef> {
         match self.relations.get(name)? {
             Relation::Table(table) => Some(table),
-            Relation::View(_) | Relation::Graph(_) | Relation::Function(_) => None,
+            Relation::View(_) | Relation::Graph(_) | Relation::Function(_) | Relation::Note(_) => {
+                None
+            }
+        }
+    }
+
+    /// What is kept under `name` in another room's format.
+    pub fn note(&self, name: &Name) -> Option<&serde_json::Value> {
+        match self.relations.get(name)? {
+            Relation::Note(note) => Some(note),
+            _ => None,
         }
     }
 
@@ -253,17 +291,34 @@ impl Generation {
         })
     }
 
-    /// Whether a name is a result of an identity graph, which nobody writes by hand.
-    pub fn is_result(&self, name: &Name) -> bool {
-        name.table != OVERRIDES && self.is_of_graph(name)
+    /// Whether the rows of a name are those of a report.
+    pub fn is_report(&self, name: &Name) -> bool {
+        self.relations.contains_key(&name.noted(REPORTS))
     }
 
-    /// The refusal to write or drop what a graph has computed.
-    pub fn refusal_of_graph(name: &Name) -> Error {
-        Error::new(
-            Kind::NotAllowed,
-            format!("\"{name}\" belongs to the identity graph \"{}\"", name.schema),
-        )
+    /// Refuses rows that are written by hand into what a graph or a report computes; what is said by hand goes into a graph's
+    /// overrides.
+    pub fn refuse_rows(&self, name: &Name) -> Result<()> {
+        if name.table == OVERRIDES { Ok(()) } else { self.refuse_change(name) }
+    }
+
+    /// Refuses to write, alter or drop by hand what a graph or a report computes.
+    pub fn refuse_change(&self, name: &Name) -> Result<()> {
+        if self.is_of_graph(name) {
+            return Err(Error::new(
+                Kind::NotAllowed,
+                format!("\"{name}\" belongs to the identity graph \"{}\"", name.schema),
+            )
+            .hint("REFRESH IDENTITY GRAPH computes it, its overrides take what is said by hand; DROP IDENTITY GRAPH drops it"));
+        }
+        if self.is_report(name) {
+            return Err(Error::new(
+                Kind::WrongObjectType,
+                format!("\"{name}\" is a materialized view"),
+            )
+            .hint("REFRESH MATERIALIZED VIEW computes its rows; DROP MATERIALIZED VIEW drops it"));
+        }
+        Ok(())
     }
 
     /// Version of `system.erased`; 0 when nobody was erased.
@@ -477,7 +532,13 @@ mod tests {
     use super::*;
 
     fn table(version: u64) -> Relation {
-        Relation::Table(TableDef { path: "public/t".into(), version, erased: 0, content: None })
+        Relation::Table(TableDef {
+            path: "public/t".into(),
+            version,
+            erased: 0,
+            content: None,
+            rows_version: 0,
+        })
     }
 
     fn set(table_name: &str, version: u64) -> BTreeMap<Name, Change> {

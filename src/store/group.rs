@@ -202,7 +202,9 @@ impl Warehouse {
                         None => (versions[&table.name], Some(contents[&table.name].clone())),
                     };
                     let erased = table.clean_to(state);
-                    let def = TableDef { path: table.path.clone(), version, erased, content };
+                    let path = table.path.clone();
+                    let rows_version = version;
+                    let def = TableDef { path, version, erased, content, rows_version };
                     changes.insert(table.name.clone(), Change::Set(Relation::Table(def)));
                 }
                 Ok(changes)

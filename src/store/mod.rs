@@ -44,7 +44,7 @@ pub use customers::{Customers, MAP, MOVED};
 pub use erased::{Erased, Erasure, Purged, RECORD};
 pub use generation::{
     Change, FunctionArgument, FunctionColumn, FunctionDef, Generation, GraphDef, Name, OVERRIDES,
-    Relation, TableDef, ViewDef,
+    REPORTS, Relation, TableDef, ViewDef,
 };
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
 pub use lease::Lease;

@@ -103,10 +103,60 @@ pub fn quality() -> (Name, SchemaRef) {
     (Name::new("system", "quality"), schema(&columns))
 }
 
+/// `reports.runs`: one row a run of a report, once it has ended.
+pub fn report_runs() -> (Name, SchemaRef) {
+    let columns = [
+        ("run_id", DataType::Utf8),
+        ("report", DataType::Utf8),
+        ("started_by", DataType::Utf8),
+        ("scheduled_for", instant()),
+        ("as_of", DataType::Date32),
+        ("period_from", DataType::Date32),
+        ("attempt", DataType::Int32),
+        ("state", DataType::Utf8),
+        ("started_at", instant()),
+        ("ended_at", instant()),
+        ("rows", DataType::Int64),
+        ("bytes", DataType::Int64),
+        ("bytes_read", DataType::Int64),
+        ("peak_memory", DataType::Int64),
+        ("generation_in", DataType::Int64),
+        ("error_code", DataType::Utf8),
+        ("error", DataType::Utf8),
+        ("exported_to", DataType::Utf8),
+    ];
+    (Name::new("reports", "runs"), schema(&columns))
+}
+
+/// `cron.job_run_details`: one row a run of a scheduled statement, in pg_cron's columns and the slot.
+pub fn job_runs() -> (Name, SchemaRef) {
+    let columns = [
+        ("jobid", DataType::Int64),
+        ("runid", DataType::Int64),
+        ("job_pid", DataType::Int32),
+        ("database", DataType::Utf8),
+        ("username", DataType::Utf8),
+        ("command", DataType::Utf8),
+        ("status", DataType::Utf8),
+        ("return_message", DataType::Utf8),
+        ("start_time", instant()),
+        ("end_time", instant()),
+        ("scheduled_for", instant()),
+    ];
+    (Name::new("cron", "job_run_details"), schema(&columns))
+}
+
 /// Columns of a system table that exists before anything is in it.
 pub fn schema_of(name: &Name) -> Option<SchemaRef> {
-    [loads(), quarantine(), erased(), erased_values(), erasure_checks(), quality()]
-        .into_iter()
-        .find(|(known, _)| known == name)
-        .map(|(_, schema)| schema)
+    let all = [
+        loads(),
+        quarantine(),
+        erased(),
+        erased_values(),
+        erasure_checks(),
+        quality(),
+        report_runs(),
+        job_runs(),
+    ];
+    all.into_iter().find(|(known, _)| known == name).map(|(_, schema)| schema)
 }

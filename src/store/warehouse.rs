@@ -387,6 +387,7 @@ impl Warehouse {
                     version: def.version.max(version),
                     erased: clean_to.unwrap_or(def.erased),
                     content,
+                    rows_version: def.rows_version,
                 };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
             }

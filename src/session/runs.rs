@@ -1,0 +1,145 @@
+//! Reports that are being computed in this process: one run of each at a time, seen and stopped by anybody.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{NaiveDate, Utc};
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+
+use super::stop::{Meter, Share};
+use crate::report::Running;
+use crate::store::Name;
+
+/// The runs of a process.
+#[derive(Debug)]
+pub struct Runs {
+    open: Mutex<HashMap<Name, Arc<Open>>>,
+    turns: Mutex<HashMap<Name, Arc<tokio::sync::Mutex<()>>>>,
+    share: Arc<Share>,
+}
+
+/// A run, as others see it.
+#[derive(Debug)]
+struct Open {
+    started_us: i64,
+    as_of: Mutex<NaiveDate>,
+    periods: Mutex<Option<(u64, u64)>>,
+    rows: AtomicU64,
+    cancel: CancellationToken,
+}
+
+/// A place among the runs; it is given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    runs: Arc<Runs>,
+    report: Name,
+    open: Arc<Open>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Runs {
+    /// None yet; together they may hold `bytes`.
+    pub(super) fn new(bytes: usize) -> Arc<Self> {
+        let (open, turns) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { open, turns, share: Share::new(bytes) })
+    }
+
+    /// Waits until no other run of `report` is open, and opens one.
+    pub async fn enter(self: &Arc<Self>, report: &Name, as_of: NaiveDate) -> Place {
+        let turn = Arc::clone(locked(&self.turns).entry(report.clone()).or_default());
+        let turn = turn.lock_owned().await;
+        let open = Arc::new(Open {
+            started_us: Utc::now().timestamp_micros(),
+            as_of: Mutex::new(as_of),
+            periods: Mutex::default(),
+            rows: AtomicU64::new(0),
+            cancel: CancellationToken::new(),
+        });
+        locked(&self.open).insert(report.clone(), Arc::clone(&open));
+        Place { runs: Arc::clone(self), report: report.clone(), open, _turn: turn }
+    }
+
+    /// Whether a run of `report` is open.
+    pub fn is_running(&self, report: &Name) -> bool {
+        locked(&self.open).contains_key(report)
+    }
+
+    /// Stops the run of `report`; `false` when there is none.
+    pub fn cancel(&self, report: &Name) -> bool {
+        let open = locked(&self.open).get(report).cloned();
+        if let Some(open) = &open {
+            open.cancel.cancel();
+        }
+        open.is_some()
+    }
+
+    /// Those that are open.
+    pub fn running(&self) -> Vec<Running> {
+        let all = locked(&self.open);
+        let seen = all.iter().map(|(report, open)| Running {
+            report: report.clone(),
+            started_us: open.started_us,
+            as_of: *locked(&open.as_of),
+            rows: open.rows.load(Ordering::Relaxed),
+            periods: *locked(&open.periods),
+        });
+        seen.collect()
+    }
+
+    /// A meter of the memory that one of them holds.
+    pub fn meter(&self) -> Arc<Meter> {
+        Meter::new(&self.share)
+    }
+}
+
+impl Place {
+    /// It computes another day now, of a backfill with `done` of `all` periods behind it.
+    pub fn goes_on(&self, as_of: NaiveDate, done: u64, all: u64) {
+        *locked(&self.open.as_of) = as_of;
+        *locked(&self.open.periods) = Some((done, all));
+        self.open.rows.store(0, Ordering::Relaxed);
+    }
+
+    /// It has written more rows.
+    pub fn add_rows(&self, rows: usize) {
+        self.open.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Comes when somebody stops the run.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.open.cancel.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        locked(&self.runs.open).remove(&self.report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_run_of_a_report_at_a_time() {
+        let runs = Runs::new(100);
+        let (name, day) = (Name::new("public", "r"), NaiveDate::default());
+        let first = runs.enter(&name, day).await;
+        first.add_rows(3);
+        assert_eq!(runs.running()[0].rows, 3);
+        let second =
+            tokio::time::timeout(std::time::Duration::from_millis(20), runs.enter(&name, day));
+        assert!(second.await.is_err());
+        assert!(runs.cancel(&name) && first.cancelled().is_cancelled());
+        drop(first);
+        assert!(!runs.is_running(&name) && !runs.cancel(&name));
+        assert!(!runs.enter(&name, day).await.cancelled().is_cancelled());
+    }
+}

@@ -1,0 +1,666 @@
+//! Runs of reports: the query over one published state, its rows staged and asserted, then published in one moment.
+//!
+//! Whatever happens before that moment leaves the report as it was: what a run has written is named by no log yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef};
+use chrono::{DateTime, NaiveDate, Utc};
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+
+use super::Outcome;
+use super::execute::{Planned, fill_all, plan, shown_schema};
+use super::export;
+use super::materialized::{AS_OF, Days, Refresh, key_of};
+use crate::dialect::parse_query;
+use crate::error::{Error, Kind, Result};
+use crate::report::{
+    self, Backfill, Mode, Progress, Report, Run, Schedule, Trigger, day_before, periods,
+};
+use crate::session::stop::{Meter, Stop};
+use crate::session::{Engine, RunPlace, Session};
+use crate::store::{
+    Generation, Group, Name, Replaced, TableChange, TableDef, TableSnapshot, WrittenFile,
+    stored_schema, system,
+};
+
+/// The relation that assertions are asked of.
+const STAGED: &str = "staged";
+
+/// First day of a report that starts at the beginning of everything.
+const FIRST_DAY: NaiveDate = match NaiveDate::from_ymd_opt(1700, 1, 1) {
+    Some(day) => day,
+    None => NaiveDate::MIN,
+};
+
+/// What a run is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ask {
+    /// What started it.
+    pub(super) trigger: Trigger,
+    /// Its slot; none when somebody asked for it.
+    pub(super) slot: Option<DateTime<Utc>>,
+    /// The day that it speaks for.
+    pub(super) as_of: NaiveDate,
+    /// First day of its period, where that is not the report's own affair.
+    pub(super) from: Option<NaiveDate>,
+}
+
+/// REFRESH MATERIALIZED VIEW.
+pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome> {
+    const TAG: &str = "REFRESH MATERIALIZED VIEW";
+    let engine = session.engine();
+    let name = &refresh.name;
+    let newest = engine.warehouse().newest().await?;
+    let report = Report::existing(&newest, name)?;
+    if refresh.empties {
+        empty(engine, name, &newest).await?;
+        return Ok(Outcome::Done(TAG.to_owned()));
+    }
+    let days = match refresh.days {
+        Days::Last => Days::Of(match session.settings().as_of() {
+            Some(day) => day,
+            None => day_before(Utc::now(), report.zone()),
+        }),
+        days => days,
+    };
+    // What is wrong with the question is told at once.
+    if let Days::Between(from, to, step) = days {
+        backfill_periods(&report, name, from, to, step)?;
+    }
+    if !refresh.waits {
+        let (engine, owned) = (Arc::clone(engine), name.clone());
+        tokio::spawn(async move {
+            if let Err(error) = Box::pin(compute_days(&engine, &owned, days)).await {
+                tracing::warn!(report = %owned, code = error.sqlstate(), "a refresh failed");
+            }
+        });
+        let notice =
+            format!("the refresh of \"{name}\" has begun; reports.status and reports.runs show it");
+        return Ok(Outcome::Noticed { tag: TAG.to_owned(), notice });
+    }
+    let told = Box::pin(compute_days(engine, name, days)).await?;
+    Ok(match told {
+        Some(notice) => Outcome::Noticed { tag: TAG.to_owned(), notice },
+        None => Outcome::Done(TAG.to_owned()),
+    })
+}
+
+/// Computes the days that somebody asked for; says what there is to say.
+async fn compute_days(engine: &Arc<Engine>, name: &Name, days: Days) -> Result<Option<String>> {
+    match days {
+        Days::Between(from, to, step) => backfill(engine, name, from, to, step).await.map(Some),
+        Days::Of(as_of) => by_hand(engine, name, as_of).await.map(|_| None),
+        Days::Last => Err(Error::internal("the last day is a day")),
+    }
+}
+
+/// Computes one day, for somebody who waits for it.
+pub(super) async fn one_day(session: &Session, name: &Name, as_of: NaiveDate) -> Result<Run> {
+    by_hand(session.engine(), name, as_of).await
+}
+
+async fn by_hand(engine: &Arc<Engine>, name: &Name, as_of: NaiveDate) -> Result<Run> {
+    let place = engine.runs().enter(name, as_of).await;
+    let ask = Ask { trigger: Trigger::Hand, slot: None, as_of, from: None };
+    run_once(engine, name, &ask, &place).await
+}
+
+fn backfill_periods(
+    report: &Report,
+    name: &Name,
+    from: NaiveDate,
+    to: NaiveDate,
+    step: Option<report::Step>,
+) -> Result<Vec<(NaiveDate, NaiveDate)>> {
+    if report.settings.mode == Mode::Replace {
+        return Err(Error::new(
+            Kind::NotInState,
+            format!("materialized view \"{name}\" keeps one day only; FROM ... TO would leave the last one"),
+        )
+        .hint("WITH (mode = 'snapshot') keeps every day, mode = 'incremental' its periods; REFRESH ... AS OF computes one day"));
+    }
+    periods(report, from, to, step)
+}
+
+/// Computes every period, the oldest first; each is published by itself. One that was broken off goes on where it was.
+async fn backfill(
+    engine: &Arc<Engine>,
+    name: &Name,
+    from: NaiveDate,
+    to: NaiveDate,
+    step: Option<report::Step>,
+) -> Result<String> {
+    let place = engine.runs().enter(name, from).await;
+    let warehouse = engine.warehouse();
+    let newest = warehouse.newest().await?;
+    let report = Report::existing(&newest, name)?;
+    let all = backfill_periods(&report, name, from, to, step)?;
+    let before = Progress::of(&newest, name)?.backfill;
+    let done = before.filter(|b| b.from == from && b.to == to).map(|b| b.done);
+    let left: Vec<_> =
+        all.iter().filter(|(_, last)| done.is_none_or(|done| *last > done)).collect();
+    let skipped = all.len() - left.len();
+    for (at, (first, last)) in left.into_iter().enumerate() {
+        place.goes_on(*last, (skipped + at) as u64, all.len() as u64);
+        let ask = Ask { trigger: Trigger::Backfill, slot: None, as_of: *last, from: Some(*first) };
+        run_once(engine, name, &ask, &place).await?;
+        let done = (*last < to).then_some(Backfill { from, to, done: *last });
+        note_backfill(engine, name, done).await?;
+    }
+    note_backfill(engine, name, None).await?;
+    Ok(match skipped {
+        0 => format!("{} periods computed", all.len()),
+        n => format!("{} periods computed, {n} were there from before", all.len() - n),
+    })
+}
+
+async fn note_backfill(engine: &Engine, name: &Name, backfill: Option<Backfill>) -> Result<()> {
+    engine
+        .warehouse()
+        .publish_names(|state| {
+            let mut progress = Progress::of(state, name)?;
+            if progress.backfill == backfill || !state.is_report(name) {
+                return Ok(BTreeMap::new());
+            }
+            progress.backfill = backfill.clone();
+            Ok(BTreeMap::from([(Progress::note(name), progress.noted()?)]))
+        })
+        .await?;
+    Ok(())
+}
+
+/// Takes the rows away: WITH NO DATA.
+async fn empty(engine: &Engine, name: &Name, newest: &Generation) -> Result<()> {
+    let warehouse = engine.warehouse();
+    let Some(def) = newest.table(name) else { return Err(Error::internal("a report has a table")) };
+    let change = TableChange::replace(name.clone(), def.path.clone(), vec![]);
+    let names = BTreeMap::from([(Progress::note(name), Progress::default().noted()?)]);
+    warehouse.publish(Group { tables: vec![change], names }).await?;
+    Ok(())
+}
+
+/// One run, from its query to its row in `reports.runs`. A failure is written down too, and given back.
+pub(super) async fn run_once(
+    engine: &Arc<Engine>,
+    name: &Name,
+    ask: &Ask,
+    place: &RunPlace,
+) -> Result<Run> {
+    let newest = engine.warehouse().newest().await?;
+    let report = Report::existing(&newest, name)?;
+    let progress = Progress::of(&newest, name)?;
+    let from = first_day(&report, &progress, ask);
+    let meter = engine.runs().meter();
+    let mut run = Run {
+        id: uuid::Uuid::new_v4().to_string(),
+        report: name.clone(),
+        trigger: ask.trigger,
+        slot: ask.slot,
+        as_of: ask.as_of,
+        from,
+        attempt: progress.attempt + 1,
+        outcome: report::Outcome::Succeeded,
+        started: Utc::now(),
+        ended: Utc::now(),
+        rows: 0,
+        bytes: 0,
+        bytes_read: 0,
+        peak_memory: 0,
+        generation: newest.number,
+        error: None,
+        exported_to: None,
+    };
+    drop(newest);
+    let stop = Stop::current().metered(&meter);
+    let work = Box::pin(publish_rows(engine, &report, ask, &mut run, place, &meter));
+    let done = within(&report, place, &stop, work).await;
+    run.peak_memory = meter.peak() as u64;
+    run.ended = Utc::now();
+    let elapsed_ms = (run.ended - run.started).num_milliseconds();
+    match done {
+        Ok(()) => {
+            tracing::info!(report = %name, as_of = %run.as_of, rows = run.rows, elapsed_ms, "refreshed");
+            Ok(run)
+        }
+        Err(error) => {
+            tracing::warn!(report = %name, as_of = %run.as_of, code = error.sqlstate(), elapsed_ms, "a refresh failed");
+            write_failure(engine, &report, ask, run, &error, place).await?;
+            Err(error)
+        }
+    }
+}
+
+/// `work` until it ends, its time is over, or somebody stops it.
+async fn within(
+    report: &Report,
+    place: &RunPlace,
+    stop: &Stop,
+    work: BoxFuture<'_, Result<()>>,
+) -> Result<()> {
+    let cancel = place.cancelled();
+    let timeout_s = report.settings.timeout_s;
+    let timeout = async {
+        match timeout_s {
+            0 => std::future::pending().await,
+            seconds => tokio::time::sleep(Duration::from_secs(seconds)).await,
+        }
+    };
+    tokio::select! {
+        done = stop.over(work) => done,
+        () = cancel.cancelled() => {
+            Err(Error::new(Kind::Cancelled, "the refresh was cancelled"))
+        }
+        () = timeout => {
+            Err(Error::new(Kind::Cancelled, format!("the refresh took longer than its timeout of {timeout_s} s")))
+        }
+    }
+}
+
+/// First day of the period of a run.
+fn first_day(report: &Report, progress: &Progress, ask: &Ask) -> NaiveDate {
+    let lookback = |day: NaiveDate| {
+        let days = chrono::Days::new(u64::from(report.settings.lookback_days));
+        day.checked_sub_days(days).unwrap_or(FIRST_DAY).max(FIRST_DAY)
+    };
+    match (ask.from, report.settings.mode, progress.data_asof) {
+        (Some(from), ..) => from,
+        (None, Mode::Incremental, None) => FIRST_DAY,
+        // A day from before is computed again by itself.
+        (None, Mode::Incremental, Some(day)) => {
+            lookback(day.succ_opt().unwrap_or(day).min(ask.as_of))
+        }
+        (None, Mode::Replace | Mode::Snapshot, _) => ask.as_of,
+    }
+}
+
+/// Gives a session the day, the period and the zone of a run.
+pub(super) fn with_day(
+    session: &Session,
+    report: &Report,
+    from: NaiveDate,
+    as_of: NaiveDate,
+) -> Result<()> {
+    session.with_settings(|settings| {
+        settings.set("as_of", Some(&as_of.to_string()))?;
+        settings.set("report_from", Some(&from.to_string()))?;
+        settings.set("TimeZone", Some(&report.timezone))?;
+        settings.set("statement_timeout", Some("0"))
+    })?;
+    Ok(())
+}
+
+/// Columns of a report's table: its query's, with the day where every day is kept.
+pub(super) fn stored_columns(report: &Report, query: &SchemaRef) -> Result<SchemaRef> {
+    let Some(key) = key_of(report) else { return Ok(Arc::clone(query)) };
+    let found = query.fields().iter().find(|field| field.name() == key);
+    match (found, report.settings.mode) {
+        (Some(field), _) if *field.data_type() == DataType::Date32 => Ok(Arc::clone(query)),
+        (Some(field), _) => Err(Error::new(
+            Kind::DatatypeMismatch,
+            format!(
+                "column \"{key}\" tells the days of this materialized view apart and is no DATE but {}",
+                field.data_type()
+            ),
+        )),
+        (None, Mode::Snapshot) => {
+            let day = Arc::new(Field::new(AS_OF, DataType::Date32, true));
+            let fields = std::iter::once(day).chain(query.fields().iter().cloned());
+            Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+        }
+        (None, _) => Err(Error::new(
+            Kind::UndefinedColumn,
+            format!("time = '{key}': the query gives no such column"),
+        )
+        .detail(format!(
+            "its columns: {}",
+            query.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+/// Refuses a query whose columns are no longer those of the table.
+fn unless_changed(table: &Schema, now: &Schema) -> Result<()> {
+    let shown = |schema: &Schema| {
+        let field = |f: &Arc<Field>| format!("{} {}", f.name(), f.data_type());
+        schema.fields().iter().map(field).collect::<Vec<_>>().join(", ")
+    };
+    let is_same = table.fields().len() == now.fields().len()
+        && table
+            .fields()
+            .iter()
+            .zip(now.fields())
+            .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
+    if is_same {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::DatatypeMismatch,
+        "the query's columns are not those of the materialized view any more",
+    )
+    .detail(format!("they are {}; it has {}", shown(now), shown(table)))
+    .hint("what it reads has changed: DROP and CREATE it, or mend the source"))
+}
+
+/// Computes the rows of a run and publishes them, with what is known of the run, in one moment.
+async fn publish_rows(
+    engine: &Arc<Engine>,
+    report: &Report,
+    ask: &Ask,
+    run: &mut Run,
+    place: &RunPlace,
+    meter: &Arc<Meter>,
+) -> Result<()> {
+    let warehouse = engine.warehouse();
+    let session = engine.session(&report.owner);
+    with_day(&session, report, run.from, run.as_of)?;
+    let query = ast::Statement::Query(Box::new(parse_query(&report.sql)?));
+    let Planned { plan, planning, .. } = plan(&session, query, &report.sql, &[]).await?;
+    let state = Arc::clone(planning.pinned().generation());
+    run.generation = state.number;
+    let def = table_of(&state, &run.report)?;
+    let snapshot = warehouse.snapshot(&def).await?;
+    let (mut stream, measured) = planning.run_measured(&plan).await?;
+    let query_columns = stored_schema(&shown_schema(&stream.schema()))?;
+    let now = stored_columns(report, &query_columns)?;
+    unless_changed(&snapshot.schema, &now)?;
+    let schema = Arc::clone(&snapshot.schema);
+    let mut writer =
+        warehouse.writer(&def.path, Arc::clone(&schema), &snapshot.personal, None).await?;
+    while let Some(batch) = stream.next().await {
+        let batch = fill_all(&with_as_of(&batch?, &schema, run.as_of)?, &schema)?;
+        check_days(report, &batch, run)?;
+        run.rows += batch.num_rows() as u64;
+        place.add_rows(batch.num_rows());
+        writer.write(&batch).await?;
+    }
+    run.rows -= writer.left_out();
+    let files = writer.finish().await?;
+    run.bytes = files.iter().map(|file| file.size).sum();
+    run.bytes_read = measured.bytes_read();
+    drop(stream);
+    let published = async {
+        let staged = Arc::new(snapshot.with_files(&files));
+        session.stage(Name::new(crate::catalog::DEFAULT_SCHEMA, STAGED), staged);
+        for assertion in &report.assertions {
+            if !holds(&session, &assertion.sql).await? {
+                return Err(Error::new(
+                    Kind::AssertionFailed,
+                    format!(
+                        "assertion '{}' does not hold of the new rows of \"{}\"",
+                        assertion.name, run.report
+                    ),
+                )
+                .hint(
+                    "the rows from before are served; the assertion can be asked of the source",
+                ));
+            }
+        }
+        let exported = match &report.export {
+            Some(path) => Some(export::prepare(&session, path, run.as_of).await?),
+            None => None,
+        };
+        run.exported_to = exported.as_ref().map(|file| file.shown().to_owned());
+        run.peak_memory = meter.peak() as u64;
+        run.ended = Utc::now();
+        publish(engine, report, ask, run, &files, &state).await?;
+        if let Some(file) = exported {
+            file.publish()?;
+        }
+        Ok(())
+    };
+    let published = Box::pin(published).await;
+    if published.is_err() {
+        warehouse.discard(&def.path, &files).await;
+    }
+    published
+}
+
+fn table_of(state: &Generation, name: &Name) -> Result<TableDef> {
+    state.table(name).cloned().ok_or_else(|| {
+        Error::new(
+            Kind::UndefinedTable,
+            format!("materialized view \"{name}\" was dropped meanwhile"),
+        )
+    })
+}
+
+/// The rows with the day in front, where the table has it and the query does not give it.
+fn with_as_of(batch: &RecordBatch, schema: &SchemaRef, as_of: NaiveDate) -> Result<RecordBatch> {
+    if batch.num_columns() == schema.fields().len() {
+        return Ok(batch.clone());
+    }
+    let days = (as_of - NaiveDate::default()).num_days() as i32;
+    let day: ArrayRef = Arc::new(Date32Array::from(vec![days; batch.num_rows()]));
+    let columns: Vec<ArrayRef> =
+        std::iter::once(day).chain(batch.columns().iter().cloned()).collect();
+    let given = batch.schema();
+    let day = Arc::new(Field::new(AS_OF, DataType::Date32, true));
+    let fields: Vec<_> = std::iter::once(day).chain(given.fields().iter().cloned()).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Refuses rows of days that the run does not replace: they would be there twice after the next one.
+fn check_days(report: &Report, batch: &RecordBatch, run: &Run) -> Result<()> {
+    let Some(key) = key_of(report) else { return Ok(()) };
+    let Some(days) = batch.column_by_name(key) else { return Ok(()) };
+    let days = days.as_primitive::<Date32Type>();
+    let (from, to) = (day_number(run.from), day_number(run.as_of));
+    let is_in = |day: Option<i32>| day.is_some_and(|day| (from..=to).contains(&day));
+    if days.iter().all(is_in) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::InvalidParameter,
+        format!(
+            "the query gives rows whose \"{key}\" is not within {} and {}, the period of the run",
+            run.from, run.as_of
+        ),
+    )
+    .hint("WHERE ... >= report_from() AND ... < report_to() + 1, in days of the report's zone"))
+}
+
+fn day_number(day: NaiveDate) -> i32 {
+    (day - NaiveDate::default()).num_days() as i32
+}
+
+/// Publishes the rows of a run, its row in `reports.runs` and how far the report has come.
+async fn publish(
+    engine: &Arc<Engine>,
+    report: &Report,
+    ask: &Ask,
+    run: &mut Run,
+    files: &[WrittenFile],
+    read: &Generation,
+) -> Result<()> {
+    const TRIES_MAX: u32 = 5;
+    let warehouse = engine.warehouse();
+    let name = run.report.clone();
+    for _ in 0..TRIES_MAX {
+        let newest = warehouse.newest().await?;
+        let def = table_of(&newest, &name)?;
+        let (change, kept) = match key_of(report) {
+            None => (TableChange::replace(name.clone(), def.path.clone(), files.to_vec()), vec![]),
+            Some(key) => {
+                let snapshot = warehouse.snapshot(&def).await?;
+                let (gone, kept) = without_days(engine, &snapshot, key, run).await?;
+                let all = files.iter().chain(&kept).cloned().collect();
+                let mut change = TableChange::append(name.clone(), def.path.clone(), all);
+                change.replaced = Some(Replaced { version: def.version, files: gone });
+                (change, kept)
+            }
+        };
+        let mut progress = Progress::of(&newest, &name)?;
+        progress.succeeded(ask.slot, run.as_of, run.generation, run.ended);
+        progress.seen = seen(report, read);
+        let names = BTreeMap::from([(Progress::note(&name), progress.noted()?)]);
+        let group = Group { tables: vec![change], names };
+        let runs = report::runs(std::slice::from_ref(run));
+        match warehouse.publish_with_system(system::report_runs(), runs, group).await {
+            Ok(()) => return Ok(()),
+            // Somebody else has changed the table: what stays of it has to be looked at again.
+            Err(error) if error.kind() == Kind::StaleBase => {
+                warehouse.discard(&def.path, &kept).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(Kind::Serialization, "other writers were faster every time")
+        .hint("refresh it again"))
+}
+
+/// The row-changing versions of the tables whose loads start a report.
+pub(super) fn seen(report: &Report, state: &Generation) -> Vec<(Name, u64)> {
+    let Schedule::AfterLoad(tables) = &report.schedule else { return vec![] };
+    let version = |name: &Name| Some((name.clone(), state.table(name)?.rows_version));
+    tables.iter().filter_map(version).collect()
+}
+
+/// Which files of a table have rows of the days of a run, and files with their other rows.
+async fn without_days(
+    engine: &Engine,
+    snapshot: &TableSnapshot,
+    key: &str,
+    run: &Run,
+) -> Result<(Vec<String>, Vec<WrittenFile>)> {
+    let warehouse = engine.warehouse();
+    let place = snapshot.schema.index_of(key)?;
+    let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
+    let (from, to) = (day_number(run.from), day_number(run.as_of));
+    let mut gone = Vec::new();
+    let mut writer = warehouse
+        .writer(&snapshot.path, Arc::clone(&snapshot.schema), &snapshot.personal, None)
+        .await?;
+    for file in &snapshot.files {
+        let bound = |value: &serde_json::Value| value.as_str()?.parse::<NaiveDate>().ok();
+        let bounds = file.bounds.get(key).map(|(low, high)| (bound(low), bound(high)));
+        if let Some((Some(low), Some(high))) = bounds
+            && (high < run.from || low > run.as_of)
+        {
+            continue;
+        }
+        let mut batches = Vec::new();
+        let one = snapshot.only(std::slice::from_ref(file));
+        warehouse.read_columns(&one, &columns, |batch| batches.push(batch)).await?;
+        let mut left = Vec::with_capacity(batches.len());
+        let mut rows = 0;
+        for batch in batches {
+            let days = cast(batch.column(place), &DataType::Date32)?;
+            let days = days.as_primitive::<Date32Type>();
+            let stays = |day: Option<i32>| Some(day.is_none_or(|day| !(from..=to).contains(&day)));
+            let stays: BooleanArray = days.iter().map(stays).collect();
+            rows += stays.len() - stays.true_count();
+            left.push(filter_record_batch(&batch, &stays)?);
+        }
+        if rows == 0 {
+            continue;
+        }
+        gone.push(file.path.clone());
+        for batch in left {
+            writer.write(&fill_all(&batch, &snapshot.schema)?).await?;
+        }
+    }
+    Ok((gone, writer.finish().await?))
+}
+
+/// Whether a query of one boolean says true.
+async fn holds(session: &Session, sql: &str) -> Result<bool> {
+    let query = ast::Statement::Query(Box::new(parse_query(sql)?));
+    let Planned { plan, planning, .. } = plan(session, query, sql, &[]).await?;
+    let mut stream = planning.run(&plan).await?;
+    let mut says = None;
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        if batch.num_rows() > 0 && says.is_none() {
+            let value = cast(batch.column(0), &DataType::Boolean)?;
+            let value = value.as_boolean();
+            says = Some(value.is_valid(0) && value.value(0));
+        }
+    }
+    Ok(says.unwrap_or(false))
+}
+
+/// Plans the assertions of a new report, so that a mistake is told to the one who makes it.
+pub(super) async fn check_assertions_can_be_asked(
+    session: &Session,
+    report: &Report,
+    path: &str,
+) -> Result<()> {
+    if report.assertions.is_empty() {
+        return Ok(());
+    }
+    let def =
+        TableDef { path: path.to_owned(), version: 0, erased: 0, content: None, rows_version: 0 };
+    let staged = session.engine().warehouse().snapshot(&def).await?;
+    session.stage(Name::new(crate::catalog::DEFAULT_SCHEMA, STAGED), staged);
+    for assertion in &report.assertions {
+        let about = format!("assertion '{}'", assertion.name);
+        let query = ast::Statement::Query(Box::new(parse_query(&assertion.sql)?));
+        let planned = plan(session, query, &assertion.sql, &[]).await;
+        let planned = planned.map_err(|error| error.at(None).about(&about))?;
+        let fields = planned.plan.schema().fields();
+        if fields.len() != 1 || *fields[0].data_type() != DataType::Boolean {
+            return Err(Error::new(
+                Kind::DatatypeMismatch,
+                format!("{about}: a query of one boolean is needed"),
+            )
+            .hint("SELECT count(*) > 0 FROM staged"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes down that a run has failed, and when it is tried again.
+async fn write_failure(
+    engine: &Arc<Engine>,
+    report: &Report,
+    ask: &Ask,
+    mut run: Run,
+    error: &Error,
+    place: &RunPlace,
+) -> Result<()> {
+    let name = run.report.clone();
+    run.error = Some((error.sqlstate().to_owned(), error.message().to_owned()));
+    let is_cancelled = place.cancelled().is_cancelled();
+    let change = |progress: &mut Progress| {
+        progress.failed(ask.slot, ask.as_of, error, report.settings.retries, Utc::now());
+        if is_cancelled {
+            // Somebody has decided: it is not tried again by itself.
+            progress.outcome = report::Outcome::Cancelled;
+            progress.settle(ask.slot);
+        }
+    };
+    end_without_rows(engine, &name, run, change).await
+}
+
+/// Writes down a run that has no rows: what `change` makes of the report's progress, and a row in `reports.runs`.
+pub(super) async fn end_without_rows(
+    engine: &Arc<Engine>,
+    name: &Name,
+    mut run: Run,
+    change: impl Fn(&mut Progress),
+) -> Result<()> {
+    let warehouse = engine.warehouse();
+    let mut outcome = report::Outcome::Failed;
+    warehouse
+        .publish_names(|state| {
+            let mut progress = Progress::of(state, name)?;
+            change(&mut progress);
+            outcome = progress.outcome;
+            match state.is_report(name) {
+                true => Ok(BTreeMap::from([(Progress::note(name), progress.noted()?)])),
+                false => Ok(BTreeMap::new()),
+            }
+        })
+        .await?;
+    run.outcome = outcome;
+    run.rows = 0;
+    run.bytes = 0;
+    warehouse.append_to_system(system::report_runs(), report::runs(&[run])).await
+}
