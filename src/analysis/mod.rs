@@ -6,7 +6,10 @@
 
 mod arguments;
 mod attribution_report;
+mod audiences;
+mod btyd_summary;
 mod buckets;
+mod campaign_report;
 mod event_trend;
 mod funnel;
 mod funnel_report;
@@ -43,8 +46,13 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 18] = [
+pub const FUNCTIONS: [&str; 23] = [
     "attribution_report",
+    "audience_diff",
+    "audience_lookalike",
+    "audience_portrait",
+    "btyd_summary",
+    "campaign_report",
     "customer_stage",
     "dormant_trend",
     "event_trend",
@@ -71,8 +79,8 @@ pub fn session_arguments(function: &str) -> &'static [&'static str] {
         | "path_edges" | "path_top" | "rfm_trend" | "stage_trend" | "time_to_convert" => {
             &["timezone"]
         }
-        "customer_stage" | "event_trend" | "funnel_trend" | "retention_matrix" | "rfm"
-        | "rfm_cuts" => &["timezone", "as_of"],
+        "btyd_summary" | "customer_stage" | "event_trend" | "funnel_trend" | "retention_matrix"
+        | "rfm" | "rfm_cuts" => &["timezone", "as_of"],
         _ => &[],
     }
 }
@@ -147,6 +155,11 @@ impl RelationPlanner for Analytics {
         };
         let sql = match function {
             "attribution_report" => attribution_report::select(request)?,
+            "audience_diff" => audiences::diff(request)?,
+            "audience_lookalike" => audiences::lookalike(request)?,
+            "audience_portrait" => audiences::portrait(request)?,
+            "btyd_summary" => btyd_summary::select(request)?,
+            "campaign_report" => campaign_report::select(request)?,
             "event_trend" => event_trend::select(request)?,
             "funnel_report" => funnel_report::select(request)?,
             "funnel_trend" => funnel_trend::select(request)?,

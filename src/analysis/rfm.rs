@@ -6,7 +6,7 @@ mod scores;
 
 use chrono::NaiveDate;
 
-pub(super) use self::customers::Figures;
+pub(super) use self::customers::{Figures, Orders};
 pub(super) use self::scores::Scoring;
 
 use self::scores::MEASURES;

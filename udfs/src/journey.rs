@@ -6,6 +6,6 @@
 pub mod attribution;
 mod credit;
 mod events;
-mod markov;
+pub(crate) mod markov;
 pub mod paths;
 mod sessions;

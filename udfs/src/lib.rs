@@ -6,7 +6,9 @@
 //! - [`funnel`]: how far a customer got, who came back, in which order and in which visit (`window_funnel`, `funnel_path`,
 //!   `retention`, `sequence_match`, `sessionize`, ...)
 //! - [`journey`]: the ways customers take through visits, and which touch gets the credit for a conversion
-//! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`)
+//! - [`value`]: scores in which equal values are equal (`quantile_score`, `score_fixed`, `rfm_segment`), and models of what customers
+//!   will be worth (`bgnbd_fit`, `p_alive`, `clv`)
+//! - [`audience`]: sets of customers as bitmaps (`bitmap_agg`, `bitmap_and`, `bitmap_count`, ...)
 //! - [`identity`]: cleaning of phone numbers, emails and devices (`norm_phone`, `id_reject_reason`, ...)
 //! - [`pg`]: values, times and arithmetic as PostgreSQL means them
 //! - [`time`]: calendar periods of a time zone (`local_date`, `period_index`, `period_start`, `interval_us`)
@@ -17,6 +19,7 @@
 //! clientele_udfs::register_all(&ctx);
 //! ```
 
+pub mod audience;
 mod error;
 pub mod funnel;
 pub mod identity;
@@ -36,10 +39,15 @@ use std::sync::Arc;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::prelude::SessionContext;
 
+use audience::bitmap::{Bitmap, BitmapFunction};
+use audience::bitmap_agg::{BitmapAgg, Gathers};
 pub use error::BadArgument;
 use funnel::funnels;
 use funnel::sequence::Asked;
 use journey::paths;
+use value::concentration::{self, Concentration};
+use value::lifetime::fit::{Model, ModelFit};
+use value::lifetime::predict::{Predict, Prediction};
 
 /// Every scalar function.
 pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
@@ -61,11 +69,16 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(time::period_index::PeriodIndex::new())),
         Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),
         Arc::new(ScalarUDF::from(time::series::Series::new())),
+        Arc::new(ScalarUDF::from(value::normal_p_value::NormalPValue::new())),
         Arc::new(ScalarUDF::from(value::one_currency::OneCurrency::new())),
         Arc::new(ScalarUDF::from(value::own_segment::OwnSegment::new())),
         Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),
         Arc::new(ScalarUDF::from(value::score_fixed::ScoreFixed::new())),
+        Arc::new(ScalarUDF::from(value::tgi::Tgi::new())),
     ];
+    let predictions = Prediction::ALL.map(|asked| Arc::new(ScalarUDF::from(Predict::new(asked))));
+    all.extend(predictions);
+    all.extend(BitmapFunction::ALL.map(|f| Arc::new(ScalarUDF::from(Bitmap::new(f)))));
     all.extend(identity::norm_id::NormOf::all().map(|of| Arc::new(ScalarUDF::from(of))));
     all
 }
@@ -94,7 +107,11 @@ pub fn all_udafs() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::from(pg::sum::CheckedSum::new())),
         Arc::new(AggregateUDF::from(pg::string_agg::StringAgg::new())),
         Arc::new(AggregateUDF::from(value::quantile_cuts::QuantileCuts::new())),
+        Arc::new(AggregateUDF::from(Concentration::new(concentration::Asked::Gini))),
+        Arc::new(AggregateUDF::from(Concentration::new(concentration::Asked::TopShare))),
     ];
+    all.extend(Gathers::ALL.map(|gathers| Arc::new(AggregateUDF::from(BitmapAgg::new(gathers)))));
+    all.extend(Model::ALL.map(|model| Arc::new(AggregateUDF::from(ModelFit::new(model)))));
     all.extend(funnel::kept::Kept::all().map(|kept| Arc::new(AggregateUDF::from(kept))));
     all
 }

@@ -1,8 +1,13 @@
-//! Scores and segments in which equal values are equal.
+//! Scores and segments in which equal values are equal, and what customers will be worth.
 
+pub mod concentration;
+mod gathered;
+pub mod lifetime;
+pub mod normal_p_value;
 pub mod one_currency;
 pub mod own_segment;
 pub mod quantile_cuts;
 pub mod quantile_score;
 pub mod rfm_segment;
 pub mod score_fixed;
+pub mod tgi;

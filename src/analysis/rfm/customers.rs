@@ -4,12 +4,10 @@ use super::super::{Request, all_known, column_list, misuse, relation_name, same_
 use crate::dialect::{literal, quoted};
 use crate::error::Result;
 
-/// How orders become a customer's figures.
-pub(in super::super) struct Figures {
+/// How rows become orders.
+pub(in super::super) struct Orders {
     /// Columns of the customer.
     pub(in super::super) names: Vec<String>,
-    /// The day the report speaks for, as SQL.
-    pub(super) as_of: Option<String>,
     relation: String,
     time: String,
     amount: String,
@@ -18,6 +16,17 @@ pub(in super::super) struct Figures {
     currency: Option<String>,
     is_cancelled: String,
     timezone: String,
+    /// Whether what was taken off is no line of an order.
+    is_gross: bool,
+}
+
+/// How orders become a customer's figures.
+pub(in super::super) struct Figures {
+    /// Columns of the customer.
+    pub(in super::super) names: Vec<String>,
+    /// The day the report speaks for, as SQL.
+    pub(super) as_of: Option<String>,
+    orders: Orders,
     window_days: Option<i64>,
     refunds: &'static str,
     frequency: &'static str,
@@ -27,50 +36,17 @@ pub(in super::super) struct Figures {
     customers: Option<String>,
 }
 
-impl Figures {
-    /// As [`Self::read`], of a customer's whole life: of all who ever bought, or of all who are known.
-    pub(in super::super) fn read_for_life(request: &mut Request) -> Result<Self> {
-        let mut figures = Self::read(request)?;
-        if figures.customers.is_none() {
-            figures.population = "history";
-        }
-        Ok(figures)
-    }
-
-    /// Reads the arguments that say what counts.
-    pub(super) fn read(request: &mut Request) -> Result<Self> {
+impl Orders {
+    /// Reads the arguments that say where orders are and which are none.
+    pub(in super::super) fn read(request: &mut Request) -> Result<Self> {
         let names = request.customer()?;
         let time = request.needed_column("time", &["ordered_at", "occurred_at"])?;
         let amount = request.needed_column("amount", &["amount"])?;
         let order_id = request.column("order_id", &["order_id"])?;
         let status = request.column("status", &["status"])?;
-        let refund_of = request.column("refund_of", &["refund_of"])?;
         let currency = request.column("currency", &["currency"])?;
         let timezone = request.timezone()?;
-        let as_of = request.as_of()?;
-        let arguments = &mut request.arguments;
-        let window_days = arguments.number("window_days", 1..=36_500)?;
-        let refunds = arguments.word("refunds", &["net", "net_order", "ignore", "gross"])?;
-        let frequency = arguments.word("frequency", &["orders", "days", "repeat"])?;
-        let monetary = arguments.word("monetary", &["sum", "avg", "max"])?;
-        let recency_scope = arguments.word("recency_scope", &["window", "history"])?;
-        let population = arguments.word("population", &["window", "history", "all"])?;
-        let customers = arguments.text("customers")?;
-        let cancelled = arguments.texts("cancelled")?;
-        let wrong = |problem: &str| Err(misuse(request.function, problem));
-        // A report about whole lives has its customers by the relation alone.
-        let is_of_lives = !request.function.starts_with("rfm");
-        let population = if is_of_lives && customers.is_some() { "all" } else { population };
-        if (population == "all") != customers.is_some() {
-            return wrong(
-                "population => 'all' and customers => 'relation' go together: the relation has the customers' columns",
-            );
-        }
-        if refunds == "net_order" && (order_id.is_none() || refund_of.is_none()) {
-            return wrong(
-                "refunds => 'net_order' needs order_id, and refund_of => the column that names the order of a refund",
-            );
-        }
+        let cancelled = request.arguments.texts("cancelled")?;
         let cancelled = cancelled.unwrap_or_else(|| vec!["cancelled".into(), "canceled".into()]);
         let words: Vec<String> =
             cancelled.iter().map(|word| literal(&word.to_lowercase())).collect();
@@ -80,43 +56,26 @@ impl Figures {
         });
         Ok(Self {
             names,
-            as_of,
             relation: request.relation.clone(),
             time: quoted(&time),
             amount,
             order_id: order_id.map(|column| quoted(&column)),
-            refund_of: (refunds == "net_order").then(|| refund_of.map(|c| quoted(&c))).flatten(),
+            refund_of: None,
             currency: currency.map(|column| quoted(&column)),
             is_cancelled,
             timezone,
-            window_days,
-            refunds,
-            frequency,
-            monetary,
-            recency_scope,
-            population,
-            customers,
+            is_gross: false,
         })
-    }
-
-    /// What is counted, in words.
-    pub(super) fn described(&self) -> String {
-        let window = self.window_days.map_or("all".to_owned(), |days| format!("{days} days"));
-        format!(
-            "window {window}, refunds {}, frequency {}, monetary {}, recency {}, population {}",
-            self.refunds, self.frequency, self.monetary, self.recency_scope, self.population
-        )
     }
 
     /// One row an order: its day, its amount, and whether it is void. Lines of an order are one sum, at the day of the first; a cancelled
     /// line cancels it.
-    fn orders(&self) -> String {
+    pub(in super::super) fn each(&self) -> String {
         let names = column_list(&self.names);
         let line = money(&self.amount);
-        let line = match self.refunds {
-            // What was taken off is no line.
-            "gross" => format!("CASE WHEN {line} > 0 THEN {line} END"),
-            _ => line,
+        let line = match self.is_gross {
+            true => format!("CASE WHEN {line} > 0 THEN {line} END"),
+            false => line,
         };
         let day = format!("local_date({}, {})", self.time, self.timezone);
         let currency = |how: &str| match &self.currency {
@@ -150,8 +109,8 @@ impl Figures {
     }
 
     /// Orders, with refunds at the day of the order that they name.
-    fn dated_orders(&self) -> String {
-        let orders = self.orders();
+    fn dated(&self) -> String {
+        let orders = self.each();
         if self.refund_of.is_none() {
             return orders;
         }
@@ -164,6 +123,71 @@ impl Figures {
              FROM ({orders}) AS __o LEFT JOIN ({orders}) AS __b ON {} AND __b.__order = __o.__refund_of AND __b.__amount > 0",
             names.join(", "),
             same
+        )
+    }
+}
+
+impl Figures {
+    /// As [`Self::read`], of a customer's whole life: of all who ever bought, or of all who are known.
+    pub(in super::super) fn read_for_life(request: &mut Request) -> Result<Self> {
+        let mut figures = Self::read(request)?;
+        if figures.customers.is_none() {
+            figures.population = "history";
+        }
+        Ok(figures)
+    }
+
+    /// Reads the arguments that say what counts.
+    pub(super) fn read(request: &mut Request) -> Result<Self> {
+        let mut orders = Orders::read(request)?;
+        let refund_of = request.column("refund_of", &["refund_of"])?;
+        let as_of = request.as_of()?;
+        let arguments = &mut request.arguments;
+        let window_days = arguments.number("window_days", 1..=36_500)?;
+        let refunds = arguments.word("refunds", &["net", "net_order", "ignore", "gross"])?;
+        let frequency = arguments.word("frequency", &["orders", "days", "repeat"])?;
+        let monetary = arguments.word("monetary", &["sum", "avg", "max"])?;
+        let recency_scope = arguments.word("recency_scope", &["window", "history"])?;
+        let population = arguments.word("population", &["window", "history", "all"])?;
+        let customers = arguments.text("customers")?;
+        let wrong = |problem: &str| Err(misuse(request.function, problem));
+        // A report about whole lives has its customers by the relation alone.
+        let is_of_lives = !request.function.starts_with("rfm");
+        let population = if is_of_lives && customers.is_some() { "all" } else { population };
+        if (population == "all") != customers.is_some() {
+            return wrong(
+                "population => 'all' and customers => 'relation' go together: the relation has the customers' columns",
+            );
+        }
+        if refunds == "net_order" && (orders.order_id.is_none() || refund_of.is_none()) {
+            return wrong(
+                "refunds => 'net_order' needs order_id, and refund_of => the column that names the order of a refund",
+            );
+        }
+        if refunds == "net_order" {
+            orders.refund_of = refund_of.map(|column| quoted(&column));
+        }
+        orders.is_gross = refunds == "gross";
+        Ok(Self {
+            names: orders.names.clone(),
+            as_of,
+            orders,
+            window_days,
+            refunds,
+            frequency,
+            monetary,
+            recency_scope,
+            population,
+            customers,
+        })
+    }
+
+    /// What is counted, in words.
+    pub(super) fn described(&self) -> String {
+        let window = self.window_days.map_or("all".to_owned(), |days| format!("{days} days"));
+        format!(
+            "window {window}, refunds {}, frequency {}, monetary {}, recency {}, population {}",
+            self.refunds, self.frequency, self.monetary, self.recency_scope, self.population
         )
     }
 
@@ -179,10 +203,10 @@ impl Figures {
             true => format!(
                 "SELECT * FROM ({orders}) AS __each CROSS JOIN \
                    (SELECT max(__day) AS __today FROM ({latest}) AS __latest WHERE {counts}) AS __last_day",
-                orders = self.dated_orders(),
-                latest = self.orders(),
+                orders = self.orders.dated(),
+                latest = self.orders.each(),
             ),
-            false => self.dated_orders(),
+            false => self.orders.dated(),
         };
         let day = given.map_or_else(|| "__today".to_owned(), |day| format!("({day})"));
         let is_in = match self.window_days {
@@ -254,7 +278,7 @@ impl Figures {
 
     /// A condition that is an error where amounts of several currencies are among the customers' orders.
     pub(super) fn one_currency(&self) -> String {
-        match self.currency {
+        match self.orders.currency {
             Some(_) => "__one_currency(min(__lowest) OVER (), max(__highest) OVER ())".to_owned(),
             None => "true".to_owned(),
         }

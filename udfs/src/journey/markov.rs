@@ -19,6 +19,20 @@ pub(crate) struct Journeys {
 }
 
 impl Journeys {
+    /// Journeys of channels, each with whether it converted.
+    pub(crate) fn counted(journeys: &[(Vec<u32>, bool)], order: usize) -> Self {
+        let mut counted = Self { order, ..Self::default() };
+        for (channels, is_converted) in journeys {
+            let remembered = |until: usize| channels[until.saturating_sub(order)..until].to_vec();
+            for (i, next) in channels.iter().enumerate() {
+                *counted.steps.entry((remembered(i), *next)).or_default() += 1.0;
+            }
+            let ends = if *is_converted { &mut counted.converted } else { &mut counted.lost };
+            *ends.entry(remembered(channels.len())).or_default() += 1.0;
+        }
+        counted
+    }
+
     /// By channel, the share of conversions that would be lost without it: 1 - P(conversion without it) / P(conversion).
     ///
     /// The error is the number of states, if there are too many. Without any conversion the answer is empty.

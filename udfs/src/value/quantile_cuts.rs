@@ -1,26 +1,20 @@
 //! `quantile_cuts(value, n)`: where a group's values part into n classes.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array};
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, i256};
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::datatypes::{DataType, FieldRef, i256};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{
-    AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
-};
+use datafusion::logical_expr::{AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
+use super::gathered::{COMPARED, Gathered, decimals, state_field};
 use super::quantile_score::quantile_cuts as scaled_cuts;
 use crate::BadArgument;
-use crate::funnel::call::{constant, kept_rows};
+use crate::funnel::call::constant;
 use crate::lists::{list_of, lists};
-use crate::one_group::{grouped_alone, rows_as_states};
+use crate::one_group::grouped_alone;
 
 const NAME: &str = "quantile_cuts";
-
-/// Values are compared as DECIMAL(38,6).
-const COMPARED: DataType = DataType::Decimal128(38, 6);
 
 /// NUMERIC(38,6)[]: the n - 1 cuts between `n` classes, in order.
 ///
@@ -87,7 +81,7 @@ impl AggregateUDFImpl for QuantileCuts {
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(vec![Arc::new(Field::new(format!("{}[values]", args.name), list_of(COMPARED), true))])
+        Ok(vec![state_field(&args)])
     }
 
     grouped_alone!();
@@ -98,27 +92,25 @@ impl AggregateUDFImpl for QuantileCuts {
     ) -> Result<Box<dyn GroupsAccumulator>> {
         match constant(NAME, "n", &args, 1)? {
             ScalarValue::Int64(Some(n)) if (2..=1000).contains(&n) => {
-                Ok(Box::new(Values { classes: n as usize, groups: Vec::new(), values: 0 }))
+                let answer = move |groups| cuts_of_groups(groups, n as usize);
+                Ok(Box::new(Gathered::new(answer)))
             }
             other => Err(BadArgument::err(NAME, "n", format!("is {other}; 2 to 1000 are allowed"))),
         }
     }
 }
 
-/// Every group's values.
-struct Values {
-    classes: usize,
-    groups: Vec<Vec<i128>>,
-    /// How many there are in all groups.
-    values: usize,
-}
-
-impl Values {
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<i128>> {
-        let taken = emit_to.take_needed(&mut self.groups);
-        self.values -= taken.iter().map(Vec::len).sum::<usize>();
-        taken
+fn cuts_of_groups(groups: Vec<Vec<i128>>, classes: usize) -> Result<ArrayRef> {
+    let (mut cuts, mut lengths, mut is_there) = (Vec::new(), Vec::new(), Vec::new());
+    for values in groups {
+        let before = cuts.len();
+        is_there.push(!values.is_empty());
+        cuts.extend(cuts_of(values, classes));
+        lengths.push(cuts.len() - before);
     }
+    let all = lists(decimals(cuts)?, lengths)?;
+    let without = BooleanArray::from_iter(is_there.iter().map(|is_there| Some(!is_there)));
+    Ok(arrow::compute::nullif(&all, &without)?)
 }
 
 /// The cuts of values, at least one, rounded down.
@@ -130,82 +122,6 @@ fn cuts_of(values: Vec<i128>, classes: usize) -> impl Iterator<Item = i128> {
         // It lies between two values.
         (whole - down).to_i128().unwrap_or_default()
     })
-}
-
-fn decimals(values: Vec<i128>) -> Result<ArrayRef> {
-    Ok(Arc::new(Decimal128Array::from(values).with_precision_and_scale(38, 6)?))
-}
-
-impl GroupsAccumulator for Values {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        opt_filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.groups.resize_with(total_num_groups, Vec::new);
-        let numbers = values[0].as_primitive::<Decimal128Type>();
-        let kept = kept_rows(numbers.nulls(), opt_filter);
-        for (row, &group) in group_indices.iter().enumerate() {
-            if kept.as_ref().is_none_or(|kept| kept.is_valid(row)) {
-                self.groups[group].push(numbers.value(row));
-                self.values += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let (mut cuts, mut lengths, mut is_there) = (Vec::new(), Vec::new(), Vec::new());
-        for values in self.take(emit_to) {
-            let before = cuts.len();
-            is_there.push(!values.is_empty());
-            cuts.extend(cuts_of(values, self.classes));
-            lengths.push(cuts.len() - before);
-        }
-        let all = lists(decimals(cuts)?, lengths)?;
-        let without = BooleanArray::from_iter(is_there.iter().map(|is_there| Some(!is_there)));
-        Ok(arrow::compute::nullif(&all, &without)?)
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let taken = self.take(emit_to);
-        let lengths: Vec<usize> = taken.iter().map(Vec::len).collect();
-        Ok(vec![lists(decimals(taken.concat())?, lengths)?])
-    }
-
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.groups.resize_with(total_num_groups, Vec::new);
-        let [states] = values else { return Ok(()) };
-        for (state, &group) in group_indices.iter().enumerate() {
-            let values = states.as_list::<i32>().value(state);
-            let values = values.as_primitive::<Decimal128Type>().values();
-            self.groups[group].extend_from_slice(values);
-            self.values += values.len();
-        }
-        Ok(())
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        opt_filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let single = Self { classes: self.classes, groups: Vec::new(), values: 0 };
-        rows_as_states(single, values, opt_filter)
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self)
-            + self.groups.capacity() * size_of::<Vec<i128>>()
-            + self.values * 2 * size_of::<i128>()
-    }
 }
 
 #[cfg(test)]

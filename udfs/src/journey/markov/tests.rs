@@ -2,20 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Journeys of channels, each with whether it converted, as the chain counts them.
-fn counted(journeys: &[(Vec<u32>, bool)], order: usize) -> Journeys {
-    let mut counted = Journeys { order, ..Journeys::default() };
-    for (channels, is_converted) in journeys {
-        let remembered = |until: usize| channels[until.saturating_sub(order)..until].to_vec();
-        for (i, next) in channels.iter().enumerate() {
-            *counted.steps.entry((remembered(i), *next)).or_default() += 1.0;
-        }
-        let ends = if *is_converted { &mut counted.converted } else { &mut counted.lost };
-        *ends.entry(remembered(channels.len())).or_default() += 1.0;
-    }
-    counted
-}
-
 /// The chance of a conversion by walking the chain until hardly anybody is left; `without` leads nowhere.
 fn slow_chance(journeys: &Journeys, without: Option<u32>) -> f64 {
     let mut totals: BTreeMap<Vec<u32>, f64> = BTreeMap::new();
@@ -51,7 +37,7 @@ fn slow_chance(journeys: &Journeys, without: Option<u32>) -> f64 {
 #[test]
 fn the_published_example() {
     let journeys = [(vec![1, 2, 3], true), (vec![1], false), (vec![2, 3], false)];
-    let effects = counted(&journeys, 1).removal_effects().unwrap();
+    let effects = Journeys::counted(&journeys, 1).removal_effects().unwrap();
     let total: f64 = effects.values().sum();
     let shares: Vec<f64> = effects.values().map(|effect| effect / total).collect();
     for (share, expected) in shares.iter().zip([0.2, 0.4, 0.4]) {
@@ -61,10 +47,10 @@ fn the_published_example() {
 
 #[test]
 fn nobody_and_nothing() {
-    assert_eq!(counted(&[], 1).removal_effects(), Ok(BTreeMap::new()));
-    assert_eq!(counted(&[(vec![1], false)], 1).removal_effects(), Ok(BTreeMap::new()));
+    assert_eq!(Journeys::counted(&[], 1).removal_effects(), Ok(BTreeMap::new()));
+    assert_eq!(Journeys::counted(&[(vec![1], false)], 1).removal_effects(), Ok(BTreeMap::new()));
     let many = (0..=STATES_MAX as u32).map(|channel| (vec![channel], true)).collect::<Vec<_>>();
-    assert_eq!(counted(&many, 1).removal_effects(), Err(STATES_MAX + 2));
+    assert_eq!(Journeys::counted(&many, 1).removal_effects(), Err(STATES_MAX + 2));
 }
 
 proptest! {
@@ -75,7 +61,7 @@ proptest! {
         journeys in prop::collection::vec((prop::collection::vec(0u32..5, 1..6), any::<bool>()), 1..20),
         order in 1usize..4,
     ) {
-        let counted = counted(&journeys, order);
+        let counted = Journeys::counted(&journeys, order);
         let effects = counted.removal_effects().unwrap();
         let whole = slow_chance(&counted, None);
         if whole == 0.0 {
