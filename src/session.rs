@@ -15,6 +15,7 @@ mod kinds;
 mod meaning;
 mod operators;
 mod runs;
+mod self_check;
 mod settings;
 pub mod stop;
 mod types;
@@ -189,6 +190,7 @@ fn register_functions(state: &mut SessionState, warehouse: &Arc<Warehouse>) -> R
     }
     state.register_udf(Arc::new(functions::oneid_hash(*warehouse.key())))?;
     graphs::register(state, warehouse);
+    state.register_udtf("self_check", Arc::new(self_check::SelfCheck));
     for udaf in clientele_udfs::all_udafs() {
         state.register_udaf(udaf)?;
     }

@@ -19,7 +19,7 @@ use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 
 use crate::error::{Error, Kind, Result};
-use crate::report::{Progress, Running, job_table, status_table};
+use crate::report::{Mode, Progress, Report, Running, audience_table, job_table, status_table};
 use crate::scan::SnapshotTable;
 use crate::store::{
     Clustering, Customers, Erased, FunctionDef, Generation, Name, Relation, TableSnapshot, ViewDef,
@@ -165,9 +165,10 @@ impl Pinned {
     /// Refuses a report that has no rows yet: none is not what it would say.
     pub fn refuse_unpopulated(&self, reference: &TableReference) -> Result<()> {
         let name = Name::new(reference.schema().unwrap_or(DEFAULT_SCHEMA), reference.table());
-        if !self.generation.is_report(&name)
-            || Progress::of(&self.generation, &name)?.is_populated()
-        {
+        let Some(report) = Report::of(&self.generation, &name)? else { return Ok(()) };
+        // An audience begins with nobody.
+        let is_readable = report.settings.mode == Mode::Audience;
+        if is_readable || Progress::of(&self.generation, &name)?.is_populated() {
             return Ok(());
         }
         Err(Error::new(
@@ -219,6 +220,7 @@ impl Pinned {
             ("reports", "status") => {
                 status_table(&self.generation, &self.about.running, chrono::Utc::now())
             }
+            ("reports", "audiences") => audience_table(&self.generation),
             ("cron", "job") => job_table(&self.generation, DATABASE),
             _ => return None,
         };
@@ -296,6 +298,9 @@ fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Na
     }
 }
 
+/// No longer name between quotes is looked for that has a quote in it.
+const NAME_BYTES_MAX: usize = 256;
+
 /// Every word of a statement that could be a name, as written and in lower case.
 pub fn words_of(sql: &str) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
@@ -304,9 +309,29 @@ pub fn words_of(sql: &str) -> BTreeSet<String> {
         words.insert(word.to_lowercase());
         words.insert(word.to_owned());
     }
-    // Between quotes a name may hold anything.
-    for quoted in sql.split('"').skip(1).step_by(2) {
-        words.insert(quoted.to_owned());
+    // Between quotes a name may hold anything, and a doubled quote is one.
+    for (at, quoted) in sql.split('"').enumerate() {
+        if at % 2 == 1 {
+            words.insert(quoted.to_owned());
+        }
+    }
+    for (start, _) in sql.match_indices('"') {
+        let mut name = String::new();
+        let mut rest = sql[start + 1..].chars().peekable();
+        while let Some(c) = rest.next() {
+            match (c, rest.peek()) {
+                ('"', Some('"')) => {
+                    rest.next();
+                    name.push('"');
+                }
+                ('"', _) => break,
+                _ if name.len() > NAME_BYTES_MAX => break,
+                _ => name.push(c),
+            }
+        }
+        if name.contains('"') {
+            words.insert(name);
+        }
     }
     words
 }

@@ -27,13 +27,17 @@ impl Moment {
     /// What was published then.
     ///
     /// # Errors
-    /// 22023 when the warehouse has no such version, or is younger than that time.
+    /// 22023 when the warehouse has no such version, or is younger than that time, and for a time to come.
     pub async fn generation(
         &self,
         warehouse: &Warehouse,
         newest: &Generation,
     ) -> Result<Generation> {
         let found = match self {
+            Self::At(at_us) if *at_us > chrono::Utc::now().timestamp_micros() => {
+                return Err(Error::new(Kind::InvalidParameter, "that time has not come yet")
+                    .hint("without a clause a table is read as it is now"));
+            }
             Self::Version(number) => warehouse.generation(*number).await?,
             Self::At(at_us) => warehouse.generation_at(*at_us).await?,
         };

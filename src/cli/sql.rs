@@ -49,7 +49,12 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<()> {
     block_on(async {
         let engine = open_engine(dir, config, false).await?;
         let session = engine.session(LOCAL_USER);
-        answer(&session, &sql, args.format).await
+        let answered = answer(&session, &sql, args.format).await;
+        // What was begun with NOWAIT would end with the process.
+        while engine.runs().are_expected() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        answered
     })
 }
 

@@ -4,6 +4,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
+use super::status::audience_of;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::store::{Change, Generation, Name, REPORTS, Relation};
 
@@ -31,8 +32,11 @@ pub struct Report {
     pub export: Option<String>,
     /// Who made it: its runs are theirs.
     pub owner: String,
-    /// When it was made, in microseconds since 1970: slots from before are none of its.
-    pub created_at_us: i64,
+    /// When it got its schedule, in microseconds since 1970: slots from before are none of its.
+    pub scheduled_at_us: i64,
+    /// When somebody said last that it should go on.
+    #[serde(default)]
+    pub resumed_at_us: i64,
     /// Whether its schedule is held by hand.
     #[serde(default)]
     pub is_suspended: bool,
@@ -58,6 +62,8 @@ pub enum Mode {
     Snapshot,
     /// They take the place of those of the days that were computed anew.
     Incremental,
+    /// They are the members of an audience; who came and who went is kept, version by version.
+    Audience,
 }
 
 /// What becomes of slots that nobody was there for.
@@ -192,6 +198,18 @@ impl Settings {
         Ok(())
     }
 
+    /// The settings of an audience: its mode is no matter of choice.
+    pub fn of_audience(mut self) -> Result<Self> {
+        if self.mode != Mode::Replace {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "an audience has no mode: it keeps who came and who went",
+            ));
+        }
+        self.mode = Mode::Audience;
+        Ok(self)
+    }
+
     /// Refuses settings that do not go together.
     pub fn check(&self) -> Result<()> {
         let is_incremental = self.mode == Mode::Incremental;
@@ -249,7 +267,14 @@ impl Report {
             }
             false => Error::new(
                 Kind::UndefinedTable,
-                format!("materialized view \"{name}\" does not exist"),
+                match audience_of(name) {
+                    audience if audience == *name => {
+                        format!("materialized view \"{name}\" does not exist")
+                    }
+                    audience => format!(
+                        "there is no audience \"{audience}\", and no materialized view \"{name}\""
+                    ),
+                },
             )
             .hint("SELECT name FROM reports.status lists those that there are"),
         })

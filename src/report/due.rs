@@ -35,12 +35,12 @@ pub enum Due {
 
 /// What is to be done about report `name` at an instant, as far as its clock says.
 pub fn due(name: &Name, report: &Report, progress: &Progress, now: DateTime<Utc>) -> Due {
-    if report.is_suspended || progress.is_stopped {
+    if report.is_suspended || progress.is_stopped(report) {
         return Due::Not(None);
     }
     let zone = report.zone();
-    let created = DateTime::from_timestamp_micros(report.created_at_us).unwrap_or_default();
-    let settled = progress.settled().unwrap_or(created);
+    let scheduled = DateTime::from_timestamp_micros(report.scheduled_at_us).unwrap_or_default();
+    let settled = progress.settled().unwrap_or(scheduled).max(scheduled);
     let retry = progress.retry_slot_us.zip(progress.retry_at_us).and_then(|(slot, at)| {
         Some((DateTime::from_timestamp_micros(slot)?, DateTime::from_timestamp_micros(at)?))
     });
@@ -168,10 +168,14 @@ impl Progress {
             Trouble::Invalid => Outcome::Invalid,
             _ => Outcome::Failed,
         };
-        self.failed_asof = self.failed_asof.max(Some(as_of));
         if slot.is_some() {
+            self.failed_asof = self.failed_asof.max(Some(as_of));
+            // That it runs at all says that somebody has let it go on.
+            if self.stopped_at_us.take().is_some() {
+                self.failures = 0;
+            }
             self.failures += 1;
-            self.is_stopped = self.failures >= FAILURES_MAX;
+            self.stopped_at_us = (self.failures >= FAILURES_MAX).then(|| now.timestamp_micros());
         }
         self.settle(slot);
     }
@@ -198,7 +202,7 @@ impl Progress {
         self.succeeded_at_us = Some(now.timestamp_micros());
         self.data_asof = self.data_asof.max(Some(as_of));
         self.data_generation = Some(generation);
-        self.failures = 0;
+        (self.failures, self.stopped_at_us) = (0, None);
         self.settle(slot);
     }
 
@@ -221,7 +225,7 @@ impl Progress {
             return (!self.is_populated()).then_some(InTheWay::Waiting);
         }
         let will_not = upstream.is_suspended
-            || self.is_stopped
+            || self.is_stopped(upstream)
             || self.failed_asof.is_some_and(|day| day >= as_of);
         Some(if will_not { InTheWay::Failed } else { InTheWay::Waiting })
     }
@@ -256,7 +260,8 @@ mod tests {
             assertions: vec![],
             export: None,
             owner: "ana".to_owned(),
-            created_at_us: at("2024-01-01T00:00:00Z").timestamp_micros(),
+            scheduled_at_us: at("2024-01-01T00:00:00Z").timestamp_micros(),
+            resumed_at_us: 0,
             is_suspended: false,
         }
     }
@@ -367,8 +372,15 @@ mod tests {
             progress.failed(Some(slot), slot.date_naive(), &wrong, 3, slot);
             assert_eq!(progress.outcome, Outcome::Invalid);
         }
-        assert!(progress.is_stopped);
+        assert!(progress.is_stopped(&report));
         assert_eq!(due(&name, &report, &progress, at("2024-04-01T00:00:00Z")), Due::Not(None));
+        // Somebody lets it go on; one more failure is one.
+        let now = at("2024-04-01T12:00:00Z");
+        let resumed = Report { resumed_at_us: now.timestamp_micros(), ..report };
+        let slot = at("2024-04-01T02:00:00Z");
+        assert_eq!(due(&name, &resumed, &progress, now), Due::Run(slot));
+        progress.failed(Some(slot), slot.date_naive(), &wrong, 3, now);
+        assert_eq!((progress.failures, progress.is_stopped(&resumed)), (1, false));
     }
 
     #[test]

@@ -128,7 +128,8 @@ mod tests {
             assertions: vec![],
             export: None,
             owner: String::new(),
-            created_at_us: 0,
+            scheduled_at_us: 0,
+            resumed_at_us: 0,
             is_suspended: false,
         };
         let periods = periods(&report, from.parse().unwrap(), to.parse().unwrap(), step).unwrap();

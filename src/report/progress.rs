@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::definition::Report;
 use crate::error::Result;
 use crate::store::{Change, Generation, Name, Relation};
 
@@ -59,8 +60,8 @@ pub struct Progress {
     pub attempt: u32,
     /// Slots that failed one after the other.
     pub failures: u32,
-    /// Whether so many failed that nothing runs until somebody says so.
-    pub is_stopped: bool,
+    /// When so many had failed that nothing runs until somebody says so.
+    pub stopped_at_us: Option<i64>,
     /// How the last run ended.
     pub outcome: Outcome,
     /// Code of its error.
@@ -79,6 +80,14 @@ pub struct Progress {
     pub seen: Vec<(Name, u64)>,
     /// A backfill that has not come to its end.
     pub backfill: Option<Backfill>,
+    /// Of an audience, the version of its newest members.
+    pub version: u64,
+    /// How many they are.
+    pub members: u64,
+    /// How many of them are new in this version.
+    pub added: u64,
+    /// How many are gone since the version before.
+    pub removed: u64,
 }
 
 /// A backfill that can go on.
@@ -88,6 +97,8 @@ pub struct Backfill {
     pub from: NaiveDate,
     /// Last day that was asked for.
     pub to: NaiveDate,
+    /// How many periods there are.
+    pub periods: usize,
     /// Periods up to this day are done.
     pub done: NaiveDate,
 }
@@ -114,6 +125,23 @@ impl Progress {
     /// The last slot that is done with.
     pub fn settled(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.settled_us?)
+    }
+
+    /// Whether so many slots failed that nothing runs, and nobody has said since that it should.
+    pub fn is_stopped(&self, report: &Report) -> bool {
+        self.stopped_at_us.is_some_and(|at| at > report.resumed_at_us)
+    }
+
+    /// The same with its rows taken away: what was done by the clock stays done.
+    pub fn without_rows(self) -> Self {
+        Self {
+            succeeded_at_us: None,
+            data_asof: None,
+            data_generation: None,
+            backfill: None,
+            outcome: Outcome::None,
+            ..self
+        }
     }
 
     /// Whether rows were ever published.

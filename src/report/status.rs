@@ -70,7 +70,7 @@ impl State {
     fn of(report: &Report, progress: &Progress, is_running: bool) -> Self {
         match progress.outcome {
             _ if is_running => Self::Running,
-            _ if report.is_suspended || progress.is_stopped => Self::Suspended,
+            _ if report.is_suspended || progress.is_stopped(report) => Self::Suspended,
             Outcome::Retrying => Self::Retrying,
             Outcome::Invalid => Self::Invalid,
             Outcome::UpstreamFailed => Self::UpstreamFailed,
@@ -102,6 +102,62 @@ fn lag_s(report: &Report, day: NaiveDate, now: DateTime<Utc>) -> Option<i64> {
     Some((now - end.with_timezone(&Utc)).num_seconds())
 }
 
+/// `reports.audiences`: how many are in each, and in which version.
+pub fn audience_table(state: &Generation) -> Result<RecordBatch> {
+    let mut all = Vec::new();
+    for (name, report) in definitions(state)? {
+        if report.settings.mode == Mode::Audience {
+            all.push((audience_of(&name), Progress::of(state, &name)?, report));
+        }
+    }
+    let number = |value: &dyn Fn(&Progress) -> u64| -> ArrayRef {
+        let numbers = all.iter().map(|(_, progress, _)| i64::try_from(value(progress)).ok());
+        Arc::new(numbers.collect::<Int64Array>())
+    };
+    let days = |day: NaiveDate| (day - NaiveDate::default()).num_days() as i32;
+    let refreshed = all.iter().map(|(_, progress, _)| progress.succeeded_at_us);
+    let refreshed = refreshed.collect::<TimestampMicrosecondArray>().with_timezone("UTC");
+    let names = all.iter().map(|(name, ..)| name.to_string());
+    let queries = all.iter().map(|(_, _, report)| report.written.as_str());
+    let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let columns: Vec<(&str, DataType, ArrayRef)> = vec![
+        ("name", DataType::Utf8, Arc::new(StringArray::from_iter_values(names))),
+        ("version", DataType::Int64, number(&|progress| progress.version)),
+        ("members", DataType::Int64, number(&|progress| progress.members)),
+        ("added", DataType::Int64, number(&|progress| progress.added)),
+        ("removed", DataType::Int64, number(&|progress| progress.removed)),
+        (
+            "data_asof",
+            DataType::Date32,
+            Arc::new(all.iter().map(|(_, p, _)| p.data_asof.map(days)).collect::<Date32Array>()),
+        ),
+        ("refreshed_at", utc, Arc::new(refreshed)),
+        ("definition", DataType::Utf8, Arc::new(StringArray::from_iter_values(queries))),
+    ];
+    table(columns)
+}
+
+/// End of the name of the table that keeps an audience.
+const HISTORY: &str = "_history";
+
+/// The table that keeps the audience `name`.
+pub fn history_of(name: &Name) -> Name {
+    Name::new(name.schema.clone(), format!("{}{HISTORY}", name.table))
+}
+
+/// The audience that a table keeps.
+pub fn audience_of(history: &Name) -> Name {
+    let table = history.table.strip_suffix(HISTORY).unwrap_or(&history.table);
+    Name::new(history.schema.clone(), table)
+}
+
+fn table(columns: Vec<(&str, DataType, ArrayRef)>) -> Result<RecordBatch> {
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, kind, _)| Field::new(*name, kind.clone(), true)).collect();
+    let arrays = columns.into_iter().map(|(_, _, array)| array).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+}
+
 /// `reports.status`.
 pub fn status_table(
     state: &Generation,
@@ -131,6 +187,7 @@ pub fn status_table(
         Mode::Replace => "replace",
         Mode::Snapshot => "snapshot",
         Mode::Incremental => "incremental",
+        Mode::Audience => "audience",
     };
     let utc = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let columns: Vec<(&str, DataType, ArrayRef)> = vec![
@@ -180,8 +237,5 @@ pub fn status_table(
             }),
         ),
     ];
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, kind, _)| Field::new(*name, kind.clone(), true)).collect();
-    let arrays = columns.into_iter().map(|(_, _, array)| array).collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+    table(columns)
 }

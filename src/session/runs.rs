@@ -1,7 +1,7 @@
 //! Reports that are being computed in this process: one run of each at a time, seen and stopped by anybody.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{NaiveDate, Utc};
@@ -18,6 +18,18 @@ pub struct Runs {
     open: Mutex<HashMap<Name, Arc<Open>>>,
     turns: Mutex<HashMap<Name, Arc<tokio::sync::Mutex<()>>>>,
     share: Arc<Share>,
+    /// Those that were begun and nobody waits for.
+    expected: Arc<AtomicUsize>,
+}
+
+/// A run that nobody waits for.
+#[derive(Debug)]
+pub struct Expected(Arc<AtomicUsize>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A run, as others see it.
@@ -47,7 +59,18 @@ impl Runs {
     /// None yet; together they may hold `bytes`.
     pub(super) fn new(bytes: usize) -> Arc<Self> {
         let (open, turns) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { open, turns, share: Share::new(bytes) })
+        Arc::new(Self { open, turns, share: Share::new(bytes), expected: Arc::default() })
+    }
+
+    /// Notes that a run is begun which nobody waits for, until what is given back is dropped.
+    pub fn expect(&self) -> Expected {
+        self.expected.fetch_add(1, Ordering::Relaxed);
+        Expected(Arc::clone(&self.expected))
+    }
+
+    /// Whether there are such.
+    pub fn are_expected(&self) -> bool {
+        self.expected.load(Ordering::Relaxed) > 0
     }
 
     /// Waits until no other run of `report` is open, and opens one.

@@ -32,7 +32,7 @@ const DEPTH_MAX: usize = 16;
 const CALLS_MAX: usize = 200;
 
 /// Functions of the engine that stand in FROM.
-const OF_THE_ENGINE: [&str; 4] = ["generate_series", "range", "unnest", "flatten"];
+const OF_THE_ENGINE: [&str; 5] = ["generate_series", "range", "unnest", "flatten", "self_check"];
 
 /// Makes a function.
 pub(super) async fn create(session: &Session, create: &ast::CreateFunction) -> Result<Outcome> {

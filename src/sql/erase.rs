@@ -99,6 +99,9 @@ pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result
         ),
         None => "these records were erased before".to_owned(),
     };
+    if erasure.id.is_some() && purged.rows == 0 {
+        told.push_str("; no table has rows of them: if there should be some, look at their source and record_id");
+    }
     let keep = if erase.is_now { Duration::ZERO } else { engine.config().storage.keep() };
     let mut is_done = true;
     if keep.is_zero() {

@@ -21,14 +21,14 @@ use super::ddl::CreateTable;
 use super::parameters::{self, Described};
 use super::statement::{Parsed, Statement};
 use super::{
-    Outcome, OutputColumn, alter, check, compact, create_function, cron, delete, erase, funnels,
-    materialized, names, oneid, output_columns, past, quality, restore, rewrite, volatile,
+    Outcome, OutputColumn, alter, check, compact, create_function, cron, delete, erase, forget,
+    funnels, materialized, names, oneid, output_columns, past, quality, restore, rewrite, volatile,
 };
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, LoadRequest, Silent, model};
-use crate::report::definitions;
+use crate::report::{definitions, history_of};
 use crate::session::{Planning, Session};
 use crate::store::{
     Change, Clustering, Generation, Group, Name, Relation, TableChange, ViewDef, stored_schema,
@@ -85,6 +85,7 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
             Box::pin(compact::run(session, tables)).await
         }
         Statement::Erase(erase) => Box::pin(erase::run(session, erase)).await,
+        Statement::Forget(forget) => Box::pin(forget::run(session, forget)).await,
         Statement::Restore(restore) => Box::pin(restore::run(session, restore)).await,
         Statement::CheckErased => Box::pin(erase::check(session)).await,
         Statement::Vacuum => {
@@ -229,6 +230,9 @@ pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
 }
 
 pub(super) fn refuse_reserved(name: &Name) -> Result<()> {
+    if name.schema.is_empty() || name.table.is_empty() {
+        return Err(Error::new(Kind::Syntax, "syntax error: a name has one letter at least"));
+    }
     if name.is_reserved() {
         return Err(Error::new(
             Kind::NotAllowed,
@@ -509,6 +513,10 @@ pub(super) fn shown_schema(schema: &SchemaRef) -> arrow::datatypes::Schema {
 async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> Result<Outcome> {
     let name = name_of(&view.name)?;
     refuse_reserved(&name)?;
+    if view.materialized {
+        return Err(Error::not_supported("CREATE OR REPLACE MATERIALIZED VIEW is not supported")
+            .hint("DROP MATERIALIZED VIEW, then CREATE MATERIALIZED VIEW"));
+    }
     if view.temporary {
         return Err(Error::not_supported("temporary views are not supported"));
     }
@@ -650,6 +658,13 @@ async fn drop_relations(session: &Session, statement: &ast::Statement) -> Result
             let mut changes = BTreeMap::new();
             for name in &names {
                 state.refuse_change(name)?;
+                if state.is_report(&history_of(name)) {
+                    return Err(Error::new(
+                        Kind::WrongObjectType,
+                        format!("\"{name}\" is an audience"),
+                    )
+                    .hint("DROP AUDIENCE drops it"));
+                }
                 match state.relations.get(name) {
                     None if *if_exists => missing.push(name.to_string()),
                     None => {

@@ -98,15 +98,22 @@ impl Drop for Prepared {
     }
 }
 
-/// Writes the staged rows of a run into a file beside `path`, in which `{as_of}` is the day of the run.
-pub(super) async fn prepare(session: &Session, path: &str, as_of: NaiveDate) -> Result<Prepared> {
+/// Writes rows, those of `sql`, into a file beside `path`, in which `{as_of}` is the day of the run.
+pub(super) async fn prepare(
+    session: &Session,
+    path: &str,
+    sql: &str,
+    as_of: NaiveDate,
+) -> Result<Prepared> {
     let shown = path.replace("{as_of}", &as_of.to_string());
     let form = Form::of(&shown).ok_or_else(|| Error::internal("an export has a form"))?;
     let path = resolve(session.engine().config(), &shown)?;
+    if path.is_dir() {
+        return Err(Error::new(Kind::NotAllowed, format!("EXPORT TO '{shown}': that is a folder")));
+    }
     let name = format!(".{}.part", uuid::Uuid::new_v4().simple());
     let temporary = path.with_file_name(name);
     let prepared = Prepared { temporary: temporary.clone(), path, shown };
-    let sql = "SELECT * FROM staged";
     let query = ast::Statement::Query(Box::new(parse_query(sql)?));
     let Planned { plan, planning, .. } = plan(session, query, sql, &[]).await?;
     let mut stream = planning.run(&plan).await?;

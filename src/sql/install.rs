@@ -15,7 +15,7 @@ macro_rules! files {
 }
 
 /// Name and text of each; those that others depend on come first.
-const REPORTS: [(&str, &str); 9] = files![
+const REPORTS: [(&str, &str); 12] = files![
     "customer_rfm",
     "rfm_movement",
     "dormant_weekly",
@@ -25,6 +25,9 @@ const REPORTS: [(&str, &str); 9] = files![
     "channel_daily",
     "data_quality",
     "identity_health",
+    "campaign_daily",
+    "clv_monthly",
+    "audience_sizes",
 ];
 
 /// Names of the reports that come with the program.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{NaiveDate, Utc};
+use chrono::{Datelike, NaiveDate, Utc};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -13,9 +13,14 @@ use super::{Outcome, create_function, past, volatile};
 use crate::dialect::{parse_query, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::model;
-use crate::report::{Assertion, Mode, Progress, Report, Schedule, Settings, Step, day_before};
+use crate::report::{
+    Assertion, Mode, Progress, Report, Schedule, Settings, Step, audience_of, day_before,
+    history_of,
+};
 use crate::session::Session;
-use crate::store::{Change, Generation, Group, Name, REPORTS, TableChange, stored_schema};
+use crate::store::{
+    Change, Generation, Group, Name, REPORTS, Relation, TableChange, ViewDef, stored_schema,
+};
 
 /// Column that tells the days of a report apart that keeps them all.
 pub(super) const AS_OF: &str = "as_of";
@@ -42,6 +47,8 @@ pub enum ReportStatement {
         if_exists: bool,
         /// Whether views that read them go too.
         cascade: bool,
+        /// Whether they keep audiences, whose views go with them.
+        is_audience: bool,
     },
     /// REFRESH MATERIALIZED VIEW.
     Refresh(Refresh),
@@ -108,11 +115,22 @@ pub enum Days {
     Between(NaiveDate, NaiveDate, Option<Step>),
 }
 
-/// Reads CREATE MATERIALIZED VIEW.
+/// Where the name begins behind `MATERIALIZED VIEW`, or behind `AUDIENCE`.
+fn behind_kind(words: &Words) -> usize {
+    if is_about_audience(words) { 2 } else { 3 }
+}
+
+/// Whether a statement is about an audience.
+pub(super) fn is_about_audience(words: &Words) -> bool {
+    words.peek_upper(1) == "AUDIENCE"
+}
+
+/// Reads CREATE MATERIALIZED VIEW, or CREATE AUDIENCE.
 pub(super) fn parse_create(tokens: &[TokenWithSpan]) -> Result<ReportStatement> {
     const FORM: &str = "CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [SCHEDULE ...] [WITH (...)] [DEPENDS ON ...] [ASSERT ...] AS query";
     let words = Words::new(tokens);
-    let mut at = 3;
+    let is_audience = is_about_audience(&words);
+    let mut at = behind_kind(&words);
     let is = |at: usize, expected: &[&str]| {
         expected.iter().enumerate().all(|(i, word)| words.peek_upper(at + i) == *word)
     };
@@ -138,7 +156,13 @@ pub(super) fn parse_create(tokens: &[TokenWithSpan]) -> Result<ReportStatement> 
         }
         at += 1;
     }
-    let (clauses, next) = parse_clauses(&words, at)?;
+    let (mut clauses, next) = parse_clauses(&words, at)?;
+    if is_audience {
+        if !columns.is_empty() {
+            return Err(syntax(&words, at, "an audience has the column one_id"));
+        }
+        clauses.settings = clauses.settings.of_audience()?;
+    }
     if words.peek_upper(next) != "AS" {
         return Err(syntax(&words, next, FORM));
     }
@@ -150,6 +174,10 @@ pub(super) fn parse_create(tokens: &[TokenWithSpan]) -> Result<ReportStatement> 
             (end, with_data) = (from, fills);
             break;
         }
+    }
+    if is_audience && !with_data {
+        return Err(Error::not_supported("an audience has its members when it is made")
+            .hint("leave WITH NO DATA out"));
     }
     let query = words.text_between(tokens, next + 1, end);
     if query.is_empty() {
@@ -296,8 +324,9 @@ fn parse_assertion(words: &Words, mut at: usize) -> Result<(Assertion, usize)> {
 pub(super) fn parse_alter(words: &Words) -> Result<ReportStatement> {
     const FORM: &str =
         "ALTER MATERIALIZED VIEW name SUSPEND | RESUME | SET SCHEDULE ... | SET (name = value)";
-    let if_exists = words.peek_upper(3) == "IF" && words.peek_upper(4) == "EXISTS";
-    let (name, at) = words.name_at(if if_exists { 5 } else { 3 })?;
+    let first = behind_kind(words);
+    let if_exists = words.peek_upper(first) == "IF" && words.peek_upper(first + 1) == "EXISTS";
+    let (name, at) = words.name_at(if if_exists { first + 2 } else { first })?;
     let (change, end) = match words.peek_upper(at).as_str() {
         "SUSPEND" => (Alteration::Suspend, at + 1),
         "RESUME" => (Alteration::Resume, at + 1),
@@ -314,20 +343,23 @@ pub(super) fn parse_alter(words: &Words) -> Result<ReportStatement> {
     if end < words.len() {
         return Err(syntax(words, end, FORM));
     }
+    let name = kept_as(words, name);
     Ok(ReportStatement::Alter { name, if_exists, change })
 }
 
 /// Reads DROP MATERIALIZED VIEW.
 pub(super) fn parse_drop(words: &Words) -> Result<ReportStatement> {
     const FORM: &str = "DROP MATERIALIZED VIEW [IF EXISTS] name, ... [CASCADE | RESTRICT]";
-    let if_exists = words.peek_upper(3) == "IF" && words.peek_upper(4) == "EXISTS";
-    let (names, at) = parse_names(words, if if_exists { 5 } else { 3 })?;
+    let first = behind_kind(words);
+    let if_exists = words.peek_upper(first) == "IF" && words.peek_upper(first + 1) == "EXISTS";
+    let (names, at) = parse_names(words, if if_exists { first + 2 } else { first })?;
     let cascade = words.peek_upper(at) == "CASCADE";
     let end = if cascade || words.peek_upper(at) == "RESTRICT" { at + 1 } else { at };
     if end < words.len() {
         return Err(syntax(words, end, FORM));
     }
-    Ok(ReportStatement::Drop { names, if_exists, cascade })
+    let names = names.into_iter().map(|name| kept_as(words, name)).collect();
+    Ok(ReportStatement::Drop { names, if_exists, cascade, is_audience: is_about_audience(words) })
 }
 
 /// Reads CANCEL REFRESH.
@@ -339,21 +371,28 @@ pub(super) fn parse_cancel(words: &Words) -> Result<ReportStatement> {
     Ok(ReportStatement::Cancel(name))
 }
 
+/// The table that keeps what a statement names: of an audience, that of who came and went.
+fn kept_as(words: &Words, name: Name) -> Name {
+    if is_about_audience(words) { history_of(&name) } else { name }
+}
+
 /// Reads REFRESH MATERIALIZED VIEW.
 pub(super) fn parse_refresh(words: &Words) -> Result<ReportStatement> {
     const FORM: &str = "REFRESH MATERIALIZED VIEW name [AS OF 'day' | FROM 'day' TO 'day' [STEP 'month']] [WAIT | NOWAIT]";
     // Readers are never in the way of a refresh, nor it in theirs: the word changes nothing.
-    let start = if words.peek_upper(3) == "CONCURRENTLY" { 4 } else { 3 };
-    let (name, mut at) = words.name_at(start)?;
+    let first = behind_kind(words);
+    let first = if words.peek_upper(first) == "CONCURRENTLY" { first + 1 } else { first };
+    let (name, mut at) = words.name_at(first)?;
     let day = |at: usize| -> Result<(NaiveDate, usize)> {
         let at = if words.peek_upper(at) == "DATE" { at + 1 } else { at };
         let text = match words.token(at) {
             Some(Token::SingleQuotedString(text)) => text,
             _ => return Err(syntax(words, at, FORM)),
         };
-        let day = text.parse().map_err(|_| {
+        let day = text.parse().ok().filter(|day: &NaiveDate| (1..=9999).contains(&day.year()));
+        let day = day.ok_or_else(|| {
             Error::new(Kind::InvalidDatetime, format!("'{text}' is no day"))
-                .hint("a day is written '2011-12-09'")
+                .hint("a day of the years 1 to 9999 is written '2011-12-09'")
                 .at(words.place(at))
         })?;
         Ok((day, at + 1))
@@ -392,6 +431,7 @@ pub(super) fn parse_refresh(words: &Words) -> Result<ReportStatement> {
     if at < words.len() {
         return Err(syntax(words, at, FORM));
     }
+    let name = kept_as(words, name);
     Ok(ReportStatement::Refresh(Refresh { name, days, waits, empties }))
 }
 
@@ -402,17 +442,21 @@ pub(super) async fn run(session: &Session, statement: &ReportStatement) -> Resul
         ReportStatement::Alter { name, if_exists, change } => {
             alter(session, name, *if_exists, change).await
         }
-        ReportStatement::Drop { names, if_exists, cascade } => {
-            drop(session, names, *if_exists, *cascade).await
+        ReportStatement::Drop { names, if_exists, cascade, is_audience } => {
+            drop(session, names, *if_exists, *cascade, *is_audience).await
         }
         ReportStatement::Refresh(refresh) => Box::pin(refresh::run(session, refresh)).await,
         ReportStatement::Cancel(name) => {
-            Report::existing(session.engine().warehouse().newest().await?.as_ref(), name)?;
-            if session.engine().runs().cancel(name) {
+            let newest = session.engine().warehouse().newest().await?;
+            let history = history_of(name);
+            let kept = if newest.is_report(&history) { &history } else { name };
+            Report::existing(&newest, kept)?;
+            if session.engine().runs().cancel(kept) {
                 return Ok(Outcome::Done("CANCEL REFRESH".to_owned()));
             }
-            let notice =
-                format!("materialized view \"{name}\" is not being refreshed by this server");
+            let notice = format!(
+                "\"{name}\" is not being refreshed by this server, so there is nothing to cancel"
+            );
             Ok(Outcome::Noticed { tag: "CANCEL REFRESH".to_owned(), notice })
         }
     }
@@ -420,16 +464,20 @@ pub(super) async fn run(session: &Session, statement: &ReportStatement) -> Resul
 
 /// Makes a report and, unless it was said otherwise, its first rows.
 async fn make(session: &Session, create: &Create) -> Result<Outcome> {
-    const TAG: &str = "CREATE MATERIALIZED VIEW";
-    let name = &create.name;
+    let is_audience = create.clauses.settings.mode == Mode::Audience;
+    let tag = if is_audience { "CREATE AUDIENCE" } else { "CREATE MATERIALIZED VIEW" };
+    // An audience is a view of those who are in it now; the table keeps who came and who went.
+    let history = history_of(&create.name);
+    let name = if is_audience { &history } else { &create.name };
     refuse_reserved(name)?;
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
-    if newest.relations.contains_key(name) {
-        let problem = format!("relation \"{name}\" already exists");
+    let is_taken = [name, &create.name].into_iter().any(|n| newest.relations.contains_key(n));
+    if is_taken {
+        let problem = format!("relation \"{}\" already exists", create.name);
         if create.if_not_exists && newest.is_report(name) {
             return Ok(Outcome::Noticed {
-                tag: TAG.to_owned(),
+                tag: tag.to_owned(),
                 notice: format!("{problem}, skipping"),
             });
         }
@@ -452,10 +500,14 @@ async fn make(session: &Session, create: &Create) -> Result<Outcome> {
     let path = warehouse.prepare_table(name, &schema, &personal, None).await?;
     let made = async {
         refresh::check_assertions_can_be_asked(&trial, &report, &path).await?;
-        let names = BTreeMap::from([
+        let mut names = BTreeMap::from([
             (name.noted(REPORTS), report.noted()?),
             (Progress::note(name), Progress::default().noted()?),
         ]);
+        if is_audience {
+            let view = Change::Set(Relation::View(members_of(name)));
+            names.insert(create.name.clone(), view);
+        }
         let table = TableChange::create(name.clone(), path.clone(), vec![]);
         warehouse.publish(Group { tables: vec![table], names }).await
     };
@@ -464,16 +516,24 @@ async fn make(session: &Session, create: &Create) -> Result<Outcome> {
         return Err(error);
     }
     if !create.with_data {
-        return Ok(Outcome::Done(TAG.to_owned()));
+        return Ok(Outcome::Done(tag.to_owned()));
     }
     let filled = Box::pin(refresh::one_day(session, name, as_of)).await;
     match filled {
+        Ok(_) if is_audience => Ok(Outcome::Done(tag.to_owned())),
         Ok(run) => Ok(Outcome::Done(format!("SELECT {}", run.rows))),
         Err(error) => {
-            drop(session, std::slice::from_ref(name), true, false).await?;
+            drop(session, std::slice::from_ref(name), true, false, is_audience).await?;
             Err(error)
         }
     }
+}
+
+/// The view of those who are in an audience now.
+fn members_of(history: &Name) -> ViewDef {
+    let table = format!("{}.{}", quoted(&history.schema), quoted(&history.table));
+    let sql = format!("SELECT one_id FROM {table} WHERE removed_in IS NULL");
+    ViewDef { sql, columns: vec![], timezone: None }
 }
 
 /// The definition of a report, with everything folded in that a session could change.
@@ -502,7 +562,12 @@ async fn define(session: &Session, create: &Create, newest: &Generation) -> Resu
             format!("SELECT * FROM ({query}) AS __report ({})", columns.join(", "))
         }
     };
-    let mut depends_on: BTreeSet<Name> = clauses.depends_on.iter().cloned().collect();
+    // An audience is kept by its history.
+    let kept_by = |name: &Name| {
+        let history = history_of(name);
+        if newest.is_report(&history) { history } else { name.clone() }
+    };
+    let mut depends_on: BTreeSet<Name> = clauses.depends_on.iter().map(kept_by).collect();
     for wanted in &depends_on {
         let is_there = newest.relations.contains_key(wanted);
         if !is_there {
@@ -513,17 +578,10 @@ async fn define(session: &Session, create: &Create, newest: &Generation) -> Resu
         }
     }
     // What it reads it depends on, said or not.
-    depends_on.extend(relations_read(&sql).into_iter().filter(|read| newest.is_report(read)));
-    if let Schedule::AfterLoad(tables) = &clauses.schedule {
-        for table in tables {
-            if newest.table(table).is_none() || newest.is_report(table) {
-                return Err(Error::new(
-                    Kind::UndefinedTable,
-                    format!("AFTER LOAD {table}: table \"{table}\" does not exist"),
-                ));
-            }
-        }
-    }
+    let read = read_through_views(newest, relations_read(&sql));
+    depends_on = read_through_views(newest, depends_on);
+    depends_on.extend(read.iter().map(kept_by).filter(|name| newest.is_report(name)));
+    check_tables(&clauses.schedule, newest)?;
     if let Some(path) = &clauses.export {
         super::export::check(session.engine().config(), path)?;
     }
@@ -537,9 +595,40 @@ async fn define(session: &Session, create: &Create, newest: &Generation) -> Resu
         assertions: clauses.assertions.clone(),
         export: clauses.export.clone(),
         owner: session.user().to_owned(),
-        created_at_us: Utc::now().timestamp_micros(),
+        scheduled_at_us: Utc::now().timestamp_micros(),
+        resumed_at_us: 0,
         is_suspended: false,
     })
+}
+
+/// Relations, and those that the views among them read.
+fn read_through_views(state: &Generation, names: BTreeSet<Name>) -> BTreeSet<Name> {
+    let mut all = names;
+    loop {
+        let views = all.iter().filter_map(|name| match state.relations.get(name)? {
+            Relation::View(view) => Some(relations_read(&view.sql)),
+            _ => None,
+        });
+        let found: BTreeSet<Name> = views.flatten().collect();
+        let before = all.len();
+        all.extend(found);
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+/// Refuses to wait for loads into what is no table.
+fn check_tables(schedule: &Schedule, state: &Generation) -> Result<()> {
+    let Schedule::AfterLoad(tables) = schedule else { return Ok(()) };
+    let is_table = |name: &&Name| state.table(name).is_some() && !state.is_report(name);
+    match tables.iter().find(|name| !is_table(name)) {
+        None => Ok(()),
+        Some(table) => Err(Error::new(
+            Kind::UndefinedTable,
+            format!("AFTER LOAD {table}: table \"{table}\" does not exist"),
+        )),
+    }
 }
 
 fn zone_of(name: &str) -> Result<String> {
@@ -565,39 +654,36 @@ async fn alter(
     warehouse
         .publish_names(|state| {
             let mut report = Report::existing(state, name)?;
-            let mut progress = Progress::of(state, name)?;
+            // How far it has come is its runs' to say; what is said by hand is in its definition.
             match change {
                 Alteration::Suspend => report.is_suspended = true,
                 Alteration::Resume => {
                     report.is_suspended = false;
-                    (progress.is_stopped, progress.failures) = (false, 0);
+                    report.resumed_at_us = Utc::now().timestamp_micros();
                 }
                 Alteration::Schedule(schedule, zone) => {
                     report.schedule = schedule.clone();
                     if let Some(zone) = zone {
                         report.timezone = zone_of(zone)?;
                     }
-                    // Slots that the new schedule would have had before now are none that were missed.
-                    progress.settle(Some(Utc::now()));
+                    check_tables(&report.schedule, state)?;
+                    report.scheduled_at_us = Utc::now().timestamp_micros();
                 }
                 Alteration::Settings(pairs) => {
-                    let mode = report.settings.mode;
+                    let (mode, time) = (report.settings.mode, report.settings.time.clone());
                     for (setting, value) in pairs {
                         report.settings.set(setting, value)?;
                     }
                     report.settings.check()?;
-                    if report.settings.mode != mode {
-                        return Err(Error::not_supported("the mode of a materialized view stays")
-                            .hint(
-                                "its columns and rows are those of its mode: DROP and CREATE it",
-                            ));
+                    if report.settings.mode != mode || report.settings.time != time {
+                        return Err(Error::not_supported(
+                            "the mode and the time of a materialized view stay",
+                        )
+                        .hint("its columns and rows are those of its mode: DROP and CREATE it"));
                     }
                 }
             }
-            Ok(BTreeMap::from([
-                (name.noted(REPORTS), report.noted()?),
-                (Progress::note(name), progress.noted()?),
-            ]))
+            Ok(BTreeMap::from([(name.noted(REPORTS), report.noted()?)]))
         })
         .await?;
     Ok(Outcome::Done(TAG.to_owned()))
@@ -608,6 +694,7 @@ async fn drop(
     names: &[Name],
     if_exists: bool,
     cascade: bool,
+    is_audience: bool,
 ) -> Result<Outcome> {
     let mut missing = Vec::new();
     let warehouse = session.engine().warehouse();
@@ -617,7 +704,16 @@ async fn drop(
             let mut changes = BTreeMap::new();
             for name in names {
                 match Report::existing(state, name) {
-                    Ok(_) => changes.extend(gone(name)),
+                    Ok(report) => {
+                        let keeps_audience = report.settings.mode == Mode::Audience;
+                        if keeps_audience != is_audience {
+                            return Err(other_kind(name, keeps_audience));
+                        }
+                        changes.extend(gone(name));
+                        if is_audience {
+                            changes.insert(audience_of(name), Change::Dropped);
+                        }
+                    }
                     Err(error) if if_exists && error.kind() == Kind::UndefinedTable => {
                         missing.push(name.to_string());
                     }
@@ -631,13 +727,25 @@ async fn drop(
     for name in names {
         session.engine().runs().cancel(name);
     }
-    let tag = "DROP MATERIALIZED VIEW".to_owned();
+    let tag = match is_audience {
+        true => "DROP AUDIENCE".to_owned(),
+        false => "DROP MATERIALIZED VIEW".to_owned(),
+    };
     if missing.is_empty() {
         return Ok(Outcome::Done(tag));
     }
     let notice =
         format!("materialized view \"{}\" does not exist, skipping", missing.join("\", \""));
     Ok(Outcome::Noticed { tag, notice })
+}
+
+/// The refusal of a statement about the other kind.
+fn other_kind(name: &Name, keeps_audience: bool) -> Error {
+    let (what, hint) = match keeps_audience {
+        true => ("keeps an audience", "DROP AUDIENCE drops it, under its own name"),
+        false => ("is no audience", "DROP MATERIALIZED VIEW drops it"),
+    };
+    Error::new(Kind::WrongObjectType, format!("\"{name}\" {what}")).hint(hint)
 }
 
 /// What goes with a report.
@@ -648,7 +756,7 @@ fn gone(name: &Name) -> [(Name, Change); 3] {
 /// Whether the rows of a mode are told apart by a column, and which.
 pub(super) fn key_of(report: &Report) -> Option<&str> {
     match report.settings.mode {
-        Mode::Replace => None,
+        Mode::Replace | Mode::Audience => None,
         Mode::Snapshot => Some(AS_OF),
         Mode::Incremental => report.settings.time.as_deref(),
     }
@@ -722,6 +830,22 @@ mod tests {
         assert_eq!(clauses.export.as_deref(), Some("exports/rfm_{as_of}.csv"));
         assert!(create.query.starts_with("SELECT a,  b AS c"), "{}", create.query);
         assert!(create.query.trim_end().ends_with("FROM t"), "{}", create.query);
+    }
+
+    #[test]
+    fn texts_and_names_stay_what_they_were() {
+        let query = "SELECT 'it''s', E'a\\'b', $$it's$$, 'a'' , ''b' AS \"Kunde \"\"x\"\"\" FROM t";
+        let sql = format!(
+            "CREATE MATERIALIZED VIEW r ASSERT 'x''y' CHECK (SELECT max(s) = 'it''s' FROM staged) AS {query}"
+        );
+        let ReportStatement::Create(create) = read(&sql) else { panic!("a CREATE") };
+        assert_eq!(parse_query(&create.query).unwrap(), parse_query(query).unwrap());
+        let assertion = &create.clauses.assertions[0];
+        assert_eq!(assertion.name, "x'y");
+        assert_eq!(
+            parse_query(&assertion.sql).unwrap(),
+            parse_query("SELECT max(s) = 'it''s' FROM staged").unwrap()
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod delete;
 mod erase;
 mod execute;
 mod export;
+mod forget;
 mod funnels;
 mod install;
 mod lines;

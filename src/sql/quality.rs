@@ -187,7 +187,8 @@ pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Vec<Qua
         };
         let own = newest.relations.iter().filter(|(name, relation)| {
             matches!(relation, Relation::Table(_))
-                && name.schema != "system"
+                && !name.is_reserved()
+                && !newest.is_report(name)
                 && !is_graphs(&name.schema)
         });
         wanted.extend(own.map(|(name, _)| name.clone()));

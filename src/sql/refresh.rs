@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema, SchemaRef};
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
@@ -18,12 +18,12 @@ use super::Outcome;
 use super::execute::{Planned, fill_all, plan, shown_schema};
 use super::export;
 use super::materialized::{AS_OF, Days, Refresh, key_of};
-use crate::dialect::parse_query;
+use crate::dialect::{parse_query, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::report::{
     self, Backfill, Mode, Progress, Report, Run, Schedule, Trigger, day_before, periods,
 };
-use crate::session::stop::{Meter, Stop};
+use crate::session::stop::Stop;
 use crate::session::{Engine, RunPlace, Session};
 use crate::store::{
     Generation, Group, Name, Replaced, TableChange, TableDef, TableSnapshot, WrittenFile,
@@ -60,7 +60,11 @@ pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome>
     let newest = engine.warehouse().newest().await?;
     let report = Report::existing(&newest, name)?;
     if refresh.empties {
-        empty(engine, name, &newest).await?;
+        if report.settings.mode == Mode::Audience {
+            return Err(Error::not_supported("an audience keeps who came and who went")
+                .hint("DROP AUDIENCE drops it; one of nobody has a query of nobody"));
+        }
+        empty(engine, name).await?;
         return Ok(Outcome::Done(TAG.to_owned()));
     }
     let days = match refresh.days {
@@ -76,7 +80,9 @@ pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome>
     }
     if !refresh.waits {
         let (engine, owned) = (Arc::clone(engine), name.clone());
+        let expected = engine.runs().expect();
         tokio::spawn(async move {
+            let _expected = expected;
             if let Err(error) = Box::pin(compute_days(&engine, &owned, days)).await {
                 tracing::warn!(report = %owned, code = error.sqlstate(), "a refresh failed");
             }
@@ -119,7 +125,7 @@ fn backfill_periods(
     to: NaiveDate,
     step: Option<report::Step>,
 ) -> Result<Vec<(NaiveDate, NaiveDate)>> {
-    if report.settings.mode == Mode::Replace {
+    if matches!(report.settings.mode, Mode::Replace | Mode::Audience) {
         return Err(Error::new(
             Kind::NotInState,
             format!("materialized view \"{name}\" keeps one day only; FROM ... TO would leave the last one"),
@@ -143,7 +149,9 @@ async fn backfill(
     let report = Report::existing(&newest, name)?;
     let all = backfill_periods(&report, name, from, to, step)?;
     let before = Progress::of(&newest, name)?.backfill;
-    let done = before.filter(|b| b.from == from && b.to == to).map(|b| b.done);
+    let count = all.len();
+    let is_same = |b: &Backfill| b.from == from && b.to == to && b.periods == count;
+    let done = before.filter(is_same).map(|b| b.done);
     let left: Vec<_> =
         all.iter().filter(|(_, last)| done.is_none_or(|done| *last > done)).collect();
     let skipped = all.len() - left.len();
@@ -151,7 +159,7 @@ async fn backfill(
         place.goes_on(*last, (skipped + at) as u64, all.len() as u64);
         let ask = Ask { trigger: Trigger::Backfill, slot: None, as_of: *last, from: Some(*first) };
         run_once(engine, name, &ask, &place).await?;
-        let done = (*last < to).then_some(Backfill { from, to, done: *last });
+        let done = (*last < to).then_some(Backfill { from, to, periods: count, done: *last });
         note_backfill(engine, name, done).await?;
     }
     note_backfill(engine, name, None).await?;
@@ -176,12 +184,15 @@ async fn note_backfill(engine: &Engine, name: &Name, backfill: Option<Backfill>)
     Ok(())
 }
 
-/// Takes the rows away: WITH NO DATA.
-async fn empty(engine: &Engine, name: &Name, newest: &Generation) -> Result<()> {
+/// Takes the rows away: WITH NO DATA. What was done by the clock stays done.
+async fn empty(engine: &Engine, name: &Name) -> Result<()> {
     let warehouse = engine.warehouse();
-    let Some(def) = newest.table(name) else { return Err(Error::internal("a report has a table")) };
-    let change = TableChange::replace(name.clone(), def.path.clone(), vec![]);
-    let names = BTreeMap::from([(Progress::note(name), Progress::default().noted()?)]);
+    let _place = engine.runs().enter(name, FIRST_DAY).await;
+    let newest = warehouse.newest().await?;
+    let def = table_of(&newest, name)?;
+    let progress = Progress::of(&newest, name)?.without_rows();
+    let change = TableChange::replace(name.clone(), def.path, vec![]);
+    let names = BTreeMap::from([(Progress::note(name), progress.noted()?)]);
     warehouse.publish(Group { tables: vec![change], names }).await?;
     Ok(())
 }
@@ -197,6 +208,7 @@ pub(super) async fn run_once(
     let report = Report::existing(&newest, name)?;
     let progress = Progress::of(&newest, name)?;
     let from = first_day(&report, &progress, ask);
+    let seen_now = seen(&report, &newest);
     let meter = engine.runs().meter();
     let mut run = Run {
         id: uuid::Uuid::new_v4().to_string(),
@@ -219,31 +231,42 @@ pub(super) async fn run_once(
     };
     drop(newest);
     let stop = Stop::current().metered(&meter);
-    let work = Box::pin(publish_rows(engine, &report, ask, &mut run, place, &meter));
-    let done = within(&report, place, &stop, work).await;
+    let work = Box::pin(stage(engine, &report, &mut run, place));
+    let staged = within(&report, place, &stop, work).await;
     run.peak_memory = meter.peak() as u64;
     run.ended = Utc::now();
+    // What is to be published is published, whoever wants it stopped now: a run that has both happened and failed is nobody's wish.
+    let done = match staged {
+        Ok(staged) => {
+            Box::pin(publish(engine, &report, ask, &mut run, &staged)).await.map(|()| staged.export)
+        }
+        Err(error) => Err(error),
+    };
     let elapsed_ms = (run.ended - run.started).num_milliseconds();
     match done {
-        Ok(()) => {
+        Ok(export) => {
             tracing::info!(report = %name, as_of = %run.as_of, rows = run.rows, elapsed_ms, "refreshed");
+            if let Some(file) = export {
+                file.publish()
+                    .map_err(|error| error.about("the rows are published, their file is not"))?;
+            }
             Ok(run)
         }
         Err(error) => {
             tracing::warn!(report = %name, as_of = %run.as_of, code = error.sqlstate(), elapsed_ms, "a refresh failed");
-            write_failure(engine, &report, ask, run, &error, place).await?;
+            write_failure(engine, &report, ask, run, (&error, seen_now), place).await?;
             Err(error)
         }
     }
 }
 
 /// `work` until it ends, its time is over, or somebody stops it.
-async fn within(
+async fn within<T>(
     report: &Report,
     place: &RunPlace,
     stop: &Stop,
-    work: BoxFuture<'_, Result<()>>,
-) -> Result<()> {
+    work: BoxFuture<'_, Result<T>>,
+) -> Result<T> {
     let cancel = place.cancelled();
     let timeout_s = report.settings.timeout_s;
     let timeout = async {
@@ -276,7 +299,7 @@ fn first_day(report: &Report, progress: &Progress, ask: &Ask) -> NaiveDate {
         (None, Mode::Incremental, Some(day)) => {
             lookback(day.succ_opt().unwrap_or(day).min(ask.as_of))
         }
-        (None, Mode::Replace | Mode::Snapshot, _) => ask.as_of,
+        (None, Mode::Replace | Mode::Snapshot | Mode::Audience, _) => ask.as_of,
     }
 }
 
@@ -296,8 +319,25 @@ pub(super) fn with_day(
     Ok(())
 }
 
+/// Columns of the table that keeps an audience: a member, and the versions in which it came and went.
+fn columns_of_audience() -> SchemaRef {
+    let column = |name| Field::new(name, DataType::Int64, true);
+    Arc::new(Schema::new(["one_id", "added_in", "removed_in"].map(column).to_vec()))
+}
+
 /// Columns of a report's table: its query's, with the day where every day is kept.
 pub(super) fn stored_columns(report: &Report, query: &SchemaRef) -> Result<SchemaRef> {
+    if report.settings.mode == Mode::Audience {
+        let is_one = query.fields().len() == 1 && query.field(0).data_type().is_integer();
+        return match is_one {
+            true => Ok(columns_of_audience()),
+            false => Err(Error::new(
+                Kind::DatatypeMismatch,
+                "the query of an audience gives one column, the one_id of its members as BIGINT",
+            )
+            .hint("CREATE AUDIENCE a AS SELECT one_id FROM ...")),
+        };
+    }
     let Some(key) = key_of(report) else { return Ok(Arc::clone(query)) };
     let found = query.fields().iter().find(|field| field.name() == key);
     match (found, report.settings.mode) {
@@ -348,27 +388,35 @@ fn unless_changed(table: &Schema, now: &Schema) -> Result<()> {
     .hint("what it reads has changed: DROP and CREATE it, or mend the source"))
 }
 
-/// Computes the rows of a run and publishes them, with what is known of the run, in one moment.
-async fn publish_rows(
+/// Computes the rows of a run and writes them where nobody sees them yet.
+async fn stage(
     engine: &Arc<Engine>,
     report: &Report,
-    ask: &Ask,
     run: &mut Run,
     place: &RunPlace,
-    meter: &Arc<Meter>,
-) -> Result<()> {
+) -> Result<Staged> {
     let warehouse = engine.warehouse();
     let session = engine.session(&report.owner);
     with_day(&session, report, run.from, run.as_of)?;
-    let query = ast::Statement::Query(Box::new(parse_query(&report.sql)?));
-    let Planned { plan, planning, .. } = plan(&session, query, &report.sql, &[]).await?;
+    let is_audience = report.settings.mode == Mode::Audience;
+    let version = Progress::of(warehouse.newest().await?.as_ref(), &run.report)?.version + 1;
+    let sql = match is_audience {
+        true => members_and_changes(report, &run.report, version),
+        false => report.sql.clone(),
+    };
+    let query = ast::Statement::Query(Box::new(parse_query(&sql)?));
+    let Planned { plan, planning, .. } = plan(&session, query, &sql, &[]).await?;
     let state = Arc::clone(planning.pinned().generation());
+    let mut audience = is_audience.then(|| Members { version, ..Members::default() });
     run.generation = state.number;
     let def = table_of(&state, &run.report)?;
     let snapshot = warehouse.snapshot(&def).await?;
     let (mut stream, measured) = planning.run_measured(&plan).await?;
     let query_columns = stored_schema(&shown_schema(&stream.schema()))?;
-    let now = stored_columns(report, &query_columns)?;
+    let now = match is_audience {
+        true => query_columns,
+        false => stored_columns(report, &query_columns)?,
+    };
     unless_changed(&snapshot.schema, &now)?;
     let schema = Arc::clone(&snapshot.schema);
     let mut writer =
@@ -376,6 +424,9 @@ async fn publish_rows(
     while let Some(batch) = stream.next().await {
         let batch = fill_all(&with_as_of(&batch?, &schema, run.as_of)?, &schema)?;
         check_days(report, &batch, run)?;
+        if let Some(audience) = &mut audience {
+            audience.count(&batch);
+        }
         run.rows += batch.num_rows() as u64;
         place.add_rows(batch.num_rows());
         writer.write(&batch).await?;
@@ -385,11 +436,40 @@ async fn publish_rows(
     run.bytes = files.iter().map(|file| file.size).sum();
     run.bytes_read = measured.bytes_read();
     drop(stream);
-    let published = async {
-        let staged = Arc::new(snapshot.with_files(&files));
-        session.stage(Name::new(crate::catalog::DEFAULT_SCHEMA, STAGED), staged);
+    let staged = Staged { files, state, audience, export: None };
+    match Box::pin(checked(&session, report, run, &snapshot, staged)).await {
+        Ok(staged) => Ok(staged),
+        Err((error, files)) => {
+            warehouse.discard(&def.path, &files).await;
+            Err(error)
+        }
+    }
+}
+
+/// The rows of a run: written, and not published.
+struct Staged {
+    files: Vec<WrittenFile>,
+    /// The state that was read.
+    state: Arc<Generation>,
+    audience: Option<Members>,
+    /// The file that goes with them.
+    export: Option<export::Prepared>,
+}
+
+/// Asks the assertions of the rows of a run, and writes the file that goes with them; where that fails the rows are given back to be
+/// discarded.
+async fn checked(
+    session: &Session,
+    report: &Report,
+    run: &mut Run,
+    snapshot: &TableSnapshot,
+    mut staged: Staged,
+) -> std::result::Result<Staged, (Error, Vec<WrittenFile>)> {
+    let rows = Arc::new(snapshot.with_files(&staged.files));
+    session.stage(Name::new(crate::catalog::DEFAULT_SCHEMA, STAGED), rows);
+    let check = async {
         for assertion in &report.assertions {
-            if !holds(&session, &assertion.sql).await? {
+            if !holds(session, &assertion.sql).await? {
                 return Err(Error::new(
                     Kind::AssertionFailed,
                     format!(
@@ -402,24 +482,63 @@ async fn publish_rows(
                 ));
             }
         }
-        let exported = match &report.export {
-            Some(path) => Some(export::prepare(&session, path, run.as_of).await?),
-            None => None,
+        let Some(path) = &report.export else { return Ok(None) };
+        let rows = match &staged.audience {
+            Some(_) => "SELECT one_id FROM staged WHERE removed_in IS NULL",
+            None => "SELECT * FROM staged",
         };
-        run.exported_to = exported.as_ref().map(|file| file.shown().to_owned());
-        run.peak_memory = meter.peak() as u64;
-        run.ended = Utc::now();
-        publish(engine, report, ask, run, &files, &state).await?;
-        if let Some(file) = exported {
-            file.publish()?;
-        }
-        Ok(())
+        export::prepare(session, path, rows, run.as_of).await.map(Some)
     };
-    let published = Box::pin(published).await;
-    if published.is_err() {
-        warehouse.discard(&def.path, &files).await;
+    match Box::pin(check).await {
+        Ok(export) => {
+            run.exported_to = export.as_ref().map(|file| file.shown().to_owned());
+            staged.export = export;
+            Ok(staged)
+        }
+        Err(error) => Err((error, staged.files)),
     }
-    published
+}
+
+/// How many are in an audience, and how many came and went with a version.
+#[derive(Debug, Default)]
+struct Members {
+    version: u64,
+    members: u64,
+    added: u64,
+    removed: u64,
+}
+
+impl Members {
+    fn count(&mut self, batch: &RecordBatch) {
+        let (added, removed) = (
+            batch.column(1).as_primitive::<Int64Type>(),
+            batch.column(2).as_primitive::<Int64Type>(),
+        );
+        let is_now = |version: Option<i64>| version == i64::try_from(self.version).ok();
+        let count =
+            |is: &dyn Fn(usize) -> bool| (0..batch.num_rows()).filter(|row| is(*row)).count();
+        let is_member = |row: usize| removed.is_null(row);
+        let members = count(&is_member);
+        let came = count(&|row| is_member(row) && is_now(Some(added.value(row))));
+        let went = count(&|row| removed.is_valid(row) && is_now(Some(removed.value(row))));
+        self.members += members as u64;
+        self.added += came as u64;
+        self.removed += went as u64;
+    }
+}
+
+/// The query of an audience's next version: who is in it now, and everybody who was, with the versions in which they came and went.
+fn members_and_changes(report: &Report, history: &Name, version: u64) -> String {
+    let kept = format!("{}.{}", quoted(&history.schema), quoted(&history.table));
+    format!(
+        "SELECT coalesce(__was.one_id, __is.one_id) AS one_id, coalesce(__was.added_in, {version}) AS added_in, \
+           CASE WHEN __is.one_id IS NULL THEN {version} END AS removed_in \
+         FROM (SELECT * FROM {kept} WHERE removed_in IS NULL) AS __was \
+         FULL JOIN (SELECT DISTINCT CAST(one_id AS BIGINT) AS one_id FROM ({}) AS __query (one_id) WHERE one_id IS NOT NULL) AS __is \
+           ON __is.one_id = __was.one_id \
+         UNION ALL SELECT one_id, added_in, removed_in FROM {kept} WHERE removed_in IS NOT NULL",
+        report.sql
+    )
 }
 
 fn table_of(state: &Generation, name: &Name) -> Result<TableDef> {
@@ -451,7 +570,8 @@ fn check_days(report: &Report, batch: &RecordBatch, run: &Run) -> Result<()> {
     let Some(key) = key_of(report) else { return Ok(()) };
     let Some(days) = batch.column_by_name(key) else { return Ok(()) };
     let days = days.as_primitive::<Date32Type>();
-    let (from, to) = (day_number(run.from), day_number(run.as_of));
+    let first = first_replaced(report, run);
+    let (from, to) = (day_number(first), day_number(run.as_of));
     let is_in = |day: Option<i32>| day.is_some_and(|day| (from..=to).contains(&day));
     if days.iter().all(is_in) {
         return Ok(());
@@ -476,20 +596,37 @@ async fn publish(
     report: &Report,
     ask: &Ask,
     run: &mut Run,
-    files: &[WrittenFile],
-    read: &Generation,
+    staged: &Staged,
 ) -> Result<()> {
     const TRIES_MAX: u32 = 5;
     let warehouse = engine.warehouse();
     let name = run.report.clone();
+    let Staged { files, state: read, audience, .. } = staged;
     for _ in 0..TRIES_MAX {
         let newest = warehouse.newest().await?;
         let def = table_of(&newest, &name)?;
+        if def.path != table_of(read, &name)?.path {
+            return Err(Error::new(
+                Kind::UndefinedTable,
+                format!("materialized view \"{name}\" was dropped and made anew meanwhile"),
+            ));
+        }
         let (change, kept) = match key_of(report) {
-            None => (TableChange::replace(name.clone(), def.path.clone(), files.to_vec()), vec![]),
+            // A version follows the one that it was computed from.
+            None if audience.is_some() => {
+                let was = table_of(read, &name)?;
+                let gone =
+                    warehouse.snapshot(&was).await?.files.iter().map(|f| f.path.clone()).collect();
+                let mut change = TableChange::append(name.clone(), def.path.clone(), files.clone());
+                change.replaced = Some(Replaced { version: was.version, files: gone });
+                (change, vec![])
+            }
+            None => (TableChange::replace(name.clone(), def.path.clone(), files.clone()), vec![]),
             Some(key) => {
                 let snapshot = warehouse.snapshot(&def).await?;
-                let (gone, kept) = without_days(engine, &snapshot, key, run).await?;
+                let (gone, kept) =
+                    without_days(engine, &snapshot, key, (first_replaced(report, run), run.as_of))
+                        .await?;
                 let all = files.iter().chain(&kept).cloned().collect();
                 let mut change = TableChange::append(name.clone(), def.path.clone(), all);
                 change.replaced = Some(Replaced { version: def.version, files: gone });
@@ -499,13 +636,18 @@ async fn publish(
         let mut progress = Progress::of(&newest, &name)?;
         progress.succeeded(ask.slot, run.as_of, run.generation, run.ended);
         progress.seen = seen(report, read);
+        if let Some(audience) = audience {
+            progress.version = audience.version;
+            (progress.members, progress.added, progress.removed) =
+                (audience.members, audience.added, audience.removed);
+        }
         let names = BTreeMap::from([(Progress::note(&name), progress.noted()?)]);
         let group = Group { tables: vec![change], names };
         let runs = report::runs(std::slice::from_ref(run));
         match warehouse.publish_with_system(system::report_runs(), runs, group).await {
             Ok(()) => return Ok(()),
             // Somebody else has changed the table: what stays of it has to be looked at again.
-            Err(error) if error.kind() == Kind::StaleBase => {
+            Err(error) if error.kind() == Kind::StaleBase && audience.is_none() => {
                 warehouse.discard(&def.path, &kept).await;
             }
             Err(error) => return Err(error),
@@ -522,17 +664,22 @@ pub(super) fn seen(report: &Report, state: &Generation) -> Vec<(Name, u64)> {
     tables.iter().filter_map(version).collect()
 }
 
-/// Which files of a table have rows of the days of a run, and files with their other rows.
+/// First of the days whose rows a run replaces: a snapshot is of one day, however long its period is.
+fn first_replaced(report: &Report, run: &Run) -> NaiveDate {
+    if report.settings.mode == Mode::Snapshot { run.as_of } else { run.from }
+}
+
+/// Which files of a table have rows of these days, and files with their other rows.
 async fn without_days(
     engine: &Engine,
     snapshot: &TableSnapshot,
     key: &str,
-    run: &Run,
+    (first, last): (NaiveDate, NaiveDate),
 ) -> Result<(Vec<String>, Vec<WrittenFile>)> {
     let warehouse = engine.warehouse();
     let place = snapshot.schema.index_of(key)?;
     let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
-    let (from, to) = (day_number(run.from), day_number(run.as_of));
+    let (from, to) = (day_number(first), day_number(last));
     let mut gone = Vec::new();
     let mut writer = warehouse
         .writer(&snapshot.path, Arc::clone(&snapshot.schema), &snapshot.personal, None)
@@ -541,7 +688,7 @@ async fn without_days(
         let bound = |value: &serde_json::Value| value.as_str()?.parse::<NaiveDate>().ok();
         let bounds = file.bounds.get(key).map(|(low, high)| (bound(low), bound(high)));
         if let Some((Some(low), Some(high))) = bounds
-            && (high < run.from || low > run.as_of)
+            && (high < first || low > last)
         {
             continue;
         }
@@ -622,7 +769,7 @@ async fn write_failure(
     report: &Report,
     ask: &Ask,
     mut run: Run,
-    error: &Error,
+    (error, seen): (&Error, Vec<(Name, u64)>),
     place: &RunPlace,
 ) -> Result<()> {
     let name = run.report.clone();
@@ -634,6 +781,10 @@ async fn write_failure(
             // Somebody has decided: it is not tried again by itself.
             progress.outcome = report::Outcome::Cancelled;
             progress.settle(ask.slot);
+        }
+        if progress.outcome != report::Outcome::Retrying {
+            // Rows that a run has failed over start no other one.
+            progress.seen.clone_from(&seen);
         }
     };
     end_without_rows(engine, &name, run, change).await

@@ -101,20 +101,11 @@ impl Scheduler {
             };
         };
         for (name, report) in reports.iter().filter(|report| has_clock(report)) {
-            if self.is_started(name) || self.engine.runs().is_running(name) {
-                continue;
-            }
-            let progress = Progress::of(&newest, name)?;
-            let what = match report.schedule {
-                Schedule::AfterLoad(_) => self.after_load(name, report, &progress, &newest, now),
-                _ => due(name, report, &progress, now),
-            };
-            match what {
-                Due::Not(at) => sooner(at),
-                Due::Missed(slot) => self.let_go(name, slot).await?,
-                Due::Run(slot) => {
-                    let is_begun = self.begin(name, report, &newest, slot).await?;
-                    sooner((!is_begun).then_some(now + TimeDelta::seconds(1)));
+            // One that cannot be looked at keeps no other from its run.
+            match Box::pin(self.consider(name, report, &newest, now)).await {
+                Ok(at) => sooner(at),
+                Err(error) => {
+                    tracing::warn!(report = %name, code = error.sqlstate(), %error, "a report could not be looked at");
                 }
             }
         }
@@ -137,6 +128,32 @@ impl Scheduler {
         Ok(next)
     }
 
+    /// Starts a report when it is due; says when to look again, where the clock knows.
+    async fn consider(
+        &mut self,
+        name: &Name,
+        report: &Report,
+        state: &Generation,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>> {
+        if self.is_started(name) || self.engine.runs().is_running(name) {
+            return Ok(None);
+        }
+        let progress = Progress::of(state, name)?;
+        let what = match report.schedule {
+            Schedule::AfterLoad(_) => self.after_load(name, report, &progress, state, now),
+            _ => due(name, report, &progress, now),
+        };
+        match what {
+            Due::Not(at) => Ok(at),
+            Due::Missed(slot) => self.let_go(name, slot).await.map(|()| None),
+            Due::Run(slot) => {
+                let is_begun = self.begin(name, report, state, slot).await?;
+                Ok((!is_begun).then_some(now + TimeDelta::seconds(1)))
+            }
+        }
+    }
+
     fn is_started(&self, name: &Name) -> bool {
         self.started.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
@@ -155,7 +172,7 @@ impl Scheduler {
         state: &Generation,
         now: DateTime<Utc>,
     ) -> Due {
-        if report.is_suspended || progress.is_stopped {
+        if report.is_suspended || progress.is_stopped(report) {
             return Due::Not(None);
         }
         if let (Some(slot), Some(at)) = (progress.retry_slot_us, progress.retry_at_us)
@@ -182,6 +199,9 @@ impl Scheduler {
         self.engine
             .warehouse()
             .publish_names(|state| {
+                if !state.is_report(name) {
+                    return Ok(BTreeMap::new());
+                }
                 let mut progress = Progress::of(state, name)?;
                 progress.settle(Some(slot));
                 Ok(BTreeMap::from([(Progress::note(name), progress.noted()?)]))
@@ -212,7 +232,11 @@ impl Scheduler {
                 format!("\"{upstream}\", which it depends on, has no rows of {as_of}"),
             );
             let run = run_that_was_not(name, as_of, slot, state, &error);
-            let change = |progress: &mut Progress| progress.upstream_failed(slot, as_of, &error);
+            let seen = seen(report, state);
+            let change = |progress: &mut Progress| {
+                progress.upstream_failed(slot, as_of, &error);
+                progress.seen.clone_from(&seen);
+            };
             end_without_rows(&self.engine, name, run, change).await?;
             return Ok(true);
         }
@@ -223,14 +247,41 @@ impl Scheduler {
             _ => Trigger::Schedule,
         };
         let name = name.clone();
-        let run = async move {
+        let by_clock = trigger == Trigger::Schedule;
+        tokio::spawn(async move {
             let (_permit, _started) = (permit, started);
-            let place = engine.runs().enter(&name, as_of).await;
-            let ask = Ask { trigger, slot: Some(slot), as_of, from: None };
-            // What came of it is in reports.runs, and was logged.
-            let _ = Box::pin(run_once(&engine, &name, &ask, &place)).await;
-        };
-        tokio::spawn(Stop::default().over(run));
+            let (held, owned) = (Arc::clone(&engine), name.clone());
+            let run = async move {
+                let place = held.runs().enter(&owned, as_of).await;
+                // Somebody else may have run the slot since the clock was looked at.
+                let newest = held.warehouse().newest().await?;
+                let settled = Progress::of(&newest, &owned)?.settled();
+                if by_clock && settled.is_some_and(|settled| settled >= slot) {
+                    return Ok(());
+                }
+                let ask = Ask { trigger, slot: Some(slot), as_of, from: None };
+                // What came of it is in reports.runs, and was logged.
+                let _ = Box::pin(run_once(&held, &owned, &ask, &place)).await;
+                Ok::<(), Error>(())
+            };
+            let ended = tokio::spawn(Stop::default().over(Box::pin(run))).await;
+            let error = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                // A run that stopped in the middle of a word is done with, or it would be begun again and again.
+                Err(_) => {
+                    Error::internal("the run stopped unexpectedly; this is a mistake of the server")
+                }
+            };
+            tracing::error!(report = %name, %error, "a run ended without an answer");
+            let Ok(newest) = engine.warehouse().newest().await else { return };
+            let run = run_that_was_not(&name, as_of, slot, &newest, &error);
+            let change =
+                |progress: &mut Progress| progress.failed(Some(slot), as_of, &error, 0, Utc::now());
+            if let Err(error) = end_without_rows(&engine, &name, run, change).await {
+                tracing::error!(report = %name, %error, "a failed run could not be written down");
+            }
+        });
         Ok(true)
     }
 }

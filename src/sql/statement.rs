@@ -9,6 +9,7 @@ use super::cron::{self, CronCall};
 use super::ddl::{self, AddColumn, CreateTable, SetIdentity};
 use super::delete::{self, Delete};
 use super::erase::{self, Erase};
+use super::forget::{self, Forget};
 use super::materialized::{self, ReportStatement};
 use super::restore::{self, Restore};
 use crate::catalog::DEFAULT_SCHEMA;
@@ -60,6 +61,8 @@ pub enum Statement {
     Compact(Vec<Name>),
     /// ERASE RECORD.
     Erase(Erase),
+    /// FORGET CUSTOMER.
+    Forget(Forget),
     /// CHECK ERASED.
     CheckErased,
     /// VACUUM.
@@ -189,12 +192,10 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
                 &meaningful_text(&tokens),
             )?)));
         }
-        "CREATE" if words.peek_upper(1) == "MATERIALIZED" && words.peek_upper(2) == "VIEW" => {
+        "CREATE" if is_kept(&words) => {
             return materialized::parse_create(&tokens).map(report);
         }
-        "ALTER" | "DROP" | "REFRESH"
-            if words.peek_upper(1) == "MATERIALIZED" && words.peek_upper(2) == "VIEW" =>
-        {
+        "ALTER" | "DROP" | "REFRESH" if is_kept(&words) => {
             let read = match words.peek_upper(0).as_str() {
                 "ALTER" => materialized::parse_alter,
                 "DROP" => materialized::parse_drop,
@@ -217,6 +218,7 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         }
         "RESTORE" => return restore::parse(&words).map(Statement::Restore),
         "ERASE" => return erase::parse(&words).map(Statement::Erase),
+        "FORGET" => return forget::read(&words).map(Statement::Forget),
         "VACUUM" if words.len() == 1 => return Ok(Statement::Vacuum),
         "VACUUM" => {
             return Err(syntax(
@@ -273,6 +275,12 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         statement @ ast::Statement::Drop { .. } => Ok(Statement::Drop(Box::new(statement))),
         other => Err(refused(&other)),
     }
+}
+
+/// Whether a statement is about a materialized view or an audience.
+fn is_kept(words: &Words) -> bool {
+    materialized::is_about_audience(words)
+        || words.peek_upper(1) == "MATERIALIZED" && words.peek_upper(2) == "VIEW"
 }
 
 fn report(statement: ReportStatement) -> Statement {
@@ -532,8 +540,7 @@ impl<'a> Words<'a> {
 
     /// The words from one up to another, with a blank between them.
     pub(super) fn spelled(&self, from: usize, to: usize) -> String {
-        let words: Vec<String> =
-            (from..to).filter_map(|at| self.token(at)).map(ToString::to_string).collect();
+        let words: Vec<String> = (from..to).filter_map(|at| self.token(at)).map(respelt).collect();
         words.join(" ")
     }
 
@@ -546,7 +553,7 @@ impl<'a> Words<'a> {
         let Some(start) = place(from) else { return String::new() };
         let end = place(to).unwrap_or(tokens.len());
         let kept = tokens[start..end].iter().filter(|token| token.token != Token::EOF);
-        kept.map(|token| token.token.to_string()).collect::<String>().trim().to_owned()
+        kept.map(|token| respelt(&token.token)).collect::<String>().trim().to_owned()
     }
 
     fn last_text(&self) -> String {
@@ -583,7 +590,7 @@ impl<'a> Words<'a> {
     fn text_after(&self, word: &str) -> Option<String> {
         let at = self.position_of(word)?;
         let rest: Vec<String> =
-            self.tokens.get(at + 1..)?.iter().map(|t| t.token.to_string()).collect();
+            self.tokens.get(at + 1..)?.iter().map(|t| respelt(&t.token)).collect();
         (!rest.is_empty()).then(|| rest.join(" "))
     }
 
@@ -609,7 +616,7 @@ impl<'a> Words<'a> {
                 Some(Token::Comma) if depth == 1 => values.push(std::mem::take(&mut value)),
                 Some(token) => {
                     value.push(' ');
-                    value.push_str(&token.to_string());
+                    value.push_str(&respelt(token));
                 }
                 None => {}
             }
@@ -618,6 +625,18 @@ impl<'a> Words<'a> {
             values.push(value);
         }
         values
+    }
+}
+
+/// A token as it has to be written to be read again: what was between quotes has lost the doubled ones within.
+fn respelt(token: &Token) -> String {
+    match token {
+        Token::SingleQuotedString(text) => crate::dialect::literal(text),
+        Token::EscapedStringLiteral(text) => {
+            format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+        }
+        Token::Word(word) if word.quote_style == Some('"') => crate::dialect::quoted(&word.value),
+        other => other.to_string(),
     }
 }
 
@@ -649,7 +668,7 @@ fn text_of(sql: &str, tokens: &[TokenWithSpan]) -> String {
 }
 
 fn meaningful_text(tokens: &[TokenWithSpan]) -> String {
-    tokens.iter().map(|t| t.token.to_string()).collect()
+    tokens.iter().map(|t| respelt(&t.token)).collect()
 }
 
 #[cfg(test)]

@@ -384,6 +384,22 @@ impl Warehouse {
         self.publish_with_system(table, columns, Group::default()).await
     }
 
+    /// Makes a table that the warehouse keeps about itself, unless it is there.
+    async fn ensure_system(&self, name: &Name, schema: &arrow::datatypes::SchemaRef) -> Result<()> {
+        if self.newest().await?.table(name).is_some() {
+            return Ok(());
+        }
+        let path = self.prepare_table(name, schema, &[], None).await?;
+        let change = TableChange::create(name.clone(), path.clone(), vec![]);
+        let group = Group { tables: vec![change], ..Group::default() };
+        match self.publish(group).await {
+            Err(error) if error.kind() == Kind::DuplicateTable => {
+                self.delete_folders(&[path]).await
+            }
+            made => made.map(|_| ()),
+        }
+    }
+
     /// As [`Self::append_to_system`], in one moment with the changes of `group`.
     pub async fn publish_with_system(
         &self,
@@ -394,6 +410,10 @@ impl Warehouse {
         const TRIES_MAX: u32 = 20;
         let (name, schema) = table;
         let is_alone = group.tables.is_empty();
+        if !is_alone {
+            // What goes with it is committed once: nothing may be tried again because this table was made by somebody else.
+            self.ensure_system(&name, &schema).await?;
+        }
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
         for _ in 0..TRIES_MAX {
             let newest = self.newest().await?;

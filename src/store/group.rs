@@ -128,7 +128,10 @@ impl Warehouse {
         }
         let published = self.finish(&id, &group).await;
         if needs_intent && !matches!(&published, Err(error) if is_passing(error)) {
-            self.remove_pending(&id).await?;
+            // Whoever finds it finishes what is finished already.
+            if let Err(error) = self.remove_pending(&id).await {
+                tracing::warn!(group = id, %error, "a finished group could not be removed");
+            }
         }
         published
     }
