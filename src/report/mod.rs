@@ -20,4 +20,4 @@ pub use period::{Step, periods};
 pub use progress::{Backfill, Outcome, Progress};
 pub use runs::{JobRun, Run, Trigger, job_runs, runs};
 pub use schedule::{Schedule, Unit, day_before};
-pub use status::{Running, State, audience_of, audience_table, history_of, states, status_table};
+pub use status::{Running, State, audience_of, audience_table, history_of, status_table};

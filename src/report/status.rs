@@ -81,11 +81,11 @@ impl State {
     }
 }
 
+/// A report, how far it has come and how it stands.
+type Standing = (Name, Report, Progress, State);
+
 /// Every report, how it stands and how far it has come.
-pub fn states(
-    state: &Generation,
-    running: &[Running],
-) -> Result<Vec<(Name, Report, Progress, State)>> {
+fn states(state: &Generation, running: &[Running]) -> Result<Vec<Standing>> {
     let all = definitions(state)?.into_iter().map(|(name, report)| {
         let progress = Progress::of(state, &name)?;
         let is_running = running.iter().any(|run| run.report == name);
@@ -165,14 +165,14 @@ pub fn status_table(
     now: DateTime<Utc>,
 ) -> Result<RecordBatch> {
     let all = states(state, running)?;
-    let text = |value: &dyn Fn(&(Name, Report, Progress, State)) -> Option<String>| -> ArrayRef {
+    let text = |value: &dyn Fn(&Standing) -> Option<String>| -> ArrayRef {
         Arc::new(all.iter().map(value).collect::<StringArray>())
     };
-    let instant = |value: &dyn Fn(&(Name, Report, Progress, State)) -> Option<i64>| -> ArrayRef {
+    let instant = |value: &dyn Fn(&Standing) -> Option<i64>| -> ArrayRef {
         let array = all.iter().map(value).collect::<TimestampMicrosecondArray>();
         Arc::new(array.with_timezone("UTC"))
     };
-    let number = |value: &dyn Fn(&(Name, Report, Progress, State)) -> Option<i64>| -> ArrayRef {
+    let number = |value: &dyn Fn(&Standing) -> Option<i64>| -> ArrayRef {
         Arc::new(all.iter().map(value).collect::<Int64Array>())
     };
     let run_of = |name: &Name| running.iter().find(|run| run.report == *name);

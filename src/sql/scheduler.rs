@@ -51,13 +51,16 @@ pub async fn keep_schedule(engine: Arc<Engine>, holder: String) {
     }
 }
 
+/// The row-changing versions of tables.
+type Versions = Vec<(Name, u64)>;
+
 struct Scheduler {
     engine: Arc<Engine>,
     permits: Arc<Semaphore>,
     /// What was started here and has not ended.
     started: Arc<Mutex<HashSet<Name>>>,
     /// Tables whose rows changed, as they were seen, and since when.
-    loads: HashMap<Name, (Vec<(Name, u64)>, DateTime<Utc>)>,
+    loads: HashMap<Name, (Versions, DateTime<Utc>)>,
 }
 
 /// Something that was started; it is no more when this is dropped.

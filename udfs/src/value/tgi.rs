@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Float64Array};
+use arrow::array::{Array, AsArray, Float64Array};
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -60,16 +60,16 @@ impl ScalarUDFImpl for Tgi {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let column = |at: usize| arrays[at].as_primitive::<Float64Type>().iter();
-        let rows = column(0).zip(column(1)).zip(column(2)).zip(column(3));
-        let index = |(((part, group), base_part), base): (
-            ((Option<f64>, Option<f64>), Option<f64>),
-            Option<f64>,
-        )| {
-            let index = tgi(part?, group?, base_part?, base?);
+        let columns: Vec<_> =
+            arrays.iter().map(|array| array.as_primitive::<Float64Type>()).collect();
+        let value =
+            |at: usize, row: usize| columns[at].is_valid(row).then(|| columns[at].value(row));
+        let index = |row: usize| {
+            let index = tgi(value(0, row)?, value(1, row)?, value(2, row)?, value(3, row)?);
             index.is_finite().then_some(index)
         };
-        Ok(ColumnarValue::Array(Arc::new(rows.map(index).collect::<Float64Array>())))
+        let answers: Float64Array = (0..arrays[0].len()).map(index).collect();
+        Ok(ColumnarValue::Array(Arc::new(answers)))
     }
 }
 
