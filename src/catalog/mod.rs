@@ -315,7 +315,8 @@ pub fn words_of(sql: &str) -> BTreeSet<String> {
             words.insert(quoted.to_owned());
         }
     }
-    for (start, _) in sql.match_indices('"') {
+    let has_doubled = sql.contains("\"\"");
+    for (start, _) in sql.match_indices('"').filter(|_| has_doubled) {
         let mut name = String::new();
         let mut rest = sql[start + 1..].chars().peekable();
         while let Some(c) = rest.next() {

@@ -1,16 +1,15 @@
 //! `FORGET CUSTOMER 4711 OF customer`: a person goes, under all of their records: rows, identity, and what reports say of them.
 
-use std::sync::Arc;
-
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 
 use super::Outcome;
 use super::erase::{Erase, erase_records};
-use super::execute::{execute, fill_all};
+use super::execute::execute;
+use super::refresh::{Left, without_rows};
 use super::statement::{Words, parse, syntax};
 use crate::dialect::quoted;
 use crate::error::{Error, Kind, Result};
@@ -191,32 +190,13 @@ async fn leave(session: &Session, name: &Name, def: &TableDef, one_id: i64) -> R
     if !snapshot.schema.field(place).data_type().is_integer() {
         return Ok(0);
     }
-    let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
-    let schema = Arc::clone(&snapshot.schema);
-    let mut writer = warehouse.writer(&def.path, schema, &snapshot.personal, None).await?;
-    let (mut files, mut rows) = (Vec::new(), 0);
-    for file in &snapshot.files {
-        let mut batches = Vec::new();
-        let one = snapshot.only(std::slice::from_ref(file));
-        warehouse.read_columns(&one, &columns, |batch| batches.push(batch)).await?;
-        let mut left = Vec::with_capacity(batches.len());
-        let mut gone = 0;
-        for batch in batches {
-            let ids = cast(batch.column(place), &DataType::Int64)?;
-            let ids = ids.as_primitive::<Int64Type>();
-            let stays: BooleanArray = ids.iter().map(|id| Some(id != Some(one_id))).collect();
-            gone += stays.len() - stays.true_count();
-            left.push(filter_record_batch(&batch, &stays)?);
-        }
-        if gone > 0 {
-            rows += gone;
-            files.push(file.path.clone());
-            for batch in left {
-                writer.write(&fill_all(&batch, &snapshot.schema)?).await?;
-            }
-        }
-    }
-    let written = writer.finish().await?;
+    let stays = |batch: &RecordBatch| -> Result<BooleanArray> {
+        let ids = cast(batch.column(place), &DataType::Int64)?;
+        let ids = ids.as_primitive::<Int64Type>().iter();
+        Ok(ids.map(|id| Some(id != Some(one_id))).collect())
+    };
+    let left = without_rows(session.engine(), &snapshot, |_| true, stays).await?;
+    let Left { gone: files, files: written, rows } = left;
     if files.is_empty() {
         return Ok(0);
     }

@@ -26,8 +26,8 @@ use crate::report::{
 use crate::session::stop::Stop;
 use crate::session::{Engine, RunPlace, Session};
 use crate::store::{
-    Generation, Group, Name, Replaced, TableChange, TableDef, TableSnapshot, WrittenFile,
-    stored_schema, system,
+    FileEntry, Generation, Group, Name, Replaced, TableChange, TableDef, TableSnapshot,
+    WrittenFile, stored_schema, system,
 };
 
 /// The relation that assertions are asked of.
@@ -676,44 +676,66 @@ async fn without_days(
     key: &str,
     (first, last): (NaiveDate, NaiveDate),
 ) -> Result<(Vec<String>, Vec<WrittenFile>)> {
-    let warehouse = engine.warehouse();
     let place = snapshot.schema.index_of(key)?;
-    let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
     let (from, to) = (day_number(first), day_number(last));
-    let mut gone = Vec::new();
+    let bound = |value: &serde_json::Value| value.as_str()?.parse::<NaiveDate>().ok();
+    let may_have = |file: &FileEntry| {
+        let bounds = file.bounds.get(key).map(|(low, high)| (bound(low), bound(high)));
+        !matches!(bounds, Some((Some(low), Some(high))) if high < first || low > last)
+    };
+    let stays = |batch: &RecordBatch| -> Result<BooleanArray> {
+        let days = cast(batch.column(place), &DataType::Date32)?;
+        let stays = |day: Option<i32>| Some(day.is_none_or(|day| !(from..=to).contains(&day)));
+        Ok(days.as_primitive::<Date32Type>().iter().map(stays).collect())
+    };
+    let left = without_rows(engine, snapshot, may_have, stays).await?;
+    Ok((left.gone, left.files))
+}
+
+/// What is left of a table without some of its rows.
+pub(super) struct Left {
+    /// Files that had some of them.
+    pub(super) gone: Vec<String>,
+    /// Files with the others of those.
+    pub(super) files: Vec<WrittenFile>,
+    /// How many they were.
+    pub(super) rows: usize,
+}
+
+/// Writes the files of a table anew that have rows which do not stay, without them; those that cannot have any are not read.
+pub(super) async fn without_rows(
+    engine: &Engine,
+    snapshot: &TableSnapshot,
+    may_have: impl Fn(&FileEntry) -> bool,
+    stays: impl Fn(&RecordBatch) -> Result<BooleanArray>,
+) -> Result<Left> {
+    let warehouse = engine.warehouse();
+    let columns: Vec<String> = snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
+    let (mut gone, mut rows) = (Vec::new(), 0);
     let mut writer = warehouse
         .writer(&snapshot.path, Arc::clone(&snapshot.schema), &snapshot.personal, None)
         .await?;
-    for file in &snapshot.files {
-        let bound = |value: &serde_json::Value| value.as_str()?.parse::<NaiveDate>().ok();
-        let bounds = file.bounds.get(key).map(|(low, high)| (bound(low), bound(high)));
-        if let Some((Some(low), Some(high))) = bounds
-            && (high < first || low > last)
-        {
-            continue;
-        }
+    for file in snapshot.files.iter().filter(|file| may_have(file)) {
         let mut batches = Vec::new();
         let one = snapshot.only(std::slice::from_ref(file));
         warehouse.read_columns(&one, &columns, |batch| batches.push(batch)).await?;
         let mut left = Vec::with_capacity(batches.len());
-        let mut rows = 0;
+        let mut of_file = 0;
         for batch in batches {
-            let days = cast(batch.column(place), &DataType::Date32)?;
-            let days = days.as_primitive::<Date32Type>();
-            let stays = |day: Option<i32>| Some(day.is_none_or(|day| !(from..=to).contains(&day)));
-            let stays: BooleanArray = days.iter().map(stays).collect();
-            rows += stays.len() - stays.true_count();
+            let stays = stays(&batch)?;
+            of_file += stays.len() - stays.true_count();
             left.push(filter_record_batch(&batch, &stays)?);
         }
-        if rows == 0 {
+        if of_file == 0 {
             continue;
         }
+        rows += of_file;
         gone.push(file.path.clone());
         for batch in left {
             writer.write(&fill_all(&batch, &snapshot.schema)?).await?;
         }
     }
-    Ok((gone, writer.finish().await?))
+    Ok(Left { gone, files: writer.finish().await?, rows })
 }
 
 /// Whether a query of one boolean says true.
