@@ -504,12 +504,14 @@ async fn make(session: &Session, create: &Create) -> Result<Outcome> {
             (name.noted(REPORTS), report.noted()?),
             (Progress::note(name), Progress::default().noted()?),
         ]);
+        let mut new_names = BTreeSet::new();
         if is_audience {
             let view = Change::Set(Relation::View(members_of(name)));
             names.insert(create.name.clone(), view);
+            new_names.insert(create.name.clone());
         }
         let table = TableChange::create(name.clone(), path.clone(), vec![]);
-        warehouse.publish(Group { tables: vec![table], names }).await
+        warehouse.publish(Group { names, new_names, ..Group::of(table) }).await
     };
     if let Err(error) = Box::pin(made).await {
         warehouse.delete_folders(&[path]).await?;

@@ -1,7 +1,5 @@
 //! `RESTORE TABLE t TO VERSION AS OF n`, `RESTORE WAREHOUSE TO TIMESTAMP AS OF '...'`: what was published then is published again.
 
-use std::collections::BTreeMap;
-
 use chrono_tz::Tz;
 use clientele_udfs::pg::read_time::read_instant_in;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -123,7 +121,7 @@ async fn some(
 
 /// Every relation but those that the warehouse keeps about itself: who was erased stays erased.
 async fn everything(session: &Session, newest: &Generation, then: &Generation) -> Result<Group> {
-    let mut group = Group { tables: Vec::new(), names: BTreeMap::new() };
+    let mut group = Group::default();
     let is_own = |name: &Name| ["system", "reports", "cron"].contains(&name.schema.as_str());
     for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
         match relation {

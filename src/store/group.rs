@@ -96,6 +96,16 @@ pub struct Group {
     pub tables: Vec<TableChange>,
     /// Names that change otherwise: views, graphs, drops.
     pub names: BTreeMap<Name, Change>,
+    /// Those of them that nothing may have yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub new_names: BTreeSet<Name>,
+}
+
+impl Group {
+    /// A change of one table alone.
+    pub fn of(change: TableChange) -> Self {
+        Self { tables: vec![change], ..Self::default() }
+    }
 }
 
 /// What came of publishing a group.
@@ -127,6 +137,11 @@ impl Warehouse {
             }
         }
         let published = self.finish(&id, &group).await;
+        if matches!(&published, Err(error) if error.kind() == Kind::StaleBase) {
+            for table in &group.tables {
+                self.publish_committed(&table.name, &table.path).await?;
+            }
+        }
         if needs_intent && !matches!(&published, Err(error) if is_passing(error)) {
             // Whoever finds it finishes what is finished already.
             if let Err(error) = self.remove_pending(&id).await {
@@ -226,16 +241,22 @@ impl Warehouse {
 
 /// Refuses a group whose tables were dropped, replaced or created by somebody else since it was prepared.
 fn check(group: &Group, state: &Generation) -> Result<()> {
+    let is_taken = |name: &Name| {
+        Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists"))
+    };
+    for name in &group.new_names {
+        // What a group sets is there already when it is published once more.
+        match (state.relations.get(name), group.names.get(name)) {
+            (None, _) => {}
+            (Some(there), Some(Change::Set(ours))) if there == ours => {}
+            (Some(_), _) => return Err(is_taken(name)),
+        }
+    }
     for table in &group.tables {
         match (state.relations.get(&table.name), table.is_new) {
             (None, true) => {}
             (Some(Relation::Table(def)), _) if def.path == table.path => {}
-            (Some(_), true) => {
-                return Err(Error::new(
-                    Kind::DuplicateTable,
-                    format!("relation \"{}\" already exists", table.name),
-                ));
-            }
+            (Some(_), true) => return Err(is_taken(&table.name)),
             (Some(_), false) => {
                 return Err(Error::new(
                     Kind::Serialization,
@@ -261,4 +282,76 @@ fn is_passing(error: &Error) -> bool {
 
 fn location(id: &str) -> Path {
     Path::from(format!("{FOLDER}/{id}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]))
+    }
+
+    async fn file(warehouse: &Warehouse, path: &str, n: i64) -> Vec<WrittenFile> {
+        let batch =
+            RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from(vec![n]))]).unwrap();
+        let mut writer = warehouse.writer(path, schema(), &[], None).await.unwrap();
+        writer.write(&batch).await.unwrap();
+        writer.finish().await.unwrap()
+    }
+
+    /// A process that ended between the commit of a table and its publishing is in nobody's way: who comes next publishes it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_was_left_is_published_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
+        let name = Name::new("public", "t");
+        let path = warehouse.prepare_table(&name, &schema(), &[], None).await.unwrap();
+        let files = file(&warehouse, &path, 1).await;
+        let change = TableChange::create(name.clone(), path.clone(), files);
+        warehouse.publish(Group::of(change)).await.unwrap();
+        let left = file(&warehouse, &path, 2).await;
+        warehouse.tables().commit(&path, &left, CommitMode::Append, &[]).await.unwrap();
+        let replace = async || {
+            let def = warehouse.newest().await.unwrap().table(&name).cloned().unwrap();
+            let snapshot = warehouse.snapshot(&def).await.unwrap();
+            let files = snapshot.files.iter().map(|file| file.path.clone()).collect();
+            let mut change = TableChange::append(name.clone(), path.clone(), vec![]);
+            change.replaced = Some(Replaced { version: def.version, files });
+            (snapshot.rows(), warehouse.publish(Group::of(change)).await)
+        };
+        let (rows, stale) = replace().await;
+        assert_eq!(rows, 1);
+        assert_eq!(stale.unwrap_err().kind(), Kind::StaleBase);
+        let (rows, published) = replace().await;
+        assert_eq!(rows, 2);
+        published.unwrap();
+        let (rows, _) = replace().await;
+        assert_eq!(rows, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_that_somebody_took_meanwhile_is_not_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
+        let name = Name::new("public", "t");
+        let group = |n: i64| Group {
+            names: BTreeMap::from([(
+                name.clone(),
+                Change::Set(Relation::Note(serde_json::Value::from(n))),
+            )]),
+            new_names: BTreeSet::from([name.clone()]),
+            ..Group::default()
+        };
+        warehouse.publish(group(1)).await.unwrap();
+        // The same once more is the first one, finished by another process.
+        warehouse.publish(group(1)).await.unwrap();
+        let error = warehouse.publish(group(2)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::DuplicateTable);
+    }
 }

@@ -402,6 +402,11 @@ impl Tables {
             .hint("run the statement again"))
     }
 
+    /// The newest version that the log of a table has.
+    pub(crate) async fn newest_version(&self, path: &str) -> Result<u64> {
+        Ok(self.load(path, None).await?.version().unwrap_or(0))
+    }
+
     /// The table as it was at `version`, with all of its files still there.
     async fn past(&self, path: &str, version: u64) -> Result<DeltaTable> {
         let mut past = DeltaTable::new(self.log_store(path)?);

@@ -355,10 +355,45 @@ impl Warehouse {
         let Some(version) = self.tables.rewrite(&snapshot.path, inputs, outputs, true).await?
         else {
             self.discard(&snapshot.path, outputs).await;
+            self.publish_committed(name, &snapshot.path).await?;
             return Ok(false);
         };
         self.publish_version(lease, name, &snapshot.path, version, None).await?;
         Ok(true)
+    }
+
+    /// Makes visible what the log of a table has beyond its published version: a process that ended between a commit and its
+    /// publishing has left it, and everybody who compares with what is published would find the table changed for ever.
+    pub(super) async fn publish_committed(&self, name: &Name, path: &str) -> Result<()> {
+        let committed = self.tables.newest_version(path).await?;
+        // A commit that is of a group becomes visible with the others of it. The version was read before: what is still not
+        // published then is of no group.
+        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        let is_behind = |state: &Generation| {
+            state.table(name).is_some_and(|def| def.path == path && def.version < committed)
+        };
+        if !is_behind(self.newest().await?.as_ref()) {
+            return Ok(());
+        }
+        let content = self.tables.content(path, committed).await?;
+        let publish = self.chain.publish(|state| {
+            let mut changes = std::collections::BTreeMap::new();
+            if is_behind(state) {
+                let def = TableDef {
+                    path: path.to_owned(),
+                    version: committed,
+                    // Whether those who were erased are out of it is not known: it may be a version that was brought back.
+                    erased: 0,
+                    content: Some(content.clone()),
+                    rows_version: committed,
+                };
+                changes.insert(name.clone(), Change::Set(Relation::Table(def)));
+            }
+            Ok(changes)
+        });
+        publish.await?;
+        tracing::info!(table = %name, "a commit that another process had left was published");
+        Ok(())
     }
 
     /// Makes a version of a table visible, unless a later one is; `clean_to` is the version of `system.erased` up to which it
