@@ -14,7 +14,10 @@ use crate::error::{Error, Result};
 use crate::store::{Change, Generation, Name, Relation};
 
 /// Schema of the notes that keep them.
-pub const JOBS: &str = "cron.jobs";
+const JOBS: &str = "cron.jobs";
+
+/// Schema of the note that keeps the last number.
+const NUMBERS: &str = "cron.numbers";
 
 /// A slot is missed when it is this long past; missed slots are left out, as pg_cron does.
 const GRACE: TimeDelta = TimeDelta::minutes(1);
@@ -88,6 +91,24 @@ pub fn jobs(state: &Generation) -> Result<Vec<Job>> {
     }
     found.sort_by_key(|job| job.id);
     Ok(found)
+}
+
+/// The last number that was given to a job.
+pub fn last_number(state: &Generation) -> Result<i64> {
+    let noted = match state.relations.get(&numbers()) {
+        Some(Relation::Note(note)) => note.as_i64().unwrap_or(0),
+        _ => 0,
+    };
+    Ok(jobs(state)?.last().map_or(noted, |job| job.id.max(noted)))
+}
+
+/// The note that a number was given, and what it says.
+pub fn numbered(number: i64) -> (Name, Change) {
+    (numbers(), Change::Set(Relation::Note(serde_json::Value::from(number))))
+}
+
+fn numbers() -> Name {
+    Name::new(NUMBERS, "job")
 }
 
 /// `cron.job`.

@@ -15,7 +15,7 @@ mod status;
 
 pub use definition::{Assertion, CatchUp, Mode, Report, Settings, definitions};
 pub use due::{Due, FAILURES_MAX, InTheWay, QUIET, Trouble, backoff, due};
-pub use job::{JOBS, Job, job_table, jobs};
+pub use job::{Job, job_table, jobs, last_number, numbered};
 pub use period::{Step, periods};
 pub use progress::{Backfill, Outcome, Progress};
 pub use runs::{JobRun, Run, Trigger, job_runs, runs};

@@ -3,50 +3,63 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, NullArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use chrono::Utc;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr, Statement, Value,
+    CastKind, DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    SelectItem, SetExpr, Statement,
 };
+use futures::StreamExt;
 
+use super::execute::{Planned, plan};
 use super::statement::parse;
-use super::{Outcome, OutputColumn, answer, output_columns};
+use super::{Outcome, OutputColumn, answer, output_columns, parameters};
 use crate::error::{Error, Kind, Result};
-use crate::report::{Job, jobs};
+use crate::report::{Job, jobs, last_number, numbered};
 use crate::session::Session;
-use crate::store::{Change, Name};
+use crate::store::{Change, Generation, Name};
 
-/// A call.
+/// A call of one of the functions, for each row of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CronCall {
+    function: Function,
+    /// Gives the arguments, by their names.
+    arguments: Statement,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Function {
+    /// `cron.schedule([name,] schedule, command)`: the number of the job.
+    Schedule,
+    /// `cron.unschedule(name or number)`: whether there was one.
+    Unschedule,
+    /// `cron.alter_job(number, ...)`: nothing.
+    Alter,
+}
+
+/// What one call does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CronCall {
-    /// `cron.schedule([name,] schedule, command)`: its number.
+enum Act {
+    /// One whose name is there already is changed.
     Schedule {
-        /// Name; one that is there already is changed.
         name: Option<String>,
-        /// A cron pattern, or `'30 seconds'`.
         schedule: String,
-        /// Statements.
         command: String,
     },
-    /// `cron.unschedule(name or number)`: whether there was one.
     Unschedule(Wanted),
-    /// `cron.alter_job(number, ...)`.
     Alter {
-        /// Number.
         id: i64,
-        /// Another schedule.
         schedule: Option<String>,
-        /// Other statements.
         command: Option<String>,
-        /// Whether it runs.
         is_active: Option<bool>,
     },
 }
 
 /// Which job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+enum Wanted {
     /// That of this number.
     Id(i64),
     /// That of this name.
@@ -54,6 +67,10 @@ pub enum Wanted {
 }
 
 const FORMS: &str = "cron.schedule([name,] schedule, command), cron.unschedule(name or jobid), cron.alter_job(job_id, schedule => , command => , active => )";
+
+fn bad(function: &str, problem: &str) -> Error {
+    Error::new(Kind::UndefinedFunction, format!("cron.{function}: {problem}")).hint(FORMS)
+}
 
 /// The call that a statement is; `None` for any other statement.
 pub(super) fn read(statement: &Statement) -> Result<Option<CronCall>> {
@@ -73,92 +90,71 @@ pub(super) fn read(statement: &Statement) -> Result<Option<CronCall>> {
     if schema != "cron" {
         return Ok(None);
     }
-    let bad = |problem: &str| {
-        Error::new(Kind::UndefinedFunction, format!("cron.{function}: {problem}")).hint(FORMS)
-    };
-    if !select.from.is_empty() || select.selection.is_some() {
-        return Err(bad("it is called by itself: SELECT cron.schedule(...)"));
-    }
     let FunctionArguments::List(list) = &call.args else {
-        return Err(bad("arguments are missing"));
+        return Err(bad(function, "arguments are missing"));
     };
-    let mut given: Vec<(Option<String>, Value)> = Vec::new();
-    for arg in &list.args {
-        let (name, expr) = match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => (None, expr),
-            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
-                (Some(name.value.to_lowercase()), expr)
-            }
-            other => return Err(bad(&format!("{other} is no value"))),
-        };
-        given.push((name, value_of(expr).ok_or_else(|| bad("its arguments are constants"))?));
-    }
-    let names: &[&str] = match (function.as_str(), given.len()) {
-        ("schedule", 2) => &["schedule", "command"],
-        ("schedule", 3) => &["job_name", "schedule", "command"],
-        ("unschedule", 1) => &["job_name"],
-        ("alter_job", 1..) => &["job_id", "schedule", "command", "database", "username", "active"],
-        _ => return Err(bad("there is no such function, or none with so many arguments")),
-    };
-    let take = |wanted: &str| -> Option<&Value> {
-        let place = names.iter().position(|name| *name == wanted);
-        let by_name = given.iter().find(|(name, _)| name.as_deref() == Some(wanted));
-        let by_place = place.and_then(|at| given.get(at)).filter(|(name, _)| name.is_none());
-        by_name.or(by_place).map(|(_, value)| value).filter(|value| !matches!(value, Value::Null))
-    };
-    if let Some((Some(unknown), _)) = given.iter().find(|(name, _)| {
-        name.as_ref().is_some_and(|n| !names.contains(&n.as_str()) && n != "jobid" && n != "job_id")
-    }) {
-        return Err(bad(&format!("there is no argument \"{unknown}\"")));
-    }
-    let text = |wanted: &str| take(wanted).and_then(|value| value.clone().into_string());
-    let number = |value: Option<&Value>| match value {
-        Some(Value::Number(digits, _)) => digits.parse::<i64>().ok(),
-        _ => None,
-    };
-    let call = match function.as_str() {
-        "schedule" => CronCall::Schedule {
-            name: text("job_name"),
-            schedule: text("schedule").ok_or_else(|| bad("the schedule is a text"))?,
-            command: text("command").ok_or_else(|| bad("the command is a text"))?,
-        },
-        "unschedule" => {
-            let wanted = take("job_name").or_else(|| take("job_id"));
-            match (number(wanted), wanted.and_then(|value| value.clone().into_string())) {
-                (Some(id), _) => CronCall::Unschedule(Wanted::Id(id)),
-                (None, Some(name)) => CronCall::Unschedule(Wanted::Name(name)),
-                _ => return Err(bad("a name or a number is needed")),
-            }
+    let (kind, names): (_, &[&str]) = match (function.as_str(), list.args.len()) {
+        ("schedule", 2) => (Function::Schedule, &["schedule", "command"]),
+        ("schedule", 3) => (Function::Schedule, &["job_name", "schedule", "command"]),
+        ("unschedule", 1) => (Function::Unschedule, &["job"]),
+        ("alter_job", 1..=6) => {
+            (Function::Alter, &["job_id", "schedule", "command", "database", "username", "active"])
         }
-        _ => CronCall::Alter {
-            id: number(take("job_id")).ok_or_else(|| bad("job_id is a number"))?,
-            schedule: text("schedule"),
-            command: text("command"),
-            is_active: match take("active") {
-                Some(Value::Boolean(active)) => Some(*active),
-                _ => None,
-            },
-        },
+        _ => {
+            return Err(bad(function, "there is no such function, or none with so many arguments"));
+        }
     };
-    Ok(Some(call))
+    let mut projection = Vec::new();
+    for (at, arg) in list.args.iter().enumerate() {
+        let (name, expr) = match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => (names[at].to_owned(), expr),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
+                (argument_of(kind, &name.value.to_lowercase()), expr)
+            }
+            other => return Err(bad(function, &format!("{other} is no value"))),
+        };
+        if !names.contains(&name.as_str()) {
+            return Err(bad(function, &format!("there is no argument \"{name}\"")));
+        }
+        let data_type = match name.as_str() {
+            // A number or a name: what it is tells which.
+            "job" => None,
+            "job_id" => Some(SqlType::BigInt(None)),
+            "active" => Some(SqlType::Boolean),
+            _ => Some(SqlType::Text),
+        };
+        let expr = Box::new(expr.clone());
+        let expr = match data_type {
+            None => Expr::Nested(expr),
+            Some(data_type) => {
+                Expr::Cast { kind: CastKind::Cast, expr, data_type, array: false, format: None }
+            }
+        };
+        projection.push(SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) });
+    }
+    let mut query = query.clone();
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection = projection;
+    }
+    Ok(Some(CronCall { function: kind, arguments: Statement::Query(query) }))
 }
 
-fn value_of(expr: &Expr) -> Option<Value> {
-    match expr {
-        Expr::Value(value) if !matches!(value.value, Value::Placeholder(_)) => {
-            Some(value.value.clone())
-        }
-        Expr::Cast { expr, .. } | Expr::Nested(expr) => value_of(expr),
-        _ => None,
+/// The name under which an argument goes here.
+fn argument_of(function: Function, name: &str) -> String {
+    match (function, name) {
+        (Function::Unschedule, "job_name" | "job_id" | "jobid") => "job",
+        (Function::Alter, "jobid") => "job_id",
+        (_, name) => name,
     }
+    .to_owned()
 }
 
 impl CronCall {
     fn field(&self) -> Field {
-        match self {
-            Self::Schedule { .. } => Field::new("schedule", DataType::Int64, true),
-            Self::Unschedule(_) => Field::new("unschedule", DataType::Boolean, true),
-            Self::Alter { .. } => Field::new("alter_job", DataType::Null, true),
+        match self.function {
+            Function::Schedule => Field::new("schedule", DataType::Int64, true),
+            Function::Unschedule => Field::new("unschedule", DataType::Boolean, true),
+            Function::Alter => Field::new("alter_job", DataType::Null, true),
         }
     }
 
@@ -166,73 +162,163 @@ impl CronCall {
     pub(super) fn columns(&self) -> Vec<OutputColumn> {
         output_columns(&Arc::new(Schema::new(vec![self.field()])))
     }
+
+    /// The query that gives its arguments.
+    pub(super) fn arguments(&self) -> &Statement {
+        &self.arguments
+    }
+
+    /// What the calls of some rows of arguments do.
+    fn acts(&self, rows: &RecordBatch) -> Result<Vec<Act>> {
+        let texts = |name: &str| -> Result<Option<ArrayRef>> {
+            let column = rows.column_by_name(name);
+            Ok(column.map(|column| cast(column, &DataType::Utf8)).transpose()?)
+        };
+        let [name, schedule, command, job, active] = [
+            texts("job_name")?,
+            texts("schedule")?,
+            texts("command")?,
+            texts("job")?,
+            texts("active")?,
+        ];
+        let is_number = rows.column_by_name("job").is_some_and(|job| job.data_type().is_integer());
+        let ids = rows.column_by_name("job_id").map(|ids| ids.as_primitive::<Int64Type>());
+        let text = |column: &Option<ArrayRef>, row: usize| {
+            let texts = column.as_ref()?.as_string::<i32>();
+            texts.is_valid(row).then(|| texts.value(row).to_owned())
+        };
+        let act = |row: usize| match self.function {
+            Function::Schedule => Ok(Act::Schedule {
+                name: text(&name, row),
+                schedule: text(&schedule, row)
+                    .ok_or_else(|| bad("schedule", "the schedule is NULL"))?,
+                command: text(&command, row)
+                    .ok_or_else(|| bad("schedule", "the command is NULL"))?,
+            }),
+            Function::Unschedule => {
+                let job = text(&job, row)
+                    .ok_or_else(|| bad("unschedule", "a name or a number is needed"))?;
+                Ok(Act::Unschedule(match job.parse() {
+                    Ok(id) if is_number => Wanted::Id(id),
+                    _ => Wanted::Name(job),
+                }))
+            }
+            Function::Alter => Ok(Act::Alter {
+                id: { ids.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row)) }
+                    .ok_or_else(|| bad("alter_job", "job_id is NULL"))?,
+                schedule: text(&schedule, row),
+                command: text(&command, row),
+                is_active: text(&active, row).map(|active| active == "true"),
+            }),
+        };
+        (0..rows.num_rows()).map(act).collect()
+    }
 }
 
-/// Runs a call.
-pub(super) async fn run(session: &Session, call: &CronCall) -> Result<Outcome> {
-    let warehouse = session.engine().warehouse();
-    let value: ArrayRef = match call {
-        CronCall::Schedule { name, schedule, command } => {
-            check(Some(schedule), Some(command))?;
-            let timezone = session.settings().timezone();
-            let mut id = 0;
-            warehouse
-                .publish_names(|state| {
-                    let all = jobs(state)?;
-                    let is_same = |job: &&Job| {
-                        name.is_some() && job.name == *name && job.user == session.user()
-                    };
-                    let known = all.iter().find(is_same);
-                    // Numbers are not given again while a later one is there.
-                    let next = all.last().map_or(1, |job| job.id + 1);
-                    id = known.map_or(next, |job| job.id);
-                    let job = Job {
-                        id,
-                        name: name.clone(),
-                        schedule: schedule.clone(),
-                        timezone: timezone.clone(),
-                        command: command.clone(),
-                        user: session.user().to_owned(),
-                        is_active: true,
-                        settled_us: Utc::now().timestamp_micros(),
-                    };
-                    Ok(BTreeMap::from([(Job::note(id), job.noted()?)]))
-                })
-                .await?;
-            Arc::new(Int64Array::from(vec![id]))
+/// Runs the calls, all of them or none.
+pub(super) async fn run(
+    session: &Session,
+    call: &CronCall,
+    text: &str,
+    values: &[Expr],
+) -> Result<Outcome> {
+    let mut query = call.arguments.clone();
+    parameters::bind(&mut query, values)?;
+    let Planned { plan, planning, .. } = plan(session, query, text, &[]).await?;
+    let mut rows = planning.run(&plan).await?;
+    let mut acts = Vec::new();
+    while let Some(batch) = rows.next().await {
+        acts.extend(call.acts(&batch?)?);
+    }
+    for act in &acts {
+        match act {
+            Act::Schedule { schedule, command, .. } => check(Some(schedule), Some(command))?,
+            Act::Alter { schedule, command, .. } => check(schedule.as_deref(), command.as_deref())?,
+            Act::Unschedule(_) => {}
         }
-        CronCall::Unschedule(wanted) => {
-            warehouse
-                .publish_names(|state| {
-                    let job = find(&jobs(state)?, wanted)?;
-                    Ok(BTreeMap::from([(Job::note(job.id), Change::Dropped)]))
-                })
-                .await?;
-            Arc::new(BooleanArray::from(vec![true]))
-        }
-        CronCall::Alter { id, schedule, command, is_active } => {
-            check(schedule.as_deref(), command.as_deref())?;
-            warehouse
-                .publish_names(|state| {
-                    let mut job = find(&jobs(state)?, &Wanted::Id(*id))?;
-                    if let Some(schedule) = schedule {
-                        job.schedule.clone_from(schedule);
-                        job.settled_us = Utc::now().timestamp_micros();
-                    }
-                    if let Some(command) = command {
-                        job.command.clone_from(command);
-                    }
-                    if let Some(is_active) = is_active {
-                        job.is_active = *is_active;
-                    }
-                    Ok(BTreeMap::from([(Job::note(job.id), job.noted()?)]))
-                })
-                .await?;
-            Arc::new(NullArray::new(1))
-        }
+    }
+    let mut numbers = Vec::new();
+    session
+        .engine()
+        .warehouse()
+        .publish_names(|state| {
+            let (changes, of) = changes(session, state, &acts)?;
+            numbers = of;
+            Ok(changes)
+        })
+        .await?;
+    let count = acts.len();
+    let value: ArrayRef = match call.function {
+        Function::Schedule => Arc::new(Int64Array::from(numbers)),
+        Function::Unschedule => Arc::new(BooleanArray::from(vec![true; count])),
+        Function::Alter => Arc::new(NullArray::new(count)),
     };
     let schema = Arc::new(Schema::new(vec![call.field()]));
     Ok(answer(RecordBatch::try_new(schema, vec![value])?, "SELECT"))
+}
+
+/// What some calls change, and the numbers of the jobs that they are about.
+fn changes(
+    session: &Session,
+    state: &Generation,
+    acts: &[Act],
+) -> Result<(BTreeMap<Name, Change>, Vec<i64>)> {
+    let now_us = Utc::now().timestamp_micros();
+    let mut all = jobs(state)?;
+    let mut last = last_number(state)?;
+    let (mut changes, mut numbers) = (BTreeMap::new(), Vec::new());
+    for act in acts {
+        let mut job = match act {
+            Act::Schedule { name, .. } => {
+                let is_same =
+                    |job: &&Job| name.is_some() && job.name == *name && job.user == session.user();
+                let id = all.iter().find(is_same).map_or(last + 1, |job| job.id);
+                if id > last {
+                    last = id;
+                    let (name, change) = numbered(last);
+                    changes.insert(name, change);
+                }
+                Job {
+                    id,
+                    name: name.clone(),
+                    schedule: String::new(),
+                    timezone: session.settings().timezone(),
+                    command: String::new(),
+                    user: session.user().to_owned(),
+                    is_active: true,
+                    settled_us: now_us,
+                }
+            }
+            Act::Unschedule(wanted) => find(&all, wanted)?,
+            Act::Alter { id, .. } => find(&all, &Wanted::Id(*id))?,
+        };
+        numbers.push(job.id);
+        all.retain(|known| known.id != job.id);
+        let change = match act {
+            Act::Unschedule(_) => Change::Dropped,
+            Act::Schedule { schedule, command, .. } => {
+                job.schedule.clone_from(schedule);
+                job.command.clone_from(command);
+                job.noted()?
+            }
+            Act::Alter { schedule, command, is_active, .. } => {
+                if let Some(schedule) = schedule {
+                    job.schedule.clone_from(schedule);
+                    job.settled_us = now_us;
+                }
+                if let Some(command) = command {
+                    job.command.clone_from(command);
+                }
+                job.is_active = is_active.unwrap_or(job.is_active);
+                job.noted()?
+            }
+        };
+        changes.insert(Job::note(job.id), change);
+        if !matches!(act, Act::Unschedule(_)) {
+            all.push(job);
+        }
+    }
+    Ok((changes, numbers))
 }
 
 fn check(schedule: Option<&str>, command: Option<&str>) -> Result<()> {

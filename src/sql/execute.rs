@@ -94,7 +94,7 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
             Ok(Outcome::Noticed { tag: "VACUUM".to_owned(), notice: erase::described(&done) })
         }
         Statement::Report(report) => Box::pin(materialized::run(session, report)).await,
-        Statement::Cron(call) => Box::pin(cron::run(session, call)).await,
+        Statement::Cron(call) => Box::pin(cron::run(session, call, &parsed.text, values)).await,
         Statement::Session(command) => Ok(Outcome::Session(command.clone())),
     }
 }
@@ -131,7 +131,9 @@ pub async fn describe(
             return Ok(Described { parameters: vec![], columns: Some(quality::columns()) });
         }
         Statement::Cron(call) => {
-            return Ok(Described { parameters: vec![], columns: Some(call.columns()) });
+            let arguments = call.arguments().clone();
+            let described = Box::pin(described(session, arguments, parsed, declared)).await?;
+            return Ok(Described { columns: Some(call.columns()), ..described });
         }
         Statement::CheckErased => {
             return Ok(Described { parameters: vec![], columns: Some(erase::columns()) });
@@ -375,7 +377,7 @@ async fn insert_rows(session: &Session, insert: ast::Insert, text: &str) -> Resu
     let files = writer.finish().await?;
     let change = TableChange::append(target.name, target.path, files);
     if rows > 0 {
-        warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
+        warehouse.publish(Group::of(change)).await?;
     }
     Ok(done(format!("INSERT 0 {rows}"), &notices))
 }
@@ -429,7 +431,7 @@ async fn create_table(session: &Session, create: &CreateTable, text: &str) -> Re
     let clustering = clustering_of(create, &name, &schema)?;
     let path = warehouse.prepare_table(&name, &schema, &personal, clustering.as_ref()).await?;
     let change = TableChange::create(name, path, vec![]);
-    warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
+    warehouse.publish(Group::of(change)).await?;
     Ok(Outcome::Done("CREATE TABLE".to_owned()))
 }
 
@@ -500,7 +502,7 @@ async fn create_table_as(session: &Session, create: &CreateTable, text: &str) ->
     rows -= writer.left_out() as usize;
     let files = writer.finish().await?;
     let change = TableChange::create(name, path, files);
-    warehouse.publish(Group { tables: vec![change], names: BTreeMap::new() }).await?;
+    warehouse.publish(Group::of(change)).await?;
     Ok(done(format!("SELECT {rows}"), &notices))
 }
 

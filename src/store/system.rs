@@ -146,6 +146,11 @@ pub fn job_runs() -> (Name, SchemaRef) {
     (Name::new("cron", "job_run_details"), schema(&columns))
 }
 
+/// Whether rows of a system table may be deleted: those of runs, which nothing else rests on.
+pub fn is_log_of_runs(name: &Name) -> bool {
+    *name == report_runs().0 || *name == job_runs().0
+}
+
 /// Columns of a system table that exists before anything is in it.
 pub fn schema_of(name: &Name) -> Option<SchemaRef> {
     let all = [
