@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::identity;
 use crate::report::definitions;
 use crate::session::Session;
-use crate::store::{Group, Name, Replaced, TableChange, TableDef};
+use crate::store::{ErasedValues, Group, Name, Replaced, TableChange, TableDef};
 
 const FORM: &str = "FORGET CUSTOMER one_id | (query of one one_id) OF graph [REASON 'text'] [NOW]";
 
@@ -157,10 +157,12 @@ async fn records_of(session: &Session, graph: &str, one_id: i64) -> Result<Vec<(
     Ok(records)
 }
 
-/// Takes the customer out of every report and audience whose rows name them; says how many, and how many rows.
+/// Takes the customer out of every report and audience whose rows name them, by their id or by what they were known by; says how many,
+/// and how many rows.
 async fn leave_reports(session: &Session, one_id: i64) -> Result<(usize, usize)> {
     const TRIES_MAX: u32 = 5;
     let warehouse = session.engine().warehouse();
+    let values = warehouse.erased_values(warehouse.newest().await?.as_ref()).await?;
     let (mut reports, mut rows) = (0, 0);
     for (name, _) in definitions(warehouse.newest().await?.as_ref())? {
         // A run that is under way would bring the customer back.
@@ -168,7 +170,7 @@ async fn leave_reports(session: &Session, one_id: i64) -> Result<(usize, usize)>
         for attempt in 1..=TRIES_MAX {
             let newest = warehouse.newest().await?;
             let Some(def) = newest.table(&name).cloned() else { break };
-            match leave(session, &name, &def, one_id).await {
+            match leave(session, &name, &def, (one_id, &values)).await {
                 Ok(gone) => {
                     reports += usize::from(gone > 0);
                     rows += gone;
@@ -183,17 +185,41 @@ async fn leave_reports(session: &Session, one_id: i64) -> Result<(usize, usize)>
 }
 
 /// Writes the files of a report's table anew that have rows of the customer, without them.
-async fn leave(session: &Session, name: &Name, def: &TableDef, one_id: i64) -> Result<usize> {
+async fn leave(
+    session: &Session,
+    name: &Name,
+    def: &TableDef,
+    (one_id, values): (i64, &ErasedValues),
+) -> Result<usize> {
     let warehouse = session.engine().warehouse();
     let snapshot = warehouse.snapshot(def).await?;
-    let Ok(place) = snapshot.schema.index_of("one_id") else { return Ok(0) };
-    if !snapshot.schema.field(place).data_type().is_integer() {
+    let fields = snapshot.schema.fields().iter().enumerate();
+    let ids: Vec<usize> = { fields.clone() }
+        .filter(|(_, field)| field.name() == "one_id" && field.data_type().is_integer())
+        .map(|(at, _)| at)
+        .collect();
+    let texts: Vec<usize> = fields
+        .filter(|(_, field)| field.data_type().is_string() && !values.is_empty())
+        .map(|(at, _)| at)
+        .collect();
+    if ids.is_empty() && texts.is_empty() {
         return Ok(0);
     }
     let stays = |batch: &RecordBatch| -> Result<BooleanArray> {
-        let ids = cast(batch.column(place), &DataType::Int64)?;
-        let ids = ids.as_primitive::<Int64Type>().iter();
-        Ok(ids.map(|id| Some(id != Some(one_id))).collect())
+        let mut stays = vec![true; batch.num_rows()];
+        for at in &ids {
+            let ids = cast(batch.column(*at), &DataType::Int64)?;
+            for (stays, id) in stays.iter_mut().zip(ids.as_primitive::<Int64Type>()) {
+                *stays &= id != Some(one_id);
+            }
+        }
+        for at in &texts {
+            let texts = cast(batch.column(*at), &DataType::Utf8View)?;
+            for (stays, text) in stays.iter_mut().zip(texts.as_string_view()) {
+                *stays &= !text.is_some_and(|text| values.names_a_person(text));
+            }
+        }
+        Ok(BooleanArray::from(stays))
     };
     let left = without_rows(session.engine(), &snapshot, |_| true, stays).await?;
     let Left { gone: files, files: written, rows } = left;
@@ -202,7 +228,7 @@ async fn leave(session: &Session, name: &Name, def: &TableDef, one_id: i64) -> R
     }
     let mut change = TableChange::append(name.clone(), def.path.clone(), written.clone());
     change.replaced = Some(Replaced { version: def.version, files });
-    let group = Group { tables: vec![change], names: Default::default() };
+    let group = Group::of(change);
     match warehouse.publish(group).await {
         Ok(_) => Ok(rows),
         Err(error) => {

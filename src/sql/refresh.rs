@@ -26,7 +26,7 @@ use crate::report::{
 use crate::session::stop::Stop;
 use crate::session::{Engine, RunPlace, Session};
 use crate::store::{
-    FileEntry, Generation, Group, Name, Replaced, TableChange, TableDef, TableSnapshot,
+    FileEntry, Generation, Group, Lease, Name, Replaced, TableChange, TableDef, TableSnapshot,
     WrittenFile, stored_schema, system,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct Ask {
     pub(super) as_of: NaiveDate,
     /// First day of its period, where that is not the report's own affair.
     pub(super) from: Option<NaiveDate>,
+    /// The right to run what is due; none when somebody asked for it.
+    pub(super) lease: Option<Lease>,
 }
 
 /// REFRESH MATERIALIZED VIEW.
@@ -114,7 +116,7 @@ pub(super) async fn one_day(session: &Session, name: &Name, as_of: NaiveDate) ->
 
 async fn by_hand(engine: &Arc<Engine>, name: &Name, as_of: NaiveDate) -> Result<Run> {
     let place = engine.runs().enter(name, as_of).await;
-    let ask = Ask { trigger: Trigger::Hand, slot: None, as_of, from: None };
+    let ask = Ask { trigger: Trigger::Hand, slot: None, as_of, from: None, lease: None };
     run_once(engine, name, &ask, &place).await
 }
 
@@ -157,7 +159,13 @@ async fn backfill(
     let skipped = all.len() - left.len();
     for (at, (first, last)) in left.into_iter().enumerate() {
         place.goes_on(*last, (skipped + at) as u64, all.len() as u64);
-        let ask = Ask { trigger: Trigger::Backfill, slot: None, as_of: *last, from: Some(*first) };
+        let ask = Ask {
+            trigger: Trigger::Backfill,
+            slot: None,
+            as_of: *last,
+            from: Some(*first),
+            lease: None,
+        };
         run_once(engine, name, &ask, &place).await?;
         let done = (*last < to).then_some(Backfill { from, to, periods: count, done: *last });
         note_backfill(engine, name, done).await?;
@@ -193,7 +201,7 @@ async fn empty(engine: &Engine, name: &Name) -> Result<()> {
     let progress = Progress::of(&newest, name)?.without_rows();
     let change = TableChange::replace(name.clone(), def.path, vec![]);
     let names = BTreeMap::from([(Progress::note(name), progress.noted()?)]);
-    warehouse.publish(Group { tables: vec![change], names }).await?;
+    warehouse.publish(Group { names, ..Group::of(change) }).await?;
     Ok(())
 }
 
@@ -254,7 +262,10 @@ pub(super) async fn run_once(
         }
         Err(error) => {
             tracing::warn!(report = %name, as_of = %run.as_of, code = error.sqlstate(), elapsed_ms, "a refresh failed");
-            write_failure(engine, &report, ask, run, (&error, seen_now), place).await?;
+            // What another server has taken over is for that one to run and to write down.
+            if engine.warehouse().check_lease(ask.lease).await.is_ok() {
+                write_failure(engine, &report, ask, run, (&error, seen_now), place).await?;
+            }
             Err(error)
         }
     }
@@ -603,6 +614,7 @@ async fn publish(
     let name = run.report.clone();
     let Staged { files, state: read, audience, .. } = staged;
     for _ in 0..TRIES_MAX {
+        warehouse.check_lease(ask.lease).await?;
         let newest = warehouse.newest().await?;
         let def = table_of(&newest, &name)?;
         if def.path != table_of(read, &name)?.path {
@@ -610,6 +622,13 @@ async fn publish(
                 Kind::UndefinedTable,
                 format!("materialized view \"{name}\" was dropped and made anew meanwhile"),
             ));
+        }
+        if newest.erasures() > read.erasures() {
+            return Err(Error::new(
+                Kind::Serialization,
+                "people were erased while the query ran, and may be among its rows",
+            )
+            .hint("refresh it again"));
         }
         let (change, kept) = match key_of(report) {
             // A version follows the one that it was computed from.
@@ -642,7 +661,7 @@ async fn publish(
                 (audience.members, audience.added, audience.removed);
         }
         let names = BTreeMap::from([(Progress::note(&name), progress.noted()?)]);
-        let group = Group { tables: vec![change], names };
+        let group = Group { names, ..Group::of(change) };
         let runs = report::runs(std::slice::from_ref(run));
         match warehouse.publish_with_system(system::report_runs(), runs, group).await {
             Ok(()) => return Ok(()),

@@ -23,7 +23,7 @@ use crate::report::{
 };
 use crate::session::Engine;
 use crate::session::stop::Stop;
-use crate::store::{Generation, Name, Relation, system};
+use crate::store::{Generation, Lease, Name, Relation, system};
 
 /// Longest pause between two looks at the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -92,9 +92,7 @@ impl Scheduler {
             return Ok(None);
         }
         let us = LEASE.num_microseconds().unwrap_or_default();
-        if warehouse.take_lease(holder, us).await?.is_none() {
-            return Ok(None);
-        }
+        let Some(lease) = warehouse.take_lease(holder, us).await? else { return Ok(None) };
         let now = Utc::now();
         let mut next: Option<DateTime<Utc>> = None;
         let mut sooner = |at: Option<DateTime<Utc>>| {
@@ -105,7 +103,7 @@ impl Scheduler {
         };
         for (name, report) in reports.iter().filter(|report| has_clock(report)) {
             // One that cannot be looked at keeps no other from its run.
-            match Box::pin(self.consider(name, report, &newest, now)).await {
+            match Box::pin(self.consider(name, report, &newest, (lease, now))).await {
                 Ok(at) => sooner(at),
                 Err(error) => {
                     tracing::warn!(report = %name, code = error.sqlstate(), %error, "a report could not be looked at");
@@ -137,7 +135,7 @@ impl Scheduler {
         name: &Name,
         report: &Report,
         state: &Generation,
-        now: DateTime<Utc>,
+        (lease, now): (Lease, DateTime<Utc>),
     ) -> Result<Option<DateTime<Utc>>> {
         if self.is_started(name) || self.engine.runs().is_running(name) {
             return Ok(None);
@@ -151,7 +149,7 @@ impl Scheduler {
             Due::Not(at) => Ok(at),
             Due::Missed(slot) => self.let_go(name, slot).await.map(|()| None),
             Due::Run(slot) => {
-                let is_begun = self.begin(name, report, state, slot).await?;
+                let is_begun = self.begin(name, report, state, (lease, slot)).await?;
                 Ok((!is_begun).then_some(now + TimeDelta::seconds(1)))
             }
         }
@@ -221,7 +219,7 @@ impl Scheduler {
         name: &Name,
         report: &Report,
         state: &Generation,
-        slot: DateTime<Utc>,
+        (lease, slot): (Lease, DateTime<Utc>),
     ) -> Result<bool> {
         let as_of = day_before(slot, report.zone());
         if !report.settings.allow_stale
@@ -262,7 +260,8 @@ impl Scheduler {
                 if by_clock && settled.is_some_and(|settled| settled >= slot) {
                     return Ok(());
                 }
-                let ask = Ask { trigger, slot: Some(slot), as_of, from: None };
+                let lease = Some(lease);
+                let ask = Ask { trigger, slot: Some(slot), as_of, from: None, lease };
                 // What came of it is in reports.runs, and was logged.
                 let _ = Box::pin(run_once(&held, &owned, &ask, &place)).await;
                 Ok::<(), Error>(())
@@ -404,6 +403,9 @@ async fn statements(engine: &Arc<Engine>, job: &Job) -> Result<String> {
                 session.with_settings(|settings| settings.set(&name, value.as_deref()))?;
                 "SET".to_owned()
             }
+            // Each statement is published by itself, in a block or not.
+            Outcome::Session(super::SessionCommand::Begin) => "BEGIN".to_owned(),
+            Outcome::Session(super::SessionCommand::Commit) => "COMMIT".to_owned(),
             Outcome::Session(_) | Outcome::CopyIn(_) | Outcome::CopyOut { .. } => {
                 return Err(Error::not_supported("a scheduled statement has no client"));
             }

@@ -35,7 +35,7 @@ pub const RECORD: [&str; 2] = ["source", "record_id"];
 const NOT_TELLING: [&str; 2] = ["name", "birth_date"];
 
 /// Shorter values are found everywhere.
-pub(super) const VALUE_CHARS_MIN: usize = 6;
+const VALUE_CHARS_MIN: usize = 6;
 
 /// The records that are erased.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,7 @@ fn record_hash(key: &[u8; 32], source: &str, record: &str) -> u128 {
 }
 
 /// Of what a person was known by, whichever column it stood in.
-pub(super) fn value_hash(key: &[u8; 32], value: &str) -> u128 {
+fn value_hash(key: &[u8; 32], value: &str) -> u128 {
     hash(key, "value", &[value])
 }
 
@@ -129,6 +129,43 @@ fn hash(key: &[u8; 32], what: &str, parts: &[&str]) -> u128 {
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     u128::from_be_bytes(bytes)
+}
+
+/// What erased people were known by: keyed hashes of it.
+#[derive(Debug, Clone, Default)]
+pub struct ErasedValues {
+    /// Hash of each value, with the column it stood in.
+    columns: HashMap<u128, String>,
+    key: [u8; 32],
+}
+
+impl ErasedValues {
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether nothing is known of anybody.
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// Hash and column of `text`, when an erased person was known by it.
+    pub(super) fn find(&self, text: &str) -> Option<(u128, &str)> {
+        // Most text is shorter or far longer than anything that people are known by.
+        const VALUE_BYTES_MAX: usize = 512;
+        if text.len() > VALUE_BYTES_MAX || text.chars().count() < VALUE_CHARS_MIN {
+            return None;
+        }
+        let hash = value_hash(&self.key, text);
+        self.columns.get(&hash).map(|column| (hash, column.as_str()))
+    }
+
+    /// Whether `text` is a phone, an email or the like of an erased person. The id of a record is none: those of another source may
+    /// look the same.
+    pub fn names_a_person(&self, text: &str) -> bool {
+        self.find(text).is_some_and(|(_, column)| !RECORD.contains(&column))
+    }
 }
 
 /// What an erasure asked for.
@@ -182,6 +219,20 @@ impl Warehouse {
         let erased = Arc::new(Erased { version: def.version, records, key: *self.key() });
         self.note_erased(&erased);
         Ok(erased)
+    }
+
+    /// What the people erased in a published state were known by.
+    pub async fn erased_values(&self, state: &Generation) -> Result<ErasedValues> {
+        let mut columns = HashMap::new();
+        if let Some(def) = state.table(&system::erased_values().0) {
+            self.read_pairs(def, ["column_name", "value"], |name, hash| {
+                if let Ok(hash) = u128::from_str_radix(hash, 16) {
+                    columns.insert(hash, name.to_owned());
+                }
+            })
+            .await?;
+        }
+        Ok(ErasedValues { columns, key: *self.key() })
     }
 
     /// Hides records from every statement that begins after this returns, for good.
@@ -391,7 +442,7 @@ impl Warehouse {
         }
         let path = self.prepare_table(name, schema, &[], None).await?;
         let change = TableChange::create(name.clone(), path.clone(), vec![]);
-        let group = Group { tables: vec![change], ..Group::default() };
+        let group = Group::of(change);
         match self.publish(group).await {
             Err(error) if error.kind() == Kind::DuplicateTable => {
                 self.delete_folders(&[path]).await

@@ -76,7 +76,7 @@ impl Warehouse {
     }
 
     /// Fails when somebody else has taken `lease` over.
-    pub(super) async fn check_lease(&self, lease: Option<Lease>) -> Result<()> {
+    pub async fn check_lease(&self, lease: Option<Lease>) -> Result<()> {
         let Some(lease) = lease else { return Ok(()) };
         let listed: Vec<_> = self.store().list(Some(&Path::from(FOLDER))).try_collect().await?;
         let newest = listed.iter().filter_map(|file| epoch_of(&file.location)).max();

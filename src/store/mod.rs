@@ -41,7 +41,7 @@ mod writer;
 pub use check::FileCheck;
 pub use cluster::{BUCKETS_DEFAULT, Clustering, Known, Mark, ONE_ID, Place};
 pub use customers::{Customers, MAP, MOVED};
-pub use erased::{Erased, Erasure, Purged, RECORD};
+pub use erased::{Erased, ErasedValues, Erasure, Purged, RECORD};
 pub use generation::{
     Change, FunctionArgument, FunctionColumn, FunctionDef, Generation, GraphDef, Name, OVERRIDES,
     REPORTS, Relation, TableDef, ViewDef,

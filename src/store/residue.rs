@@ -24,7 +24,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::ReadOptionsBuilder;
 use parquet::file::statistics::Statistics;
 
-use super::erased::{Erased, VALUE_CHARS_MIN, value_hash};
+use super::erased::{Erased, ErasedValues};
 use super::generation::Relation;
 use super::system;
 use super::warehouse::Warehouse;
@@ -84,31 +84,18 @@ impl ErasedCheck {
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     erased: Arc<Erased>,
-    /// Hash of each value, with the column it stood in.
-    values: Arc<HashMap<u128, String>>,
-    key: [u8; 32],
+    values: Arc<ErasedValues>,
 }
 
 impl Wanted {
-    /// Hash and column of `text`, when it is one of the values.
-    fn find(&self, text: &str) -> Option<(u128, &str)> {
-        // Most text is shorter or far longer than anything that people are known by.
-        const VALUE_BYTES_MAX: usize = 512;
-        if text.len() > VALUE_BYTES_MAX || text.chars().count() < VALUE_CHARS_MIN {
-            return None;
-        }
-        let hash = value_hash(&self.key, text);
-        self.values.get(&hash).map(|column| (hash, column.as_str()))
-    }
-
     /// The values in `text`: the whole of it, or words of it.
     fn find_within(&self, text: &str, mut take: impl FnMut(u128, &str)) {
-        if let Some((hash, column)) = self.find(text) {
+        if let Some((hash, column)) = self.values.find(text) {
             return take(hash, column);
         }
         let is_part = |c: char| c.is_alphanumeric() || "@._+-".contains(c);
         for word in text.split(|c: char| !is_part(c)).filter(|word| word.len() < text.len()) {
-            if let Some((hash, column)) = self.find(word) {
+            if let Some((hash, column)) = self.values.find(word) {
                 take(hash, column);
             }
         }
@@ -132,22 +119,14 @@ impl Warehouse {
     pub async fn check_erased(&self, by: &str, spill: &[PathBuf]) -> Result<ErasedCheck> {
         let newest = self.newest().await?;
         let erased = self.erased_in(&newest).await?;
-        let mut values = HashMap::new();
-        if let Some(def) = newest.table(&system::erased_values().0) {
-            self.read_pairs(def, ["column_name", "value"], |name, hash| {
-                if let Ok(hash) = u128::from_str_radix(hash, 16) {
-                    values.insert(hash, name.to_owned());
-                }
-            })
-            .await?;
-        }
+        let values = self.erased_values(&newest).await?;
         let mut check = ErasedCheck {
             id: uuid::Uuid::new_v4().to_string(),
             records: erased.len(),
             values: values.len(),
             ..ErasedCheck::default()
         };
-        let wanted = Wanted { erased, values: Arc::new(values), key: *self.key() };
+        let wanted = Wanted { erased, values: Arc::new(values) };
         let mut live = HashSet::new();
         let mut versions = HashMap::new();
         let mut personal = HashMap::new();
