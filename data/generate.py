@@ -210,7 +210,7 @@ def events_of(orders, people):
 
     def act(source, record, at, event, channel, properties=None):
         out.append({"event_id": None, "source": source, "record_id": record, "occurred_at": at, "event": event,
-                    "channel": channel, "properties": properties})
+                    "channel": channel, "campaign_id": None, "properties": properties})
 
     for o in orders:
         if o["record_id"] is None or o["status"] != "completed" or o["amount"] <= 0:
@@ -239,6 +239,49 @@ def events_of(orders, people):
     out.sort(key=lambda e: (e["occurred_at"], e["source"], e["record_id"], e["event"]))
     for i, e in enumerate(out):
         e["event_id"] = "e%06d" % i
+    return out
+
+
+# Each is sent to a third of those who had a record by then.
+CAMPAIGNS = [("spring", dt.datetime(2011, 3, 7, 9)), ("summer", dt.datetime(2011, 6, 13, 9)),
+             ("autumn", dt.datetime(2011, 9, 12, 9)), ("christmas", dt.datetime(2011, 11, 7, 9))]
+CAMPAIGN_WINDOW = dt.timedelta(days=30)
+
+
+def campaign_events(orders, people):
+    """Who received a campaign and looked at it, claimed its coupon, and redeemed that with the next order."""
+    rng = random.Random(20110307)
+    bought = defaultdict(list)
+    for o in orders:
+        if o["record_id"] is not None and o["status"] == "completed" and o["amount"] > 0:
+            bought[int(o["record_id"])].append(o["ordered_at"])
+    out = []
+    for campaign, sent in CAMPAIGNS:
+        for r in people.records:
+            key = (r["source"], r["record_id"])
+            if r["registered_at"] > sent or rng.random() >= 1 / 3:
+                continue
+            channel = {"web_shop": "email", "app": "push", "wechat": "wechat"}[r["source"]]
+
+            def act(at, event):
+                out.append({"event_id": None, "source": key[0], "record_id": key[1], "occurred_at": at, "event": event,
+                            "channel": channel, "campaign_id": campaign, "properties": None})
+
+            act(sent, "campaign_received")
+            viewed = sent + dt.timedelta(minutes=1 + int(rng.random() * 2880))
+            if rng.random() >= 0.4:
+                continue
+            act(viewed, "campaign_viewed")
+            if rng.random() >= 0.5:
+                continue
+            claimed = viewed + dt.timedelta(minutes=1 + int(rng.random() * 30))
+            act(claimed, "coupon_claimed")
+            later = [at for at in bought[people.truth[key]] if claimed < at <= sent + CAMPAIGN_WINDOW]
+            if later and rng.random() < 0.7:
+                act(min(later), "coupon_redeemed")
+    out.sort(key=lambda e: (e["occurred_at"], e["source"], e["record_id"], e["event"]))
+    for i, e in enumerate(out):
+        e["event_id"] = "c%06d" % i
     return out
 
 
@@ -279,6 +322,26 @@ def retention(orders):
     return [sum(2010 * 12 + 12 + n in m for m in first) for n in range(13)]
 
 
+def campaigns(events, orders, who):
+    """For each campaign how many customers received, viewed, claimed, redeemed and ordered, within 30 days of the first touch."""
+    ordered = defaultdict(list)
+    for o in orders:
+        if o["record_id"] is not None and o["status"] == "completed":
+            ordered[who((o["source"], o["record_id"]))].append(o["ordered_at"])
+    found = {}
+    for campaign, _ in CAMPAIGNS:
+        acts = [(who((e["source"], e["record_id"])), e["occurred_at"], e["event"]) for e in events if e["campaign_id"] == campaign]
+        first = {}
+        for customer, at, event in acts:
+            if event == "campaign_received":
+                first[customer] = min(first.get(customer, at), at)
+        within = lambda customer, at: customer in first and first[customer] <= at <= first[customer] + CAMPAIGN_WINDOW
+        did = lambda event: len({c for c, at, e in acts if e == event and within(c, at)})
+        buyers = sum(any(within(customer, at) for at in ordered[customer]) for customer in first)
+        found[campaign] = [len(first), did("campaign_viewed"), did("coupon_claimed"), did("coupon_redeemed"), buyers]
+    return found
+
+
 def write_csv(name, rows):
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -304,9 +367,8 @@ def main(path):
             c = int(o["record_id"])
             first[c] = min(first.get(c, o["ordered_at"]), o["ordered_at"])
     people = People(sorted(first), first)
-    events = events_of(orders, people)
-    for row in orders:
-        row["ordered_at"] = row["ordered_at"].replace(tzinfo=UTC)
+    events = events_of(orders, people) + campaign_events(orders, people)
+    events.sort(key=lambda e: e["occurred_at"])
     clusters = people.clusters()
     answers = {
         "order_lines": len(lines),
@@ -320,7 +382,10 @@ def main(path):
         "funnel_by_oneid": funnel(events, lambda k: clusters[k]),
         "funnel_by_record": funnel(events, lambda k: k),
         "retention_first_month": retention(orders),
+        "campaigns": campaigns(events, orders, lambda k: clusters[k]),
     }
+    for row in orders:
+        row["ordered_at"] = row["ordered_at"].replace(tzinfo=UTC)
     utc = pa.timestamp("us", tz="UTC")
     amount = pa.decimal128(18, 4)
     write_parquet("order_lines.parquet", pa.schema([
@@ -334,7 +399,7 @@ def main(path):
         e["occurred_at"] = e["occurred_at"].replace(tzinfo=UTC)
     write_parquet("events.parquet", pa.schema([
         ("event_id", pa.string()), ("source", pa.string()), ("record_id", pa.string()), ("occurred_at", utc),
-        ("event", pa.string()), ("channel", pa.string()), ("properties", pa.string())]), events)
+        ("event", pa.string()), ("channel", pa.string()), ("campaign_id", pa.string()), ("properties", pa.string())]), events)
     write_csv("customers.csv.gz", people.records)
     write_csv("identifiers.csv.gz", people.identifiers)
     with open("answers.json", "w") as f:

@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
     if args.no_serve {
         return Ok(());
     }
-    serve::keep_house(&computing, &engine);
+    let house = serve::keep_house(&computing, &engine);
     let network = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("network")
@@ -126,6 +126,7 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
         writeln!(out, "\nCtrl-C stops the server.")?;
         Ok(())
     }));
+    computing.block_on(house.leave());
     network.shutdown_timeout(std::time::Duration::from_secs(1));
     computing.shutdown_timeout(std::time::Duration::from_secs(1));
     served
@@ -152,15 +153,10 @@ async fn prepare(dir: &Location, config: Config) -> Result<Arc<Engine>> {
 async fn keep_reports(session: &Session) -> Result<()> {
     let mut kept = 0;
     for (name, made) in install_reports(session, &[], true).await? {
-        match made {
-            Ok(()) => {
-                let refresh = format!("REFRESH MATERIALIZED VIEW {name} AS OF '{LAST_DAY}'");
-                quietly(session, &refresh).await?;
-                kept += 1;
-            }
-            // The sample has no campaigns.
-            Err(error) => eprintln!("report {name} is left out: {}", error.message()),
-        }
+        made?;
+        let refresh = format!("REFRESH MATERIALIZED VIEW {name} AS OF '{LAST_DAY}'");
+        quietly(session, &refresh).await?;
+        kept += 1;
     }
     eprintln!("{kept} reports are kept; SELECT * FROM reports.status lists them");
     Ok(())

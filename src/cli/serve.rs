@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
         .build()?;
     let executor = Executor::new(computing.handle().clone(), &config);
     let engine = computing.block_on(Box::pin(open_engine(dir, config, true)))?;
-    keep_house(&computing, &engine);
+    let house = keep_house(&computing, &engine);
     let served = network.block_on(serve(engine, executor, |server| {
         eprintln!("clientele serves {} at {}", dir, server.address()?);
         if let Some(http) = server.http_address() {
@@ -45,21 +45,56 @@ pub(super) fn run(args: &Args, dir: &Location, mut config: Config) -> Result<()>
         eprintln!("try: {}", server.psql_line()?);
         Ok(())
     }));
+    computing.block_on(house.leave());
     network.shutdown_timeout(std::time::Duration::from_secs(1));
     computing.shutdown_timeout(std::time::Duration::from_secs(1));
     served
 }
 
+/// What a server does by itself.
+pub(super) struct House {
+    engine: Arc<Engine>,
+    /// Who holds the lease of housekeeping.
+    holder: String,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
 /// Lets a server put its tables in order and run what is scheduled.
-pub(super) fn keep_house(computing: &tokio::runtime::Runtime, engine: &Arc<Engine>) {
+pub(super) fn keep_house(computing: &tokio::runtime::Runtime, engine: &Arc<Engine>) -> House {
     let holder = uuid::Uuid::new_v4().to_string();
     let every = engine.config().storage.compact_every_s;
+    let mut tasks = Vec::new();
     if every > 0 {
         let every = std::time::Duration::from_secs(every);
-        computing.spawn(crate::sql::keep_tidy(Arc::clone(engine), every, holder.clone()));
+        tasks.push(computing.spawn(crate::sql::keep_tidy(
+            Arc::clone(engine),
+            every,
+            holder.clone(),
+        )));
     }
     if engine.config().reports.scheduled {
-        computing.spawn(crate::sql::keep_schedule(Arc::clone(engine), holder));
+        tasks.push(computing.spawn(crate::sql::keep_schedule(Arc::clone(engine), holder.clone())));
+    }
+    House { engine: Arc::clone(engine), holder, tasks }
+}
+
+impl House {
+    /// Stops, and lets another server of the warehouse go on at once.
+    pub(super) async fn leave(self) {
+        const WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        let given_back = async {
+            for task in self.tasks {
+                // Aborted, as was asked.
+                let _ = task.await;
+            }
+            self.engine.warehouse().give_lease_back(&self.holder).await
+        };
+        match tokio::time::timeout(WAIT, given_back).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the lease could not be given back"),
+            Err(_) => tracing::debug!("the lease could not be given back in time"),
+        }
     }
 }
 

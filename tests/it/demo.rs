@@ -59,6 +59,18 @@ fn the_demo_finds_the_planted_answers_and_then_everything_loaded() {
         interval => 'month', kind => 'first_time') WHERE cohort = DATE '2010-12-01' ORDER BY period";
     assert_eq!(list(retention), planted("retention_first_month"));
 
+    for (campaign, planted) in answers["campaigns"].as_object().unwrap() {
+        // By channel of the first touch: a customer is in one of them.
+        let found = one(&format!(
+            "SELECT sum(received), sum(viewed), sum(claimed), sum(redeemed), sum(buyers) FROM campaign_daily WHERE campaign = '{campaign}'"
+        ));
+        let planted: Vec<String> =
+            planted.as_array().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(found, planted.join(","), "{campaign}");
+    }
+    let standing = "SELECT count(*), count(*) FILTER (WHERE state = 'SUSPENDED' AND data_asof = '2011-12-09') FROM reports.status";
+    assert_eq!(one(standing), "12,12");
+
     let again = run(&["demo", "--no-serve", "--dir", &w]);
     assert_eq!(String::from_utf8_lossy(&again.stderr).matches("already loaded").count(), 5);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), printed);
