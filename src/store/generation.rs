@@ -9,6 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
+use super::highest::Highest;
 use super::lease::Lease;
 use crate::error::{Error, Kind, Result};
 
@@ -345,13 +346,34 @@ impl Generation {
 pub(crate) struct Chain {
     store: Arc<dyn ObjectStore>,
     newest: RwLock<Arc<Generation>>,
+    highest: Option<Highest>,
 }
 
 impl Chain {
     /// Reads the chain from its last checkpoint on.
-    pub(crate) async fn open(store: Arc<dyn ObjectStore>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// XX001 when a generation is damaged or missing, the newest one included where its number is noted.
+    pub(crate) async fn open(
+        store: Arc<dyn ObjectStore>,
+        highest: Option<Highest>,
+    ) -> Result<Self> {
+        // Before the generations are listed: others publish meanwhile.
+        let noted = highest.as_ref().and_then(Highest::read).unwrap_or(0);
         let newest = read_newest(store.as_ref()).await?;
-        Ok(Self { store, newest: RwLock::new(Arc::new(newest)) })
+        if noted > newest.number {
+            return Err(Error::new(
+                Kind::DataCorrupted,
+                format!("generation {noted} of the publish log is missing"),
+            )
+            .detail(format!("the last one there is {}", newest.number))
+            .hint(format!(
+                "restore {} from a backup; without the file _clientele/newest the warehouse opens as generation {} left it",
+                location(noted),
+                newest.number
+            )));
+        }
+        Ok(Self { store, newest: RwLock::new(Arc::new(newest)), highest })
     }
 
     /// The newest published state, other processes' publishes included. Costs one look for the next document.
@@ -410,6 +432,9 @@ impl Chain {
                 Err(error) => return Err(error.into()),
             };
             if is_ours {
+                if let Some(highest) = &self.highest {
+                    highest.note(number);
+                }
                 self.advance(after);
                 return Ok(self.known());
             }
@@ -549,8 +574,8 @@ mod tests {
     #[tokio::test]
     async fn publishes_are_seen_everywhere_and_survive_reopening() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let writer = Chain::open(Arc::clone(&store)).await.unwrap();
-        let reader = Chain::open(Arc::clone(&store)).await.unwrap();
+        let writer = Chain::open(Arc::clone(&store), None).await.unwrap();
+        let reader = Chain::open(Arc::clone(&store), None).await.unwrap();
         for version in 1..=100 {
             writer.publish(|_| Ok(set("a", version))).await.unwrap();
         }
@@ -568,7 +593,7 @@ mod tests {
         );
         assert_eq!(reader.history(2).await.unwrap()[1].0, 100);
         assert_eq!(seen.relations, BTreeMap::from([(Name::new("public", "b"), table(7))]));
-        assert_eq!(*Chain::open(store).await.unwrap().newest().await.unwrap(), *seen);
+        assert_eq!(*Chain::open(store, None).await.unwrap().newest().await.unwrap(), *seen);
     }
 
     /// A document that an earlier version of this program wrote is what it was.
@@ -587,8 +612,10 @@ mod tests {
     #[tokio::test]
     async fn stale_writers_retry_on_the_newest_state() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let (one, two) =
-            (Chain::open(Arc::clone(&store)).await.unwrap(), Chain::open(store).await.unwrap());
+        let (one, two) = (
+            Chain::open(Arc::clone(&store), None).await.unwrap(),
+            Chain::open(store, None).await.unwrap(),
+        );
         let bump = |state: &Generation| {
             let version = state.table(&Name::new("public", "n")).map_or(0, |t| t.version);
             Ok(set("n", version + 1))

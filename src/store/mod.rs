@@ -23,6 +23,7 @@ mod customers;
 mod erased;
 mod generation;
 mod group;
+mod highest;
 mod lease;
 mod local;
 mod reader;

@@ -13,6 +13,7 @@ use super::cluster::{Clustering, Known};
 use super::customers::Customers;
 use super::erased::Erased;
 use super::generation::{Chain, Change, Generation, Name, Relation, TableDef};
+use super::highest::Highest;
 use super::lease::Lease;
 use super::readers::Readers;
 use super::root::{Location, Root};
@@ -104,7 +105,7 @@ impl Warehouse {
         }
         let key = read_key(&root).await?;
         let tables = Tables::new(Arc::clone(root.whole()), root.url().clone());
-        let chain = Chain::open(Arc::clone(root.store())).await?;
+        let chain = Chain::open(Arc::clone(root.store()), Highest::of(&root)).await?;
         let (style, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
         let refreshing = tokio::sync::Mutex::default();
         let customers = Mutex::default();

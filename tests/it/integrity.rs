@@ -149,4 +149,11 @@ fn a_changed_digit_in_a_log_is_an_error() {
     std::fs::write(newest, text.replace("\"version\":1", "\"version\":0")).unwrap();
     let refused = run(&count);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("of the publish log is damaged"));
+    // One that is gone would make the state before it look like the newest.
+    std::fs::remove_file(newest).unwrap();
+    let refused = run(&count);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("of the publish log is missing"));
+    std::fs::write(newest, text).unwrap();
+    assert_eq!(run_well(&count), "n\n10000\n");
 }
