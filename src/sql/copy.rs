@@ -66,8 +66,8 @@ pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
     };
     let mut at = 1;
     let source = if words.peek_upper(at) == "(" {
-        let end = closing(words, at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
-        let query = between(words, at + 1, end);
+        let end = words.closing(at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
+        let query = words.spelled(at + 1, end);
         at = end + 1;
         CopySource::Query(query)
     } else {
@@ -79,7 +79,7 @@ pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
         }
         let columns = if words.peek_upper(at) == "(" {
             let end =
-                closing(words, at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
+                words.closing(at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
             let columns = (at + 1..end)
                 .filter(|i| words.peek_upper(*i) != ",")
                 .map(|i| words.peek_text(i))
@@ -209,7 +209,7 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
                 }
             }
             "KEY" if words.peek_upper(at + 1) == "(" => {
-                let end = closing(words, at + 1).unwrap_or(words.len());
+                let end = words.closing(at + 1).unwrap_or(words.len());
                 let columns = (at + 2..end).filter(|i| words.peek_upper(*i) != ",");
                 options.key = columns.map(|i| words.peek_text(i)).collect();
                 used = end + 1 - at;
@@ -250,29 +250,6 @@ fn one_byte(option: &str, text: &str) -> Result<u8> {
             format!("COPY {option} must be a single one-byte character"),
         )),
     }
-}
-
-fn closing(words: &Words, open: usize) -> Option<usize> {
-    let mut depth = 0usize;
-    for at in open..words.len() {
-        match words.peek_upper(at).as_str() {
-            "(" => depth += 1,
-            ")" => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-fn between(words: &Words, from: usize, to: usize) -> String {
-    let tokens: Vec<String> =
-        (from..to).filter_map(|at| words.token(at)).map(ToString::to_string).collect();
-    tokens.join(" ")
 }
 
 #[cfg(test)]
