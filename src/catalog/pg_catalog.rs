@@ -23,7 +23,8 @@ pub const OWNER_OID: i64 = 10;
 /// Catalogue tables that are empty in every warehouse: what they list does not exist here.
 ///
 /// A SELECT from one of them has no rows, which saves the engine from the queries that clients send about them.
-pub const ALWAYS_EMPTY: [&str; 32] = [
+pub const ALWAYS_EMPTY: [&str; 33] = [
+    "pg_opclass",
     "pg_collation",
     "pg_policy",
     "pg_policies",
@@ -85,6 +86,26 @@ const TYPES: [(&str, i64, i64, i16, &str); 24] = [
     ("uuid", 2950, 2951, 16, "U"),
     ("record", 2249, 2287, -1, "P"),
 ];
+
+/// The number of a type by its name or one of its other names; `None` when there is no such type here.
+pub fn type_oid(name: &str) -> Option<i64> {
+    let name = name.trim().trim_start_matches("pg_catalog.").trim_matches('"').to_lowercase();
+    let name = match name.as_str() {
+        "boolean" => "bool",
+        "bigint" => "int8",
+        "smallint" => "int2",
+        "integer" | "int" => "int4",
+        "real" => "float4",
+        "double precision" => "float8",
+        "decimal" => "numeric",
+        "character varying" => "varchar",
+        "character" => "bpchar",
+        "timestamp without time zone" => "timestamp",
+        "timestamp with time zone" => "timestamptz",
+        other => other,
+    };
+    TYPES.iter().find(|(known, ..)| *known == name).map(|(_, oid, ..)| *oid)
+}
 
 /// PostgreSQL's type of an Arrow column: oid and type modifier.
 pub fn type_of(field: &Field) -> (i64, i32) {
@@ -307,6 +328,7 @@ fn empty_table(name: &str) -> RecordBatch {
         "pg_range" => &["rngtypid", "rngsubtype", "rngmultitypid"],
         "pg_enum" => &["oid", "enumtypid"],
         "pg_collation" => &["oid", "collnamespace"],
+        "pg_opclass" => &["oid", "opcmethod", "opcnamespace"],
         "pg_depend" => &["classid", "objid", "refclassid", "refobjid"],
         _ => &["oid"],
     };
@@ -317,6 +339,7 @@ fn empty_table(name: &str) -> RecordBatch {
         "pg_attrdef" => &["adbin"],
         "pg_enum" => &["enumlabel"],
         "pg_collation" => &["collname"],
+        "pg_opclass" => &["opcname"],
         _ => &[],
     };
     let columns = texts.iter().fold(columns, |columns, text| columns.text(text, vec![]));
@@ -325,6 +348,10 @@ fn empty_table(name: &str) -> RecordBatch {
             .bool("indisprimary", vec![])
             .bool("indisunique", vec![])
             .bool("indisvalid", vec![])
+            .bool("indnullsnotdistinct", vec![])
+            .bool("indisexclusion", vec![])
+            .int2("indnatts", vec![])
+            .int2("indnkeyatts", vec![])
             .batch(),
         _ => columns.batch(),
     }

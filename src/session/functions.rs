@@ -1,8 +1,9 @@
 //! Functions that answer from the session or the catalogue rather than from rows.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -12,8 +13,8 @@ use datafusion::logical_expr::{
 };
 
 use super::settings::{SERVER_VERSION, Settings};
-use crate::catalog::pg_catalog::{described, format_type, own_function, relation_oid};
-use crate::catalog::{DATABASE, Pinned};
+use crate::catalog::pg_catalog::{described, format_type, own_function, relation_oid, type_oid};
+use crate::catalog::{DATABASE, DEFAULT_SCHEMA, Pinned};
 use crate::error::Error;
 use crate::identity;
 use crate::store::FunctionDef;
@@ -264,13 +265,24 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
                 .map(|sql| format!("{sql};"))
         }),
         // 'name'::regclass as a number, and a number's name.
-        RowFunction::bigint("regclass_oid", move |args| {
-            let name = text_of(args.first())?;
-            if let Ok(oid) = name.parse() {
-                return Some(oid);
+        RowFunction::bigint("regclass_oid", {
+            let classes = Arc::clone(&classes);
+            move |args| oid_of_relation(&classes, &text_of(args.first())?)
+        }),
+        RowFunction::bigint("to_regclass", move |args| {
+            oid_of_relation(&classes, &text_of(args.first())?)
+        }),
+        RowFunction::bigint("to_regtype", |args| type_oid(&text_of(args.first())?)),
+        // Found without its schema's name; what is not among the relations is of the catalogue, and always is.
+        RowFunction::boolean("pg_table_is_visible", {
+            let (pinned, hidden) = (Arc::clone(pinned), OnceLock::<HashSet<i64>>::new());
+            move |args| {
+                let hidden = hidden.get_or_init(|| {
+                    let names = pinned.relations().keys();
+                    names.filter(|name| name.schema != DEFAULT_SCHEMA).map(relation_oid).collect()
+                });
+                number_of(args.first()).is_some_and(|oid| !hidden.contains(&oid))
             }
-            let name = name.rsplit('.').next().unwrap_or(&name).trim_matches('"').to_owned();
-            described(&classes).iter().find(|d| d.name.table == name).map(|d| relation_oid(&d.name))
         }),
         RowFunction::text("regclass_name", move |args| {
             let oid = number_of(args.first())?;
@@ -297,6 +309,23 @@ fn about_catalogue(pinned: &Arc<Pinned>) -> Vec<ScalarUDF> {
             move |_| Some(described(&pinned).iter().map(|d| d.bytes as i64).sum())
         }),
     ]
+}
+
+/// The number of a relation by its name, with or without its schema.
+fn oid_of_relation(pinned: &Pinned, name: &str) -> Option<i64> {
+    if let Ok(oid) = name.parse() {
+        return Some(oid);
+    }
+    let (schema, table) = match name.rsplit_once('.') {
+        Some((schema, table)) => (Some(schema.trim_matches('"')), table),
+        None => (None, name),
+    };
+    let table = table.trim_matches('"');
+    let all = described(pinned);
+    let is_it = |d: &&crate::catalog::pg_catalog::Described| {
+        d.name.table == table && schema.is_none_or(|schema| d.name.schema == schema)
+    };
+    all.iter().find(is_it).map(|d| relation_oid(&d.name))
 }
 
 /// What a function that a user wrote says of itself; of ours nothing is said.
@@ -344,7 +373,6 @@ fn about_nothing_here() -> Vec<ScalarUDF> {
         functions.push(RowFunction::text(name, |_| None));
     }
     for name in [
-        "pg_table_is_visible",
         "pg_type_is_visible",
         "pg_function_is_visible",
         "pg_operator_is_visible",

@@ -136,8 +136,13 @@ fn empty_select(select: &mut Select) {
             _ => None,
         };
         let alias = alias.unwrap_or_else(|| Ident::new("?column?"));
+        let expr = if is_boolean(&alias.value) {
+            typed_null(datafusion::sql::sqlparser::ast::DataType::Boolean)
+        } else {
+            text_null()
+        };
         let alias = Ident::with_quote('"', alias.value);
-        *item = SelectItem::ExprWithAlias { expr: text_null(), alias };
+        *item = SelectItem::ExprWithAlias { expr, alias };
     }
     select.from = Vec::<TableWithJoins>::new();
     select.selection = Some(Expr::Value(Value::Boolean(false).into()));
@@ -157,11 +162,23 @@ fn is_emptied(query: &Query) -> bool {
     }
 }
 
+/// Whether a column of the catalogue that is empty here is a boolean in PostgreSQL.
+fn is_boolean(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let others =
+        ["indnullsnotdistinct", "condeferrable", "condeferred", "convalidated", "seqcycle"];
+    name.starts_with("indis") || name.starts_with("is_") || others.contains(&name.as_str())
+}
+
 fn text_null() -> Expr {
+    typed_null(datafusion::sql::sqlparser::ast::DataType::Text)
+}
+
+fn typed_null(data_type: datafusion::sql::sqlparser::ast::DataType) -> Expr {
     Expr::Cast {
         kind: datafusion::sql::sqlparser::ast::CastKind::Cast,
         expr: Box::new(null()),
-        data_type: datafusion::sql::sqlparser::ast::DataType::Text,
+        data_type,
         format: None,
         array: false,
     }

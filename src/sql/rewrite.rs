@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName,
     ObjectNamePart, Query, Statement, Subscript, TableAliasColumnDef, TableFactor, TimezoneInfo,
-    Value,
+    Value, ValueWithSpan,
 };
 
 use super::{catalogue, names, oneid};
@@ -147,6 +147,9 @@ fn respell(expr: &mut Expr) {
                 *expr = plain;
             }
         }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            escape_with_backslashes(pattern, escape_char);
+        }
         Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {
             if let Some(regex) = similar_to_regex(pattern, escape_char.as_ref()) {
                 let op = match negated {
@@ -270,10 +273,7 @@ fn without_exponent(number: &str) -> Option<Expr> {
 }
 
 /// The regular expression of a constant pattern of SIMILAR TO, which is about the whole text.
-fn similar_to_regex(
-    pattern: &Expr,
-    escape: Option<&datafusion::sql::sqlparser::ast::ValueWithSpan>,
-) -> Option<String> {
+fn similar_to_regex(pattern: &Expr, escape: Option<&ValueWithSpan>) -> Option<String> {
     let Expr::Value(pattern) = pattern else { return None };
     let Value::SingleQuotedString(pattern) = &pattern.value else { return None };
     let escape = match escape.map(|e| e.value.clone().into_string()) {
@@ -299,6 +299,46 @@ fn similar_to_regex(
     }
     regex.push_str(")$");
     Some(regex)
+}
+
+/// The engine's LIKE escapes with a backslash and no other letter: a constant pattern is written so.
+fn escape_with_backslashes(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
+    let Some(given) = escape.as_ref().and_then(|e| e.value.clone().into_string()) else { return };
+    let mut letters = given.chars();
+    let (letter, None) = (letters.next(), letters.next()) else { return };
+    if letter == Some('\\') {
+        return;
+    }
+    *escape = None;
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = pattern else {
+        // A letter that escapes itself needs no escape: it goes by another one meanwhile.
+        const MEANWHILE: char = '\u{1}';
+        let twice = given.repeat(2);
+        let steps = [
+            ("\\".to_owned(), "\\\\".to_owned()),
+            (twice, MEANWHILE.to_string()),
+            (given.clone(), "\\".to_owned()),
+            (MEANWHILE.to_string(), given),
+        ];
+        let text = |text: String| Expr::Value(Value::SingleQuotedString(text).into());
+        for (from, to) in steps.into_iter().filter(|(from, _)| !from.is_empty()) {
+            *pattern = call("replace", vec![pattern.clone(), text(from), text(to)]);
+        }
+        return;
+    };
+    let mut respelt = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == letter => {
+                respelt.push('\\');
+                respelt.extend(chars.next());
+            }
+            '\\' => respelt.push_str("\\\\"),
+            c => respelt.push(c),
+        }
+    }
+    *text = respelt;
 }
 
 fn custom_operator(symbol: &str) -> Option<BinaryOperator> {
