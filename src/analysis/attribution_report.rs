@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Writes the report over the relation; `docs/attribution_report.md` states its rules.
 pub(super) fn select(mut request: Request) -> Result<String> {
     let customer = request.customer()?;
-    let time = request.time_column()?;
+    let time = request.time_column(&["occurred_at", "ordered_at"])?;
     let event = request.column("event", &["event"])?;
     let channel = request.needed_column("channel", &["channel"])?;
     let value = match request.column("value", &[])? {

@@ -26,8 +26,18 @@ impl Profiles {
             return Err(misuse(function, "the attributes are missing")
                 .hint("attributes => ARRAY['gender', 'city'], columns of the relation"));
         };
-        for attribute in &attributes {
+        for (at, attribute) in attributes.iter().enumerate() {
             request.existing("attributes", attribute)?;
+            if attributes[..at].contains(attribute) {
+                return Err(misuse(function, format!("attributes: {attribute} is named twice")));
+            }
+        }
+        let member = request.arguments.text("member")?;
+        if member.is_some() && names.len() > 1 {
+            return Err(misuse(
+                function,
+                format!("member names one column, and the customer is {}", names.join(", ")),
+            ));
         }
         // Only described: any audience has the same columns.
         let members = match audience.as_str() {
@@ -40,14 +50,18 @@ impl Profiles {
         let own: Vec<String> = names.iter().map(|name| format!("__r.{}", quoted(name))).collect();
         let known: Vec<String> =
             names.iter().map(|name| format!("__r.{} IS NOT NULL", quoted(name))).collect();
+        // The audience may call the customer otherwise.
+        let in_audience = match &member {
+            Some(member) => format!("{} AS {}", quoted(member), quoted(&names[0])),
+            None => column_list(&names),
+        };
         let people = format!(
             "SELECT {own}, __m.__is_in IS NOT NULL AS __is_in{comma}{columns} FROM {relation} AS __r \
-             LEFT JOIN (SELECT DISTINCT {names}, true AS __is_in FROM {members} AS __members) AS __m ON {same} WHERE {known}",
+             LEFT JOIN (SELECT DISTINCT {in_audience}, true AS __is_in FROM {members} AS __members) AS __m ON {same} WHERE {known}",
             own = own.join(", "),
             comma = if columns.is_empty() { "" } else { ", " },
             columns = columns.join(", "),
             relation = request.relation,
-            names = column_list(&names),
             same = same_customer(&names, "__m", "__r"),
             known = known.join(" AND "),
         );

@@ -22,18 +22,17 @@ pub(super) fn select(mut request: Request) -> Result<String> {
         Some(day) => format!("CAST({day} AS DATE)"),
         None => "max(__day) OVER ()".to_owned(),
     };
-    let until = match &cal_end {
-        Some(day) => format!("AND __day <= CAST({day} AS DATE)"),
-        None => String::new(),
-    };
+    let known_end = cal_end.as_ref().map(|day| format!("CAST({day} AS DATE)"));
+    let until = known_end.as_ref().map_or(String::new(), |day| format!("AND __day <= {day}"));
     // With an end that is given no row has to wait for the last one.
     let days = format!(
-        "SELECT {names}, __day, sum(__amount) AS __paid FROM ({}) AS __orders \
-         WHERE NOT __void AND __amount >= 0 {until} GROUP BY {names}, __day",
-        orders.each()
+        "SELECT {names}, __day, sum(__amount) AS __paid, min(__lowest) AS __lowest, max(__highest) AS __highest \
+         FROM ({}) AS __orders WHERE NOT __void AND __amount >= 0 {until} GROUP BY {names}, __day",
+        orders.each(known_end.as_deref())
     );
     let dated = format!(
-        "SELECT *, min(__day) OVER (PARTITION BY {names}) AS __first, {end} AS __end FROM ({days}) AS __days"
+        "SELECT *, min(__day) OVER (PARTITION BY {names}) AS __first, {end} AS __end FROM ({}) AS __days",
+        orders.of_one_currency(&days)
     );
     Ok(format!(
         "SELECT {names}, count(*) - 1 AS x, CAST(max(__day) - min(__day) AS DOUBLE) / {unit_days} AS t_x, \

@@ -8,7 +8,7 @@ use crate::error::Result;
 /// Writes one row a campaign and channel; `docs/campaign_report.md` states its rules.
 pub(super) fn select(mut request: Request) -> Result<String> {
     let customer = request.customer()?;
-    let time = request.time_column()?;
+    let time = request.time_column(&["occurred_at", "ordered_at"])?;
     let event = request.column("event", &["event"])?;
     let campaign = request.needed_column("campaign", &["campaign_id"])?;
     let channel = request.column("channel", &["channel"])?;

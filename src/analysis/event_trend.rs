@@ -13,7 +13,7 @@ const OTHER: &str = "(other)";
 
 /// Writes the report over the relation; `docs/event_trend.md` states its rules.
 pub(super) fn select(mut request: Request) -> Result<String> {
-    let time = request.time_column()?;
+    let time = request.time_column(&["occurred_at", "ordered_at"])?;
     let measure = request.arguments.text("measure")?.unwrap_or_else(|| "count".to_owned());
     let customer = match measure.as_str() {
         "users" | "per_user" => Some(request.customer()?),

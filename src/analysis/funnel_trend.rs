@@ -14,7 +14,7 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let as_of = request.as_of()?;
     let timezone = request.timezone()?;
     let customer = request.customer()?;
-    let time = request.time_column()?;
+    let time = request.time_column(&["occurred_at", "ordered_at"])?;
 
     let day = format!("local_date({}, {timezone})", quoted(&time));
     if let Some(as_of) = &as_of {

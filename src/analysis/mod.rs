@@ -35,6 +35,7 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Statement, TableAlias, TableFactor,
+    Value,
 };
 
 use crate::dialect;
@@ -399,10 +400,10 @@ impl Request<'_> {
         })
     }
 
-    /// The column of instants or days: given, or the first default that the relation has.
-    fn time_column(&mut self) -> Result<String, Error> {
+    /// The column of instants or days: given, or the first of `defaults` that the relation has.
+    fn time_column(&mut self, defaults: &[&str]) -> Result<String, Error> {
         use arrow::datatypes::DataType;
-        let time = self.needed_column("time", &["occurred_at", "ordered_at"])?;
+        let time = self.needed_column("time", defaults)?;
         match self.columns.data_type(&time) {
             Some(DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) => Ok(time),
             _ => Err(misuse(
@@ -435,6 +436,12 @@ impl Request<'_> {
     /// The day the report speaks for: given, or the session's; an SQL expression.
     fn as_of(&mut self) -> Result<Option<String>, Error> {
         if let Some(expr) = self.arguments.expression("as_of") {
+            if matches!(&expr, Expr::Value(value) if matches!(value.value, Value::Number(..))) {
+                return Err(misuse(
+                    self.function,
+                    format!("as_of => {expr}: a date such as '2011-12-09' is needed"),
+                ));
+            }
             return Ok(Some(format!("CAST({expr} AS DATE)")));
         }
         Ok(self.defaults.as_of.map(|day| format!("DATE '{day}'")))

@@ -58,7 +58,7 @@ struct Paths {
 impl Paths {
     fn read(request: &mut Request<'_>, aggregate: &str) -> Result<Self> {
         let customer = request.customer()?;
-        let time = request.time_column()?;
+        let time = request.time_column(&["occurred_at", "ordered_at"])?;
         let event = request.needed_column("event", &["event"])?;
         let start = request.arguments.text("start")?;
         let end = request.arguments.text("end")?;

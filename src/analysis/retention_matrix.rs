@@ -8,7 +8,7 @@ use crate::error::Result;
 /// Writes the report over the relation. Rules: research "behaviour", section 5; `docs/retention_matrix.md` states them.
 pub(super) fn select(mut request: Request) -> Result<String> {
     let customer = request.customer()?;
-    let time = request.time_column()?;
+    let time = request.time_column(&["occurred_at", "ordered_at"])?;
     let event = request.column("event", &["event"])?;
     let start = request.arguments.text("start")?;
     let back = request.arguments.text("back")?;

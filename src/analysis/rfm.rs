@@ -29,7 +29,7 @@ fn read(request: &mut Request) -> Result<(Figures, Scoring)> {
 pub(super) fn scored(figures: &Figures, scoring: &Scoring, as_of: Option<&str>) -> String {
     let described = described(figures, scoring);
     let names = column_list(&figures.names);
-    scoring.scored(&names, &figures.people(as_of), &figures.one_currency(), &described)
+    scoring.scored(&names, &figures.people(as_of), &described)
 }
 
 fn described(figures: &Figures, scoring: &Scoring) -> String {
@@ -46,34 +46,38 @@ pub(super) fn cuts(mut request: Request) -> Result<String> {
     let columns: Vec<String> = { cuts.iter().zip(MEASURES) }
         .map(|(cuts, (_, name, _))| format!("{cuts} AS __{name}_cuts"))
         .collect();
+    let centres = scoring.centres();
+    let centres: Vec<String> = { centres.iter().zip(MEASURES) }
+        .map(|(centre, (_, name, _))| format!("{centre} AS __{name}_centre"))
+        .collect();
     let found = format!(
-        "SELECT {}, count(*) FILTER (WHERE __bought) AS customers, max(__as_of) AS as_of FROM \
-           (SELECT *, {} AS __is_one FROM ({}) AS __people) AS __checked WHERE __is_one",
+        "SELECT {}, {}, count(*) FILTER (WHERE __bought) AS customers, max(__as_of) AS as_of FROM ({}) AS __people",
         columns.join(", "),
-        figures.one_currency(),
+        centres.join(", "),
         figures.people(None)
     );
     // One after the other, so that the orders are read once.
-    let each: Vec<String> = MEASURES
-        .iter()
-        .enumerate()
-        .map(|(at, (_, name, _))| format!("WHEN {at} THEN __{name}_cuts"))
-        .collect();
+    let each = |what: &str| -> String {
+        let branches = MEASURES.iter().enumerate();
+        let branches = branches.map(|(at, (_, name, _))| format!("WHEN {at} THEN __{name}_{what}"));
+        branches.collect::<Vec<_>>().join(" ")
+    };
     let measures: Vec<String> = MEASURES
         .iter()
         .enumerate()
         .map(|(at, (column, ..))| format!("WHEN {at} THEN {}", literal(column)))
         .collect();
     let listed = format!(
-        "SELECT CASE __at {} END AS measure, CASE __at {} END AS __cuts, customers, as_of \
+        "SELECT CASE __at {} END AS measure, CASE __at {} END AS __cuts, CASE __at {} END AS centre, customers, as_of \
          FROM ({found}) AS __found CROSS JOIN (VALUES (0), (1), (2)) AS __three(__at)",
         measures.join(" "),
-        each.join(" ")
+        each("cuts"),
+        each("centre")
     );
     Ok(format!(
-        "SELECT measure, CAST(row_number() OVER (PARTITION BY measure ORDER BY value) AS INT) AS cut, value, customers, as_of, \
+        "SELECT measure, CAST(row_number() OVER (PARTITION BY measure ORDER BY value) AS INT) AS cut, value, centre, customers, as_of, \
            {} AS method \
-         FROM (SELECT measure, unnest(__cuts) AS value, customers, as_of FROM ({listed}) AS __listed) AS __each",
+         FROM (SELECT measure, unnest(__cuts) AS value, centre, customers, as_of FROM ({listed}) AS __listed) AS __each",
         literal(&described(&figures, &scoring))
     ))
 }

@@ -70,6 +70,8 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(time::period_start::PeriodStart::new())),
         Arc::new(ScalarUDF::from(time::series::Series::new())),
         Arc::new(ScalarUDF::from(value::normal_p_value::NormalPValue::new())),
+        Arc::new(ScalarUDF::from(value::apart::Apart::new())),
+        Arc::new(ScalarUDF::from(value::kept_cuts::KeptCuts::new())),
         Arc::new(ScalarUDF::from(value::one_currency::OneCurrency::new())),
         Arc::new(ScalarUDF::from(value::own_segment::OwnSegment::new())),
         Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),

@@ -1,7 +1,9 @@
 //! Scores and segments in which equal values are equal, and what customers will be worth.
 
+pub mod apart;
 pub mod concentration;
 mod gathered;
+pub mod kept_cuts;
 pub mod lifetime;
 pub mod normal_p_value;
 pub mod one_currency;

@@ -15,6 +15,8 @@ pub(in super::super) struct Orders {
     refund_of: Option<String>,
     currency: Option<String>,
     is_cancelled: String,
+    /// The report that asks.
+    function: &'static str,
     timezone: String,
     /// Whether what was taken off is no line of an order.
     is_gross: bool,
@@ -40,7 +42,7 @@ impl Orders {
     /// Reads the arguments that say where orders are and which are none.
     pub(in super::super) fn read(request: &mut Request) -> Result<Self> {
         let names = request.customer()?;
-        let time = request.needed_column("time", &["ordered_at", "occurred_at"])?;
+        let time = request.time_column(&["ordered_at", "occurred_at"])?;
         let amount = request.needed_column("amount", &["amount"])?;
         let order_id = request.column("order_id", &["order_id"])?;
         let status = request.column("status", &["status"])?;
@@ -63,14 +65,16 @@ impl Orders {
             refund_of: None,
             currency: currency.map(|column| quoted(&column)),
             is_cancelled,
+            function: request.function,
             timezone,
             is_gross: false,
         })
     }
 
-    /// One row an order: its day, its amount, and whether it is void. Lines of an order are one sum, at the day of the first; a cancelled
-    /// line cancels it.
-    pub(in super::super) fn each(&self) -> String {
+    /// One row an order: its day, its amount, and whether it is void. Lines of an order are one sum, at the day of the first. An order is
+    /// void when all of its lines are cancelled; of others a cancelled line is none, or takes off what it takes off. Of lines after the day
+    /// `until` nothing is known.
+    pub(in super::super) fn each(&self, until: Option<&str>) -> String {
         let names = column_list(&self.names);
         let line = money(&self.amount);
         let line = match self.is_gross {
@@ -82,8 +86,9 @@ impl Orders {
             Some(column) => format!("{how}(CAST({column} AS TEXT))"),
             None => "CAST(NULL AS TEXT)".to_owned(),
         };
+        let until = until.map_or(String::new(), |until| format!(" AND {day} <= {until}"));
         let from = format!(
-            "FROM {} AS __r WHERE {} AND {} IS NOT NULL",
+            "FROM {} AS __r WHERE {} AND {} IS NOT NULL{until}",
             self.relation,
             all_known(&self.names),
             self.time
@@ -98,10 +103,16 @@ impl Orders {
         };
         let refund_of =
             self.refund_of.as_ref().map(|column| format!(", max({column}) AS __refund_of"));
+        let cancelled = &self.is_cancelled;
+        let amount = match cancelled.as_str() {
+            "false" => format!("sum({line})"),
+            _ => format!(
+                "CASE WHEN bool_and({cancelled}) THEN sum({line}) ELSE sum({line}) FILTER (WHERE NOT {cancelled} OR {line} < 0) END"
+            ),
+        };
         format!(
-            "SELECT {names}, {order_id} AS __order, min({day}) AS __day, sum({line}) AS __amount, \
-               bool_or({}) AS __void, {} AS __lowest, {} AS __highest{} {from} GROUP BY {names}, {order_id}",
-            self.is_cancelled,
+            "SELECT {names}, {order_id} AS __order, min({day}) AS __day, {amount} AS __amount, \
+               bool_and({cancelled}) AS __void, {} AS __lowest, {} AS __highest{} {from} GROUP BY {names}, {order_id}, __apart({order_id})",
             currency("min"),
             currency("max"),
             refund_of.unwrap_or_default(),
@@ -109,8 +120,8 @@ impl Orders {
     }
 
     /// Orders, with refunds at the day of the order that they name.
-    fn dated(&self) -> String {
-        let orders = self.each();
+    fn dated(&self, until: Option<&str>) -> String {
+        let orders = self.each(until);
         if self.refund_of.is_none() {
             return orders;
         }
@@ -123,6 +134,20 @@ impl Orders {
              FROM ({orders}) AS __o LEFT JOIN ({orders}) AS __b ON {} AND __b.__order = __o.__refund_of AND __b.__amount > 0",
             names.join(", "),
             same
+        )
+    }
+}
+
+impl Orders {
+    /// `rows`, which have the lowest and the highest currency as `__lowest` and `__highest`; an error where there are two.
+    pub(in super::super) fn of_one_currency(&self, rows: &str) -> String {
+        if self.currency.is_none() {
+            return rows.to_owned();
+        }
+        format!(
+            "SELECT * FROM (SELECT *, __one_currency(min(__lowest) OVER (), max(__highest) OVER (), {}) AS __is_one \
+             FROM ({rows}) AS __priced) AS __checked WHERE __is_one",
+            literal(self.function)
         )
     }
 }
@@ -143,16 +168,23 @@ impl Figures {
         let refund_of = request.column("refund_of", &["refund_of"])?;
         let as_of = request.as_of()?;
         let arguments = &mut request.arguments;
-        let window_days = arguments.number("window_days", 1..=36_500)?;
+        // A report about whole lives has no window, and its customers by the relation alone.
+        let is_of_lives = !request.function.starts_with("rfm");
+        let mut word = |name, words: &[&'static str]| match is_of_lives {
+            true => Ok(words[0]),
+            false => arguments.word(name, words),
+        };
+        let frequency = word("frequency", &["orders", "days", "repeat"])?;
+        let monetary = word("monetary", &["sum", "avg", "max"])?;
+        let recency_scope = word("recency_scope", &["window", "history"])?;
+        let population = word("population", &["window", "history", "all"])?;
         let refunds = arguments.word("refunds", &["net", "net_order", "ignore", "gross"])?;
-        let frequency = arguments.word("frequency", &["orders", "days", "repeat"])?;
-        let monetary = arguments.word("monetary", &["sum", "avg", "max"])?;
-        let recency_scope = arguments.word("recency_scope", &["window", "history"])?;
-        let population = arguments.word("population", &["window", "history", "all"])?;
+        let window_days = match is_of_lives {
+            true => None,
+            false => arguments.number("window_days", 1..=36_500)?,
+        };
         let customers = arguments.text("customers")?;
         let wrong = |problem: &str| Err(misuse(request.function, problem));
-        // A report about whole lives has its customers by the relation alone.
-        let is_of_lives = !request.function.starts_with("rfm");
         let population = if is_of_lives && customers.is_some() { "all" } else { population };
         if (population == "all") != customers.is_some() {
             return wrong(
@@ -203,10 +235,10 @@ impl Figures {
             true => format!(
                 "SELECT * FROM ({orders}) AS __each CROSS JOIN \
                    (SELECT max(__day) AS __today FROM ({latest}) AS __latest WHERE {counts}) AS __last_day",
-                orders = self.orders.dated(),
-                latest = self.orders.each(),
+                orders = self.orders.dated(None),
+                latest = self.orders.each(None),
             ),
-            false => self.orders.dated(),
+            false => self.orders.dated(given),
         };
         let day = given.map_or_else(|| "__today".to_owned(), |day| format!("({day})"));
         let is_in = match self.window_days {
@@ -256,32 +288,31 @@ impl Figures {
         };
         let figures = "CAST(__as_of - __last AS BIGINT) AS recency_days";
         let Some(customers) = &self.customers else {
-            return format!(
+            return self.orders.of_one_currency(&format!(
                 "SELECT *, {figures}, true AS __bought FROM (SELECT *, {as_of} AS __as_of FROM ({bought}) AS __b) AS __customers"
-            );
+            ));
         };
         let all = relation_name(customers);
         let same = same_customer(&self.names, "__b", "__a");
-        let own: Vec<String> =
-            self.names.iter().map(|name| format!("__a.{}", quoted(name))).collect();
-        format!(
+        // Of whole lives the relation adds those who never bought; a population is the relation's.
+        let is_of_lives = !self.orders.function.starts_with("rfm");
+        let join = if is_of_lives { "FULL" } else { "LEFT" };
+        let own: Vec<String> = { self.names.iter() }
+            .map(|name| match is_of_lives {
+                true => format!("coalesce(__a.{0}, __b.{0}) AS {0}", quoted(name)),
+                false => format!("__a.{}", quoted(name)),
+            })
+            .collect();
+        self.orders.of_one_currency(&format!(
             "SELECT *, {figures}, __last IS NOT NULL AS __bought FROM \
                (SELECT *, {as_of} AS __as_of FROM \
                  (SELECT {}, __b.__last, coalesce(__b.frequency, 0) AS frequency, \
                     coalesce(__b.monetary, CAST(0 AS DECIMAL(38, 6))) AS monetary, __b.__today, __b.__lowest, __b.__highest \
-                  FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a LEFT JOIN ({bought}) AS __b ON {}) AS __all) AS __customers",
+                  FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a {join} JOIN ({bought}) AS __b ON {}) AS __all) AS __customers",
             own.join(", "),
             all_known(&self.names),
             same
-        )
-    }
-
-    /// A condition that is an error where amounts of several currencies are among the customers' orders.
-    pub(super) fn one_currency(&self) -> String {
-        match self.orders.currency {
-            Some(_) => "__one_currency(min(__lowest) OVER (), max(__highest) OVER ())".to_owned(),
-            None => "true".to_owned(),
-        }
+        ))
     }
 }
 

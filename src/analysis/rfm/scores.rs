@@ -67,6 +67,12 @@ impl Scoring {
                 "inclusive is for mean and median, not for method => '{method}'"
             ));
         }
+        if scores_from.is_some() && (method != "quantile" || is_nested || given_bins.is_some()) {
+            return wrong(
+                "scores_from brings its own thresholds: it goes without method, bins, nested and fixed cuts"
+                    .to_owned(),
+            );
+        }
         if (method == "fixed") != fixed.iter().any(Option::is_some)
             || method == "fixed" && fixed.iter().any(Option::is_none)
         {
@@ -78,12 +84,6 @@ impl Scoring {
             if cuts.as_ref().is_some_and(|cuts| !rises(cuts)) {
                 return wrong(format!("{name}_cuts is to rise from one threshold to the next"));
             }
-        }
-        if scores_from.is_some() && (method != "quantile" || is_nested || given_bins.is_some()) {
-            return wrong(
-                "scores_from brings its own thresholds: it goes without method, bins and nested"
-                    .to_owned(),
-            );
         }
         let bins = match &fixed {
             [Some(r), Some(f), Some(m)] => {
@@ -123,6 +123,9 @@ impl Scoring {
         };
         let named = match (&self.rules, self.segments, self.method) {
             (Some(rules), ..) => format!("rules of {rules}"),
+            (None, "eight" | "eight_zh", _) if self.scores_from.is_some() => {
+                format!("{} by the kept centre", self.segments)
+            }
             (None, "eight" | "eight_zh", "median") => format!("{} by the median", self.segments),
             (None, "eight" | "eight_zh", _) => format!("{} by the mean", self.segments),
             (None, set, _) => format!("{set} by scores"),
@@ -131,21 +134,15 @@ impl Scoring {
     }
 
     /// Customers with their scores and segments. `people` has `__bought`; who never bought has scores of 0.
-    pub(super) fn scored(
-        &self,
-        names: &str,
-        people: &str,
-        one_currency: &str,
-        described: &str,
-    ) -> String {
+    pub(super) fn scored(&self, names: &str, people: &str, described: &str) -> String {
         let [r, f, m] = MEASURES.map(|(column, ..)| of_buyers(column));
         let totals = format!(
             "SELECT *, count(*) FILTER (WHERE __bought) OVER () AS __n, sum({r}) OVER () AS __r_sum, \
-               sum({f}) OVER () AS __f_sum, sum({m}) OVER () AS __m_sum, {one_currency} AS __is_one \
+               sum({f}) OVER () AS __f_sum, sum({m}) OVER () AS __m_sum \
              FROM ({people}) AS __people"
         );
         let high = MEASURES.map(|measure| self.is_high(measure)).join(", ");
-        let mut scored = format!("SELECT *, {high} FROM ({totals}) AS __totals WHERE __is_one");
+        let mut scored = format!("SELECT *, {high} FROM ({totals}) AS __totals");
         // Within a score of R, and of F, the next is scored: one after the other.
         for (at, (_, name, _)) in MEASURES.into_iter().enumerate() {
             let score = self.score(at, names);
@@ -166,7 +163,10 @@ impl Scoring {
     /// Whether a figure is high against the centre, as `__r`, `__f` or `__m`.
     fn is_high(&self, (column, name, more_is_better): (&str, &str, bool)) -> String {
         let value = of_buyers(column);
-        let condition = if self.method == "median" {
+        let condition = if let Some(kept) = self.kept(column) {
+            let sign = if more_is_better { ">" } else { "<" };
+            format!("{value} {sign} ({kept})[1]")
+        } else if self.method == "median" {
             // Two classes part at the median; the better one is strictly beyond it, or the other is where the median itself counts.
             let is_up = more_is_better != self.is_inclusive;
             let sign = if is_up { "" } else { "-" };
@@ -200,16 +200,12 @@ impl Scoring {
             true => score,
             false => format!("{} - {score}", bins + 1),
         };
-        if let Some(relation) = &self.scores_from {
-            let kept = format!(
-                "(SELECT array_agg(CAST(value AS DECIMAL(38, 6)) ORDER BY cut) FROM {} WHERE measure = {})",
-                relation_name(relation),
-                literal(column)
-            );
-            let score = format!("score_fixed({value}, {kept})");
+        if let Some(kept) = self.kept(column) {
+            // The first is the centre.
+            let score = format!("score_fixed({value}, array_pop_front({kept}))");
             return match more_is_better {
                 true => score,
-                false => format!("CAST(array_length({kept}) AS BIGINT) + 2 - {score}"),
+                false => format!("CAST(array_length({kept}) AS BIGINT) + 1 - {score}"),
             };
         }
         match self.method {
@@ -233,6 +229,33 @@ impl Scoring {
                 from_best(format!("quantile_score({value}, {bins}) OVER ({of_class})"))
             }
         }
+    }
+
+    /// The kept centre of a measure and its thresholds, as SQL.
+    fn kept(&self, column: &str) -> Option<String> {
+        let relation = relation_name(self.scores_from.as_ref()?);
+        let text = |column: &str| format!("coalesce(CAST({column} AS TEXT), '')");
+        let decimal = |column: &str| text(&format!("CAST({column} AS DECIMAL(38, 6))"));
+        let row =
+            [text("measure"), text("as_of"), text("cut"), decimal("value"), decimal("centre")];
+        let is_of_five = self.rules.is_none() && ["r10", "putler11"].contains(&self.segments);
+        Some(format!(
+            "__kept_cuts((SELECT array_agg({}) FROM {relation}), {}, {})",
+            row.join(" || '|' || "),
+            literal(column),
+            if is_of_five { 4 } else { 0 }
+        ))
+    }
+
+    /// What each measure is high or low against, as SQL over the figures.
+    pub(super) fn centres(&self) -> [String; 3] {
+        MEASURES.map(|(column, ..)| {
+            let value = format!("CAST({column} AS DECIMAL(38, 6))");
+            match self.method {
+                "median" => format!("(quantile_cuts({value}, 2) FILTER (WHERE __bought))[1]"),
+                _ => format!("CAST(avg({value}) FILTER (WHERE __bought) AS DECIMAL(38, 6))"),
+            }
+        })
     }
 
     /// The name of a customer's segment, as SQL.

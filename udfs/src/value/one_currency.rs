@@ -1,4 +1,4 @@
-//! `__one_currency(lowest, highest)`: refuses to add up amounts of several currencies.
+//! `__one_currency(lowest, highest, report)`: refuses to add up amounts of several currencies.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
@@ -9,6 +9,17 @@ use datafusion::logical_expr::{
 };
 
 use crate::BadArgument;
+
+/// Reports that add amounts.
+const REPORTS: [&str; 7] = [
+    "rfm",
+    "rfm_cuts",
+    "rfm_trend",
+    "customer_stage",
+    "stage_trend",
+    "dormant_trend",
+    "btyd_summary",
+];
 
 /// True; an error where the lowest and the highest currency among some orders are two. Only reports write it.
 /// # Errors
@@ -21,7 +32,7 @@ pub struct OneCurrency {
 impl OneCurrency {
     /// The function, ready to be registered.
     pub fn new() -> Self {
-        let types = vec![DataType::Utf8, DataType::Utf8];
+        let types = vec![DataType::Utf8; 3];
         Self { signature: Signature::exact(types, Volatility::Immutable) }
     }
 }
@@ -55,15 +66,19 @@ impl ScalarUDFImpl for OneCurrency {
         };
         match (0..lowest.len()).find(is_two) {
             None => Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))),
-            Some(row) => Err(BadArgument::err(
-                "rfm",
-                "currency",
-                format!(
-                    "amounts of {:?} and of {:?} cannot be added; choose one in a query in brackets, or convert them there",
-                    lowest.value(row),
-                    highest.value(row)
-                ),
-            )),
+            Some(row) => {
+                let name = arrays[2].as_string::<i32>().value(row);
+                let report = REPORTS.iter().find(|report| **report == name).unwrap_or(&"rfm");
+                Err(BadArgument::err(
+                    report,
+                    "currency",
+                    format!(
+                        "amounts of {:?} and of {:?} cannot be added; choose one in a query in brackets, or convert them there",
+                        lowest.value(row),
+                        highest.value(row)
+                    ),
+                ))
+            }
         }
     }
 }

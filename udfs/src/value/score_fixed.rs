@@ -16,7 +16,7 @@ const NAME: &str = "score_fixed";
 /// 1 plus the number of thresholds strictly below `value`: classes are closed on the right.
 ///
 /// `value` is a number, `thresholds` an array of numbers in rising order; both are compared as DECIMAL(38,6). NULL for a
-/// NULL value or array; a NULL threshold is not counted. `score_fixed(30, ARRAY[30, 60, 90])` is 1, of 31 it is 2.
+/// NULL value or array; a NULL threshold is not counted, and they are counted in whatever order they stand. `score_fixed(30, ARRAY[30, 60, 90])` is 1, of 31 it is 2.
 /// # Errors
 /// [`BadArgument`] when an argument is not of these types.
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -3,8 +3,9 @@
 /// Most steps of a search.
 const STEPS_MAX: u32 = 300;
 
-/// How far from its start, as a factor's logarithm, a number may go: beyond, the function has no bottom that anybody is looking for.
-const FAR: f64 = 14.0;
+/// How far from its start, as a factor's logarithm, a number may go, some twenty thousand times: beyond, the function falls towards a
+/// bound and has no bottom that anybody is looking for.
+const FAR: f64 = 10.0;
 
 /// A slope in the logarithm of a parameter below which the bottom is reached.
 const FLAT: f64 = 1e-8;
@@ -69,10 +70,6 @@ pub(super) fn minimize<const N: usize>(
             for i in 0..N {
                 there[i] += length * way[i];
             }
-            if (0..N).any(|i| (there[i] - begun[i]).abs() > FAR) {
-                length /= 2.0;
-                continue;
-            }
             let (value_there, slope_there) = by_logarithms(&there);
             if value_there.is_finite() && value_there <= value + 1e-4 * length * falls {
                 next = Some((there, value_there, slope_there));
@@ -92,6 +89,9 @@ pub(super) fn minimize<const N: usize>(
         }
         update(&mut inverse, &moved, &bent);
         (at, value, slope) = (there, value_there, slope_there);
+        if (0..N).any(|i| (at[i] - begun[i]).abs() > FAR) {
+            break;
+        }
     }
     Minimum { at: at.map(f64::exp), value, steps, is_bottom }
 }
