@@ -688,7 +688,8 @@ fn resources_error(text: &str) -> Error {
         .hint("raise memory.spill_limit or narrow the query");
     }
     Error::new(Kind::OutOfMemory, "the query needs more memory than is left under the limit")
-        .detail(text.lines().next().unwrap_or("").to_owned())
+        // The last line says what was asked for and what was left; those before list who holds how much.
+        .detail(text.lines().last().unwrap_or("").trim_start_matches("Error: ").to_owned())
         .hint("raise memory.limit, run fewer queries at once, or narrow the query")
 }
 

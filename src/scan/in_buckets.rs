@@ -3,16 +3,25 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, ScalarFunctionExpr,
+};
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions,
 };
 use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
@@ -47,7 +56,8 @@ impl InBucketsExec {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        let parts = RepartitionExec::try_new(Arc::clone(&rows), partitioning)?;
+        let owned = OwnTexts::of(Arc::clone(&rows))?;
+        let parts = RepartitionExec::try_new(owned, partitioning)?;
         let sorted = SortExec::new(ordering.clone(), Arc::new(parts));
         let sorted = Arc::new(sorted.with_preserve_partitioning(true));
         Ok(Self { rows, keys, buckets, ordering, sorted, properties: Arc::new(properties) })
@@ -59,6 +69,56 @@ impl InBucketsExec {
         };
         let (keys, ordering) = (self.keys.clone(), self.ordering.clone());
         Ok(Arc::new(Self::try_new(rows, keys, self.buckets, ordering)?))
+    }
+}
+
+/// Gives each batch texts of its own.
+///
+/// A view of a text keeps the page or the table that it was read from: a batch of a join holds hundreds of megabytes for a few
+/// kilobytes, and a sort, which counts them, finds no room for it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OwnTexts(Signature);
+
+impl OwnTexts {
+    fn of(rows: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let udf = Arc::new(ScalarUDF::from(Self(Signature::any(1, Volatility::Immutable))));
+        let options = Arc::new(ConfigOptions::default());
+        let schema = rows.schema();
+        let each = schema.fields().iter().enumerate().map(|(at, field)| {
+            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), at));
+            let (udf, options) = (Arc::clone(&udf), Arc::clone(&options));
+            let expr: Arc<dyn PhysicalExpr> = match field.data_type() {
+                DataType::Utf8View => Arc::new(ScalarFunctionExpr::try_new(
+                    udf,
+                    vec![column],
+                    schema.as_ref(),
+                    options,
+                )?),
+                _ => column,
+            };
+            Ok(ProjectionExpr::new(expr, field.name().clone()))
+        });
+        let each = each.collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(each, rows)?))
+    }
+}
+
+impl ScalarUDFImpl for OwnTexts {
+    fn name(&self) -> &str {
+        "own_texts"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types[0].clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = args.args[0].to_array(args.number_rows)?;
+        Ok(ColumnarValue::Array(Arc::new(texts.as_string_view().gc())))
     }
 }
 

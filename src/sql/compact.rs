@@ -88,7 +88,7 @@ pub async fn compact(
         let files_before = *files_before.get_or_insert(snapshot.files.len());
         // Who asks for a compaction does not want the customers of some rows to be looked up for ever.
         let config = session.engine().config();
-        let portion = config.storage.file_bytes().min(config.memory_bytes() / PORTION_SHARE) as u64;
+        let portion = (config.memory_bytes() / PORTION_SHARE) as u64;
         let step = next_step(&table, portion, lease.is_none() && table.has_suspects());
         let is_last = !matches!(step, Step::Join(_));
         let (part, shape) = match step {
@@ -126,9 +126,9 @@ pub async fn compact(
 /// Files that are merged at a time: of each one a row group is in memory. More of them are first made fewer.
 const FAN_IN: usize = 16;
 
-/// Rows to be sorted are taken in portions whose files are at most this share of the memory: in memory they are some ten times
-/// larger, and what readers, writers and the allocator hold is not counted.
-const PORTION_SHARE: usize = 16;
+/// Rows to be sorted are taken in portions that fill at most this share of the memory: a sort holds them twice, and what readers,
+/// writers and the allocator hold is not counted.
+const PORTION_SHARE: usize = 5;
 
 /// Fresh rows up to one in so many are put together with the recent ones; from then on everything is put in its place.
 const JOIN_SHARE: u64 = 5;
@@ -146,15 +146,28 @@ enum Step {
     All,
 }
 
+/// Bytes that the rows of a file fill in memory, about.
+fn in_memory(file: &FileEntry, schema: &Schema) -> u64 {
+    // Of a text its view, or the whole of a short one; the others are as long as they are packed, some times over.
+    const VIEW_BYTES: usize = 16;
+    const UNPACKED: u64 = 2;
+    let width = |field: &Arc<Field>| field.data_type().primitive_width().unwrap_or(VIEW_BYTES);
+    let row: usize = schema.fields().iter().map(width).sum();
+    file.rows.saturating_mul(row as u64).saturating_add(file.size.saturating_mul(UNPACKED))
+}
+
 /// The next step of a compaction: as little as will do, unless it is to be thorough. Files in no order are sorted in portions of
-/// so many bytes, so that neither memory nor what is spilled grows with the table.
+/// so many bytes in memory, so that neither memory nor what is spilled grows with the table.
 fn next_step(table: &SnapshotTable, portion: u64, is_thorough: bool) -> Step {
     let newest_first =
         |files: &[&FileEntry]| -> Vec<FileEntry> { files.iter().rev().copied().cloned().collect() };
     let bytes = |files: &[&FileEntry]| files.iter().map(|file| file.size).sum::<u64>();
     let (unsorted, tails) = (table.unsorted(), table.tails());
-    if bytes(&unsorted) > portion {
-        let fits = |count: &usize| bytes(&unsorted[..*count]) <= portion;
+    let schema = &table.snapshot().schema;
+    let unpacked =
+        |files: &[&FileEntry]| files.iter().map(|file| in_memory(file, schema)).sum::<u64>();
+    if unpacked(&unsorted) > portion {
+        let fits = |count: &usize| unpacked(&unsorted[..*count]) <= portion;
         let count = (1..unsorted.len()).take_while(fits).last().unwrap_or(1);
         return Step::Join(newest_first(&unsorted[..count]));
     }

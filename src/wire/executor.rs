@@ -27,6 +27,10 @@ pub const STACK_BYTES: usize = 64 << 20;
 /// holds its thread; with threads to spare the others' statements get their share of the processors from the system.
 const THREADS_A_PROCESSOR: usize = 4;
 
+/// Threads that read and write files. Each keeps some megabytes of what passed through it: with the runtime's 512 a compaction of a large
+/// table held a fifth more.
+const BLOCKING_THREADS: usize = 16;
+
 /// Chunks that may wait for a slow client; then the computation waits too.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -47,6 +51,7 @@ impl Executor {
             .worker_threads(processors() * THREADS_A_PROCESSOR)
             .thread_name("compute")
             .thread_stack_size(STACK_BYTES)
+            .max_blocking_threads(BLOCKING_THREADS)
             .enable_all()
             .build()?;
         Ok(runtime)
