@@ -24,6 +24,9 @@ pub struct Report {
     /// Relations that must be there, and reports that must have run for the day before it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<Name>,
+    /// Relations that the query reads, also those that it names in texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<Name>,
     /// What must hold of the rows of a run before they are published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assertions: Vec<Assertion>,
@@ -283,6 +286,15 @@ impl Report {
     /// The note that keeps it.
     pub fn noted(&self) -> Result<Change> {
         Ok(Change::Set(Relation::Note(serde_json::to_value(self)?)))
+    }
+
+    /// Something that it reads, or whose loads start it, and that is not there any more.
+    pub fn misses(&self, state: &Generation) -> Option<&Name> {
+        let loads = match &self.schedule {
+            Schedule::AfterLoad(tables) => tables.as_slice(),
+            _ => &[],
+        };
+        self.reads.iter().chain(loads).find(|name| !state.relations.contains_key(*name))
     }
 
     /// Its zone.

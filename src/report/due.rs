@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
-use super::definition::{CatchUp, Report};
+use super::day_before;
+use super::definition::{CatchUp, Mode, Report};
 use super::progress::{Outcome, Progress};
 use super::schedule::Schedule;
 use crate::error::{Error, Kind};
@@ -189,18 +190,43 @@ impl Progress {
         self.settle(Some(slot));
     }
 
-    /// A run has published its rows.
+    /// The day that the rows speak for, up to which none is left out, once those of a run for `from` to `as_of` are among them.
+    pub fn reached(
+        &self,
+        report: &Report,
+        (from, as_of): (NaiveDate, NaiveDate),
+        started: DateTime<Utc>,
+    ) -> NaiveDate {
+        match (report.settings.mode, self.data_asof) {
+            (Mode::Replace | Mode::Audience, _) | (Mode::Snapshot, None) => as_of,
+            (Mode::Snapshot, Some(day)) => day.max(as_of),
+            // Of today and of days to come not everything is known: they are computed again.
+            (Mode::Incremental, before) => {
+                let reached = as_of.min(day_before(started, report.zone()));
+                match before {
+                    None => reached,
+                    Some(day) if day.succ_opt().is_some_and(|next| from <= next) => {
+                        day.max(reached)
+                    }
+                    // There are days between that nobody has asked for.
+                    Some(day) => day,
+                }
+            }
+        }
+    }
+
+    /// A run has published its rows, which speak for `data_asof` now.
     pub fn succeeded(
         &mut self,
         slot: Option<DateTime<Utc>>,
-        as_of: NaiveDate,
+        data_asof: NaiveDate,
         generation: u64,
         now: DateTime<Utc>,
     ) {
         self.outcome = Outcome::Succeeded;
         (self.error_code, self.error) = (None, None);
         self.succeeded_at_us = Some(now.timestamp_micros());
-        self.data_asof = self.data_asof.max(Some(as_of));
+        self.data_asof = Some(data_asof);
         self.data_generation = Some(generation);
         (self.failures, self.stopped_at_us) = (0, None);
         self.settle(slot);
@@ -216,17 +242,19 @@ impl Progress {
 
     /// What stands between a report that depends on this one and its run for a day.
     pub fn stands_in_the_way(&self, upstream: &Report, as_of: NaiveDate) -> Option<InTheWay> {
+        let has_failed = self.failed_asof.is_some_and(|day| day >= as_of);
+        let ended_badly =
+            matches!(self.outcome, Outcome::Failed | Outcome::Invalid | Outcome::UpstreamFailed);
         if self.data_asof.is_some_and(|day| day >= as_of) {
-            return None;
+            // Of a report that runs several times a day the last run counts.
+            return (has_failed && ended_badly).then_some(InTheWay::Failed);
         }
         // Without a clock it has no day that it ought to be at.
         let has_clock = matches!(upstream.schedule, Schedule::Cron(_) | Schedule::Every { .. });
         if !has_clock {
             return (!self.is_populated()).then_some(InTheWay::Waiting);
         }
-        let will_not = upstream.is_suspended
-            || self.is_stopped(upstream)
-            || self.failed_asof.is_some_and(|day| day >= as_of);
+        let will_not = upstream.is_suspended || self.is_stopped(upstream) || has_failed;
         Some(if will_not { InTheWay::Failed } else { InTheWay::Waiting })
     }
 }
@@ -257,6 +285,7 @@ mod tests {
             timezone: timezone.to_owned(),
             settings: Settings { catchup, ..Settings::default() },
             depends_on: vec![],
+            reads: vec![],
             assertions: vec![],
             export: None,
             owner: "ana".to_owned(),
@@ -313,6 +342,29 @@ mod tests {
             runs(&all, looks("2024-03-09T12:00:00Z", "2024-03-10T12:00:00Z")),
             ["03-06 02:30", "03-07 02:30", "03-08 02:30", "03-09 02:30", "03-10 02:30"]
         );
+    }
+
+    #[test]
+    fn rows_speak_for_the_day_that_they_reach() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        let started = at("2024-03-10T12:00:00Z");
+        let mut report = report(Schedule::Manual, "UTC", CatchUp::None);
+        let mut progress = Progress::default();
+        let mut reached = |mode, from: &str, as_of: &str| {
+            report.settings.mode = mode;
+            let reached = progress.reached(&report, (day(from), day(as_of)), started);
+            progress.data_asof = Some(reached);
+            reached.to_string()
+        };
+        // Rows that are replaced are those of the run, whatever was before.
+        assert_eq!(reached(Mode::Replace, "2024-03-05", "2024-03-05"), "2024-03-05");
+        assert_eq!(reached(Mode::Replace, "2024-03-01", "2024-03-01"), "2024-03-01");
+        assert_eq!(reached(Mode::Snapshot, "2024-02-01", "2024-02-01"), "2024-03-01");
+        // Days in between, today and tomorrow are still to come.
+        assert_eq!(reached(Mode::Incremental, "2024-03-04", "2024-03-06"), "2024-03-01");
+        assert_eq!(reached(Mode::Incremental, "2024-03-02", "2024-03-06"), "2024-03-06");
+        assert_eq!(reached(Mode::Incremental, "2024-01-01", "2024-01-31"), "2024-03-06");
+        assert_eq!(reached(Mode::Incremental, "2024-03-07", "2062-01-01"), "2024-03-09");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::due::Due;
-use super::schedule::Schedule;
-use crate::error::{Error, Result};
+use super::schedule::{Schedule, Unit};
+use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Generation, Name, Relation};
 
 /// Schema of the notes that keep them.
@@ -46,8 +46,19 @@ pub struct Job {
 impl Job {
     /// Reads a schedule.
     pub fn read_schedule(text: &str) -> Result<Schedule> {
-        let is_seconds = text.trim().ends_with("second") || text.trim().ends_with("seconds");
-        if is_seconds { Schedule::every(text.trim()) } else { Schedule::cron(text.trim()) }
+        // As pg_cron has them: 1 to 59 seconds, or a pattern.
+        let text = text.trim();
+        let seconds = text.strip_suffix("seconds").or_else(|| text.strip_suffix("second"));
+        let Some(seconds) = seconds else { return Schedule::cron(text) };
+        match seconds.trim().parse() {
+            Ok(count @ 1..=59) => Ok(Schedule::Every { count, unit: Unit::Second }),
+            _ => Err(Error::new(
+                Kind::InvalidParameter,
+                format!(
+                    "'{text}' is no schedule: 1 to 59 seconds, such as '30 seconds', or a cron pattern"
+                ),
+            )),
+        }
     }
 
     /// The name of its note.

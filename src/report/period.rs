@@ -125,6 +125,7 @@ mod tests {
             timezone: "Asia/Shanghai".to_owned(),
             settings: Settings::default(),
             depends_on: vec![],
+            reads: vec![],
             assertions: vec![],
             export: None,
             owner: String::new(),

@@ -67,9 +67,10 @@ impl State {
         }
     }
 
-    fn of(report: &Report, progress: &Progress, is_running: bool) -> Self {
+    fn of(report: &Report, progress: &Progress, is_running: bool, misses: bool) -> Self {
         match progress.outcome {
             _ if is_running => Self::Running,
+            _ if misses => Self::Invalid,
             _ if report.is_suspended || progress.is_stopped(report) => Self::Suspended,
             Outcome::Retrying => Self::Retrying,
             Outcome::Invalid => Self::Invalid,
@@ -87,9 +88,14 @@ type Standing = (Name, Report, Progress, State);
 /// Every report, how it stands and how far it has come.
 fn states(state: &Generation, running: &[Running]) -> Result<Vec<Standing>> {
     let all = definitions(state)?.into_iter().map(|(name, report)| {
-        let progress = Progress::of(state, &name)?;
+        let mut progress = Progress::of(state, &name)?;
         let is_running = running.iter().any(|run| run.report == name);
-        let stands = State::of(&report, &progress, is_running);
+        let missing = report.misses(state);
+        if let (Some(missing), false) = (missing, progress.outcome == Outcome::Invalid) {
+            progress.error_code = Some("42P01".to_owned());
+            progress.error = Some(format!("relation \"{missing}\" is not there any more"));
+        }
+        let stands = State::of(&report, &progress, is_running, missing.is_some());
         Ok((name, report, progress, stands))
     });
     all.collect()

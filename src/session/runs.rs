@@ -48,6 +48,7 @@ pub struct Place {
     runs: Arc<Runs>,
     report: Name,
     open: Arc<Open>,
+    ended: CancellationToken,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -85,7 +86,8 @@ impl Runs {
             cancel: CancellationToken::new(),
         });
         locked(&self.open).insert(report.clone(), Arc::clone(&open));
-        Place { runs: Arc::clone(self), report: report.clone(), open, _turn: turn }
+        let ended = CancellationToken::new();
+        Place { runs: Arc::clone(self), report: report.clone(), open, ended, _turn: turn }
     }
 
     /// Whether a run of `report` is open.
@@ -138,10 +140,23 @@ impl Place {
     pub fn cancelled(&self) -> CancellationToken {
         self.open.cancel.clone()
     }
+
+    /// Stops the run when `wanted` is over too: who asked for it has gone.
+    pub fn is_wanted_by(&self, wanted: &CancellationToken) {
+        let (run, gone) = (self.open.cancel.clone(), wanted.clone());
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = gone.cancelled() => run.cancel(),
+                () = ended.cancelled() => {}
+            }
+        });
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.ended.cancel();
         locked(&self.runs.open).remove(&self.report);
     }
 }

@@ -7,9 +7,10 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, NullArray
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use chrono::Utc;
+use clientele_tree::{Node, Tree};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    SelectItem, SetExpr, Statement,
+    CastKind, DataType as SqlType, Expr, Function as CallExpr, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor,
 };
 use futures::StreamExt;
 
@@ -25,6 +26,8 @@ use crate::store::{Change, Generation, Name};
 #[derive(Debug, Clone, PartialEq)]
 pub struct CronCall {
     function: Function,
+    /// What its column is called.
+    column: String,
     /// Gives the arguments, by their names.
     arguments: Statement,
 }
@@ -75,21 +78,16 @@ fn bad(function: &str, problem: &str) -> Error {
 /// The call that a statement is; `None` for any other statement.
 pub(super) fn read(statement: &Statement) -> Result<Option<CronCall>> {
     let Statement::Query(query) = statement else { return Ok(None) };
-    let SetExpr::Select(select) = query.body.as_ref() else { return Ok(None) };
-    let [
-        SelectItem::UnnamedExpr(Expr::Function(call))
-        | SelectItem::ExprWithAlias { expr: Expr::Function(call), .. },
-    ] = select.projection.as_slice()
-    else {
-        return Ok(None);
+    let Some((call, alias)) = sole_call(query) else {
+        return match named_within(query) {
+            None => Ok(None),
+            Some(function) => Err(bad(
+                &function,
+                "a call is all that a SELECT gives: SELECT cron.unschedule(jobid) FROM cron.job",
+            )),
+        };
     };
-    let parts: Vec<String> = { call.name.0.iter() }
-        .filter_map(|part| Some(part.as_ident()?.value.to_lowercase()))
-        .collect();
-    let [schema, function] = parts.as_slice() else { return Ok(None) };
-    if schema != "cron" {
-        return Ok(None);
-    }
+    let Some(function) = &function_of(&call.name) else { return Ok(None) };
     let FunctionArguments::List(list) = &call.args else {
         return Err(bad(function, "arguments are missing"));
     };
@@ -132,11 +130,46 @@ pub(super) fn read(statement: &Statement) -> Result<Option<CronCall>> {
         };
         projection.push(SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) });
     }
+    let column = alias.map_or_else(|| function.clone(), super::names::folded);
     let mut query = query.clone();
     if let SetExpr::Select(select) = query.body.as_mut() {
         select.projection = projection;
     }
-    Ok(Some(CronCall { function: kind, arguments: Statement::Query(query) }))
+    Ok(Some(CronCall { function: kind, column, arguments: Statement::Query(query) }))
+}
+
+/// The call that is all that a query gives, and the name of its column.
+fn sole_call(query: &Query) -> Option<(&CallExpr, Option<&Ident>)> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let (call, alias) = match select.projection.as_slice() {
+        [SelectItem::UnnamedExpr(Expr::Function(call))] => (call, None),
+        [SelectItem::ExprWithAlias { expr: Expr::Function(call), alias }] => (call, Some(alias)),
+        _ => return None,
+    };
+    function_of(&call.name).map(|_| (call, alias))
+}
+
+/// The function of the schema cron that is meant.
+fn function_of(name: &ObjectName) -> Option<String> {
+    let mut parts = name.0.iter().map(|part| Some(part.as_ident()?.value.to_lowercase()));
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Some(schema)), Some(Some(function)), None) if schema == "cron" => Some(function),
+        _ => None,
+    }
+}
+
+/// A function of the schema cron that a query calls somewhere within.
+fn named_within(query: &Query) -> Option<String> {
+    let mut found = None;
+    query.each(|node| {
+        let name = match node {
+            Node::Expr(Expr::Function(call)) => &call.name,
+            Node::Factor(TableFactor::Table { name, args: Some(_), .. }) => name,
+            _ => return,
+        };
+        found = found.take().or_else(|| function_of(name));
+    });
+    found
 }
 
 /// The name under which an argument goes here.
@@ -151,11 +184,12 @@ fn argument_of(function: Function, name: &str) -> String {
 
 impl CronCall {
     fn field(&self) -> Field {
-        match self.function {
-            Function::Schedule => Field::new("schedule", DataType::Int64, true),
-            Function::Unschedule => Field::new("unschedule", DataType::Boolean, true),
-            Function::Alter => Field::new("alter_job", DataType::Null, true),
-        }
+        let data_type = match self.function {
+            Function::Schedule => DataType::Int64,
+            Function::Unschedule => DataType::Boolean,
+            Function::Alter => DataType::Null,
+        };
+        Field::new(&self.column, data_type, true)
     }
 
     /// The one column of its answer.
@@ -174,6 +208,13 @@ impl CronCall {
             let column = rows.column_by_name(name);
             Ok(column.map(|column| cast(column, &DataType::Utf8)).transpose()?)
         };
+        for other in ["database", "username"] {
+            if rows.column_by_name(other).is_some_and(|column| column.null_count() < column.len()) {
+                return Err(Error::not_supported(format!(
+                    "cron.alter_job: {other} cannot be changed: a job runs in this warehouse, as the one who scheduled it"
+                )));
+            }
+        }
         let [name, schedule, command, job, active] = [
             texts("job_name")?,
             texts("schedule")?,
@@ -188,6 +229,9 @@ impl CronCall {
             texts.is_valid(row).then(|| texts.value(row).to_owned())
         };
         let act = |row: usize| match self.function {
+            Function::Schedule if name.is_some() && text(&name, row).is_none() => {
+                Err(bad("schedule", "the name is NULL; a job without one has two arguments"))
+            }
             Function::Schedule => Ok(Act::Schedule {
                 name: text(&name, row),
                 schedule: text(&schedule, row)
@@ -325,12 +369,31 @@ fn check(schedule: Option<&str>, command: Option<&str>) -> Result<()> {
     if let Some(schedule) = schedule {
         Job::read_schedule(schedule)?;
     }
-    if let Some(command) = command
-        && parse(command).map_err(|error| error.at(None).about("the command"))?.is_empty()
-    {
+    let Some(command) = command else { return Ok(()) };
+    let parsed = parse(command).map_err(|error| error.at(None).about("the command"))?;
+    if parsed.is_empty() {
         return Err(Error::new(Kind::InvalidParameter, "the command is empty"));
     }
-    Ok(())
+    match parsed.iter().find(|parsed| needs_a_client(&parsed.statement)) {
+        None => Ok(()),
+        Some(parsed) => Err(Error::not_supported(format!(
+            "the command has a statement that needs a client: {}",
+            parsed.text.trim()
+        ))
+        .hint("a job reads and writes tables; COPY ... TO 'path' and EXPORT write files")),
+    }
+}
+
+/// Whether a statement is about a connection, or sends rows over one.
+fn needs_a_client(statement: &super::statement::Statement) -> bool {
+    use super::SessionCommand::{Begin, Commit, Set};
+    use super::copy::CopyTarget;
+    use super::statement::Statement as Parsed;
+    match statement {
+        Parsed::Session(command) => !matches!(command, Begin | Commit | Set { .. }),
+        Parsed::Copy(copy) => matches!(copy.target, CopyTarget::Stdin | CopyTarget::Stdout),
+        _ => false,
+    }
 }
 
 fn find(all: &[Job], wanted: &Wanted) -> Result<Job> {

@@ -770,7 +770,11 @@ pub(super) fn drop_dependents(
     Ok(())
 }
 
-/// Relations that a view names, the first arguments of table functions included.
+/// Arguments of reports that name a relation in a text.
+const NAMED_IN_TEXT: [&str; 7] =
+    ["audience", "advocates", "control", "costs", "customers", "scores_from", "segment_rules"];
+
+/// Relations that a view names, the first arguments of table functions and those in texts included.
 pub(super) fn relations_read(sql: &str) -> BTreeSet<Name> {
     let mut found = BTreeSet::new();
     let Ok(query) = dialect::parse_query(sql) else { return found };
@@ -786,6 +790,18 @@ pub(super) fn relations_read(sql: &str) -> BTreeSet<Name> {
             _ => name.clone(),
         };
         found.extend(name_of(&relation).ok());
+        for arg in args.iter().flat_map(|args| &args.args) {
+            if let ast::FunctionArg::Named {
+                name,
+                arg: ast::FunctionArgExpr::Expr(Expr::Value(value)),
+                ..
+            } = arg
+                && NAMED_IN_TEXT.contains(&name.value.to_lowercase().as_str())
+                && let Some(text) = value.value.clone().into_string()
+            {
+                found.extend(relations_read(&format!("SELECT * FROM {text}")));
+            }
+        }
     });
     found
 }

@@ -1,7 +1,7 @@
 //! Results as files for other systems: CSV, JSON lines or Parquet below a folder of `export.roots`.
 
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
@@ -18,6 +18,9 @@ use crate::dialect::parse_query;
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 use clientele_udfs::pg::text::TextColumn;
+
+/// What stands for the day of a run in a path.
+const AS_OF: &str = "{as_of}";
 
 /// Form of a file, by the end of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,13 @@ pub(super) fn check(config: &Config, path: &str) -> Result<()> {
             format!("EXPORT TO '{path}': the name ends in none of .csv, .json, .jsonl, .parquet"),
         ));
     }
+    let plain = path.replace(AS_OF, "");
+    if plain.contains(['{', '}']) {
+        return Err(Error::new(
+            Kind::InvalidParameter,
+            format!("EXPORT TO '{path}': only {AS_OF} is replaced, by the day of the run"),
+        ));
+    }
     resolve(config, path).map(|_| ())
 }
 
@@ -62,6 +72,12 @@ fn resolve(config: &Config, path: &str) -> Result<PathBuf> {
     };
     let Some(first) = config.export.roots.first() else { return Err(refused()) };
     let wanted = if Path::new(path).is_absolute() { PathBuf::from(path) } else { first.join(path) };
+    let is_plain = |path: &Path| !path.components().any(|part| part == Component::ParentDir);
+    let is_missing = wanted.parent().is_some_and(|folder| !folder.exists() && is_plain(folder));
+    if is_missing && config.export.roots.iter().any(|root| wanted.starts_with(root)) {
+        return Err(Error::new(Kind::Io, format!("the folder of '{path}' is not there"))
+            .hint("make it, or mount it; it is not made by itself"));
+    }
     // The folder has to be there: links and dots are resolved before it is compared.
     let folder = wanted.parent().and_then(|folder| folder.canonicalize().ok());
     let (Some(folder), Some(name)) = (folder, wanted.file_name()) else { return Err(refused()) };
@@ -105,7 +121,7 @@ pub(super) async fn prepare(
     sql: &str,
     as_of: NaiveDate,
 ) -> Result<Prepared> {
-    let shown = path.replace("{as_of}", &as_of.to_string());
+    let shown = path.replace(AS_OF, &as_of.to_string());
     let form = Form::of(&shown).ok_or_else(|| Error::internal("an export has a form"))?;
     let path = resolve(session.engine().config(), &shown)?;
     if path.is_dir() {

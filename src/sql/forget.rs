@@ -1,6 +1,8 @@
 //! `FORGET CUSTOMER 4711 OF customer`: a person goes, under all of their records: rows, identity, and what reports say of them.
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use std::collections::BTreeSet;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -99,16 +101,26 @@ pub(super) async fn run(session: &Session, forget: &Forget) -> Result<Outcome> {
     }
     let count = records.len();
     // First the reports: while the graph knows the customer, this statement can begin again.
-    let (reports, rows) = leave_reports(session, *one_id).await?;
+    let before = leave_reports(session, *one_id).await?;
     let erase = Erase { records, reason: forget.reason.clone(), is_now: false };
     let (told, _) = erase_records(engine, &erase, session.user()).await?;
     for parsed in parse(&format!("REFRESH IDENTITY GRAPH {}", quoted(&forget.graph)))? {
         Box::pin(execute(session, &parsed, &[])).await?;
     }
     // A run that began in between had read the graph of before.
-    let (again, more) = leave_reports(session, *one_id).await?;
-    let (reports, rows) = (reports.max(again), rows + more);
-    let mut told = format!("{count} records; {told}; {rows} rows taken out of {reports} reports");
+    let after = leave_reports(session, *one_id).await?;
+    let reports: BTreeSet<&Name> = before.reports.iter().chain(&after.reports).collect();
+    let mut told = format!(
+        "{count} records; {told}; {} rows taken out of {} reports",
+        before.rows + after.rows,
+        reports.len()
+    );
+    let exports: BTreeSet<&str> =
+        before.exports.iter().chain(&after.exports).map(String::as_str).collect();
+    if !exports.is_empty() {
+        let exports = exports.into_iter().collect::<Vec<_>>().join(", ");
+        told.push_str(&format!("; files that these reports exported still have them: {exports}"));
+    }
     if forget.is_now {
         let done = engine.warehouse().vacuum(None, std::time::Duration::ZERO).await?;
         told.push_str(&format!("; {}", super::erase::described(&done)));
@@ -133,7 +145,11 @@ async fn rows(session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
 
 /// The ids that the statement names.
 async fn customers(session: &Session, forget: &Forget) -> Result<Vec<i64>> {
-    let sql = format!("SELECT DISTINCT CAST({} AS BIGINT) AS one_id", forget.one_id);
+    let given = match forget.one_id.starts_with('(') {
+        true => forget.one_id.clone(),
+        false => format!("(SELECT {})", forget.one_id),
+    };
+    let sql = format!("SELECT DISTINCT CAST(one_id AS BIGINT) FROM {given} AS named (one_id)");
     let mut ids = Vec::new();
     for batch in rows(session, &sql).await.map_err(|error| error.at(None))? {
         ids.extend(batch.column(0).as_primitive::<Int64Type>().iter().flatten());
@@ -157,23 +173,33 @@ async fn records_of(session: &Session, graph: &str, one_id: i64) -> Result<Vec<(
     Ok(records)
 }
 
-/// Takes the customer out of every report and audience whose rows name them, by their id or by what they were known by; says how many,
-/// and how many rows.
-async fn leave_reports(session: &Session, one_id: i64) -> Result<(usize, usize)> {
+/// What a customer was taken out of.
+#[derive(Default)]
+struct Gone {
+    reports: BTreeSet<Name>,
+    rows: usize,
+    /// Files that those of the reports write which write some.
+    exports: BTreeSet<String>,
+}
+
+/// Takes the customer out of every report and audience whose rows name them, by their id or by what they were known by.
+async fn leave_reports(session: &Session, one_id: i64) -> Result<Gone> {
     const TRIES_MAX: u32 = 5;
     let warehouse = session.engine().warehouse();
     let values = warehouse.erased_values(warehouse.newest().await?.as_ref()).await?;
-    let (mut reports, mut rows) = (0, 0);
-    for (name, _) in definitions(warehouse.newest().await?.as_ref())? {
+    let mut all = Gone::default();
+    for (name, report) in definitions(warehouse.newest().await?.as_ref())? {
         // A run that is under way would bring the customer back.
         let _place = session.engine().runs().enter(&name, chrono::NaiveDate::MIN).await;
         for attempt in 1..=TRIES_MAX {
             let newest = warehouse.newest().await?;
             let Some(def) = newest.table(&name).cloned() else { break };
             match leave(session, &name, &def, (one_id, &values)).await {
+                Ok(0) => break,
                 Ok(gone) => {
-                    reports += usize::from(gone > 0);
-                    rows += gone;
+                    all.rows += gone;
+                    all.exports.extend(report.export);
+                    all.reports.insert(name);
                     break;
                 }
                 Err(error) if error.kind() == Kind::StaleBase && attempt < TRIES_MAX => {}
@@ -181,7 +207,7 @@ async fn leave_reports(session: &Session, one_id: i64) -> Result<(usize, usize)>
             }
         }
     }
-    Ok((reports, rows))
+    Ok(all)
 }
 
 /// Writes the files of a report's table anew that have rows of the customer, without them.
@@ -198,8 +224,12 @@ async fn leave(
         .filter(|(_, field)| field.name() == "one_id" && field.data_type().is_integer())
         .map(|(at, _)| at)
         .collect();
+    let has_texts = |data_type: &DataType| match data_type {
+        DataType::List(item) => item.data_type().is_string(),
+        other => other.is_string(),
+    };
     let texts: Vec<usize> = fields
-        .filter(|(_, field)| field.data_type().is_string() && !values.is_empty())
+        .filter(|(_, field)| has_texts(field.data_type()) && !values.is_empty())
         .map(|(at, _)| at)
         .collect();
     if ids.is_empty() && texts.is_empty() {
@@ -214,9 +244,23 @@ async fn leave(
             }
         }
         for at in &texts {
-            let texts = cast(batch.column(*at), &DataType::Utf8View)?;
-            for (stays, text) in stays.iter_mut().zip(texts.as_string_view()) {
-                *stays &= !text.is_some_and(|text| values.names_a_person(text));
+            let names = |texts: &ArrayRef| -> Result<Vec<bool>> {
+                let texts = cast(texts, &DataType::Utf8View)?;
+                let texts = texts.as_string_view().iter();
+                Ok(texts.map(|t| t.is_some_and(|text| values.names_a_person(text))).collect())
+            };
+            let column = batch.column(*at);
+            let named: Vec<bool> = match column.as_list_opt::<i32>() {
+                None => names(column)?,
+                Some(lists) => {
+                    let named = names(lists.values())?;
+                    let within =
+                        |ends: &[i32]| named[ends[0] as usize..ends[1] as usize].contains(&true);
+                    lists.offsets().windows(2).map(within).collect()
+                }
+            };
+            for (stays, named) in stays.iter_mut().zip(named) {
+                *stays &= !named;
             }
         }
         Ok(BooleanArray::from(stays))

@@ -243,7 +243,7 @@ fn parse_schedule(words: &Words, at: usize) -> Result<(Schedule, Option<String>,
     let (schedule, mut next) = match words.peek_upper(at).as_str() {
         "CRON" => (Schedule::cron(&text(at + 1)?), at + 2),
         "EVERY" => (Schedule::every(&text(at + 1)?), at + 2),
-        "MANUAL" => return Ok((Schedule::Manual, None, at + 1)),
+        "MANUAL" => (Ok(Schedule::Manual), at + 1),
         "AFTER" if words.peek_upper(at + 1) == "LOAD" => {
             let (names, next) = parse_names(words, at + 2)?;
             (Ok(Schedule::AfterLoad(names)), next)
@@ -316,7 +316,8 @@ fn parse_assertion(words: &Words, mut at: usize) -> Result<(Assertion, usize)> {
     }
     let Some(end) = words.closing(at + 1) else { return Err(syntax(words, at + 1, FORM)) };
     let sql = words.spelled(at + 2, end);
-    parse_query(&sql).map_err(|error| error.at(words.place(at + 2)))?;
+    let query = parse_query(&sql).map_err(|error| error.at(words.place(at + 2)))?;
+    volatile::refuse_volatile(&query).map_err(|error| error.at(words.place(at + 2)))?;
     Ok((Assertion { name: name.unwrap_or_else(|| sql.clone()), sql }, end + 1))
 }
 
@@ -581,6 +582,7 @@ async fn define(session: &Session, create: &Create, newest: &Generation) -> Resu
     }
     // What it reads it depends on, said or not.
     let read = read_through_views(newest, relations_read(&sql));
+    let reads = read.iter().filter(|name| newest.relations.contains_key(*name)).cloned().collect();
     depends_on = read_through_views(newest, depends_on);
     depends_on.extend(read.iter().map(kept_by).filter(|name| newest.is_report(name)));
     check_tables(&clauses.schedule, newest)?;
@@ -594,6 +596,7 @@ async fn define(session: &Session, create: &Create, newest: &Generation) -> Resu
         timezone,
         settings: clauses.settings.clone(),
         depends_on: depends_on.into_iter().collect(),
+        reads,
         assertions: clauses.assertions.clone(),
         export: clauses.export.clone(),
         owner: session.user().to_owned(),
@@ -624,13 +627,25 @@ fn read_through_views(state: &Generation, names: BTreeSet<Name>) -> BTreeSet<Nam
 fn check_tables(schedule: &Schedule, state: &Generation) -> Result<()> {
     let Schedule::AfterLoad(tables) = schedule else { return Ok(()) };
     let is_table = |name: &&Name| state.table(name).is_some() && !state.is_report(name);
-    match tables.iter().find(|name| !is_table(name)) {
-        None => Ok(()),
-        Some(table) => Err(Error::new(
+    let Some(other) = tables.iter().find(|name| !is_table(name)) else { return Ok(()) };
+    Err(match state.relations.get(other) {
+        None => Error::new(
             Kind::UndefinedTable,
-            format!("AFTER LOAD {table}: table \"{table}\" does not exist"),
-        )),
-    }
+            format!("AFTER LOAD {other}: table \"{other}\" does not exist"),
+        ),
+        Some(_) if state.is_report(other) => Error::new(
+            Kind::WrongObjectType,
+            format!(
+                "AFTER LOAD {other}: that is a materialized view, which nothing is loaded into"
+            ),
+        )
+        .hint("DEPENDS ON waits for it"),
+        Some(_) => Error::new(
+            Kind::WrongObjectType,
+            format!("AFTER LOAD {other}: that is no table, and nothing is loaded into it"),
+        )
+        .hint("name the tables that it reads"),
+    })
 }
 
 fn zone_of(name: &str) -> Result<String> {

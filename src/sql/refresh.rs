@@ -13,6 +13,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use super::execute::{Planned, fill_all, plan, shown_schema};
@@ -85,7 +86,8 @@ pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome>
         let expected = engine.runs().expect();
         tokio::spawn(async move {
             let _expected = expected;
-            if let Err(error) = Box::pin(compute_days(&engine, &owned, days)).await {
+            let wanted = CancellationToken::new();
+            if let Err(error) = Box::pin(compute_days(&engine, &owned, days, &wanted)).await {
                 tracing::warn!(report = %owned, code = error.sqlstate(), "a refresh failed");
             }
         });
@@ -93,7 +95,14 @@ pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome>
             format!("the refresh of \"{name}\" has begun; reports.status and reports.runs show it");
         return Ok(Outcome::Noticed { tag: TAG.to_owned(), notice });
     }
-    let told = Box::pin(compute_days(engine, name, days)).await?;
+    // A task of its own: it also writes down that it was stopped when nobody waits for this statement any more.
+    let wanted = CancellationToken::new();
+    let gone = wanted.clone().drop_guard();
+    let (held, owned) = (Arc::clone(engine), name.clone());
+    let work = async move { compute_days(&held, &owned, days, &wanted).await };
+    let told = tokio::spawn(Stop::default().over(Box::pin(work))).await;
+    gone.disarm();
+    let told = told.map_err(|_| Error::internal("the run stopped unexpectedly"))??;
     Ok(match told {
         Some(notice) => Outcome::Noticed { tag: TAG.to_owned(), notice },
         None => Outcome::Done(TAG.to_owned()),
@@ -101,23 +110,50 @@ pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome>
 }
 
 /// Computes the days that somebody asked for; says what there is to say.
-async fn compute_days(engine: &Arc<Engine>, name: &Name, days: Days) -> Result<Option<String>> {
+async fn compute_days(
+    engine: &Arc<Engine>,
+    name: &Name,
+    days: Days,
+    wanted: &CancellationToken,
+) -> Result<Option<String>> {
+    let enter = |day: NaiveDate| async move {
+        let place = tokio::select! {
+            place = engine.runs().enter(name, day) => place,
+            () = wanted.cancelled() => {
+                return Err(Error::new(Kind::Cancelled, "the refresh was cancelled"));
+            }
+        };
+        place.is_wanted_by(wanted);
+        Ok(place)
+    };
     match days {
-        Days::Between(from, to, step) => backfill(engine, name, from, to, step).await.map(Some),
-        Days::Of(as_of) => by_hand(engine, name, as_of).await.map(|_| None),
+        Days::Between(from, to, step) => {
+            let place = enter(from).await?;
+            backfill(engine, name, (from, to, step), &place).await.map(Some)
+        }
+        Days::Of(as_of) => {
+            let place = enter(as_of).await?;
+            by_hand(engine, name, as_of, &place).await.map(|_| None)
+        }
         Days::Last => Err(Error::internal("the last day is a day")),
     }
 }
 
 /// Computes one day, for somebody who waits for it.
 pub(super) async fn one_day(session: &Session, name: &Name, as_of: NaiveDate) -> Result<Run> {
-    by_hand(session.engine(), name, as_of).await
+    let engine = session.engine();
+    let place = engine.runs().enter(name, as_of).await;
+    by_hand(engine, name, as_of, &place).await
 }
 
-async fn by_hand(engine: &Arc<Engine>, name: &Name, as_of: NaiveDate) -> Result<Run> {
-    let place = engine.runs().enter(name, as_of).await;
+async fn by_hand(
+    engine: &Arc<Engine>,
+    name: &Name,
+    as_of: NaiveDate,
+    place: &RunPlace,
+) -> Result<Run> {
     let ask = Ask { trigger: Trigger::Hand, slot: None, as_of, from: None, lease: None };
-    run_once(engine, name, &ask, &place).await
+    run_once(engine, name, &ask, place).await
 }
 
 fn backfill_periods(
@@ -141,11 +177,9 @@ fn backfill_periods(
 async fn backfill(
     engine: &Arc<Engine>,
     name: &Name,
-    from: NaiveDate,
-    to: NaiveDate,
-    step: Option<report::Step>,
+    (from, to, step): (NaiveDate, NaiveDate, Option<report::Step>),
+    place: &RunPlace,
 ) -> Result<String> {
-    let place = engine.runs().enter(name, from).await;
     let warehouse = engine.warehouse();
     let newest = warehouse.newest().await?;
     let report = Report::existing(&newest, name)?;
@@ -166,14 +200,22 @@ async fn backfill(
             from: Some(*first),
             lease: None,
         };
-        run_once(engine, name, &ask, &place).await?;
+        run_once(engine, name, &ask, place).await?;
         let done = (*last < to).then_some(Backfill { from, to, periods: count, done: *last });
         note_backfill(engine, name, done).await?;
     }
     note_backfill(engine, name, None).await?;
-    Ok(match skipped {
+    let told = match skipped {
         0 => format!("{} periods computed", all.len()),
         n => format!("{} periods computed, {n} were there from before", all.len() - n),
+    };
+    let is_incremental = report.settings.mode == Mode::Incremental;
+    let reached = Progress::of(warehouse.newest().await?.as_ref(), name)?.data_asof;
+    Ok(match reached {
+        Some(day) if is_incremental && day < from => {
+            format!("{told}; the days between {day} and {from} are left to the next REFRESH")
+        }
+        _ => told,
     })
 }
 
@@ -653,7 +695,8 @@ async fn publish(
             }
         };
         let mut progress = Progress::of(&newest, &name)?;
-        progress.succeeded(ask.slot, run.as_of, run.generation, run.ended);
+        let reached = progress.reached(report, (run.from, run.as_of), run.started);
+        progress.succeeded(ask.slot, reached, run.generation, run.ended);
         progress.seen = seen(report, read);
         if let Some(audience) = audience {
             progress.version = audience.version;
@@ -757,21 +800,19 @@ pub(super) async fn without_rows(
     Ok(Left { gone, files: writer.finish().await?, rows })
 }
 
-/// Whether a query of one boolean says true.
+/// Whether a query of booleans says true in every row, of which there is one at least.
 async fn holds(session: &Session, sql: &str) -> Result<bool> {
     let query = ast::Statement::Query(Box::new(parse_query(sql)?));
     let Planned { plan, planning, .. } = plan(session, query, sql, &[]).await?;
     let mut stream = planning.run(&plan).await?;
-    let mut says = None;
+    let (mut rows, mut hold) = (0, 0);
     while let Some(batch) = stream.next().await {
         let batch = batch?;
-        if batch.num_rows() > 0 && says.is_none() {
-            let value = cast(batch.column(0), &DataType::Boolean)?;
-            let value = value.as_boolean();
-            says = Some(value.is_valid(0) && value.value(0));
-        }
+        let values = cast(batch.column(0), &DataType::Boolean)?;
+        rows += batch.num_rows();
+        hold += values.as_boolean().true_count();
     }
-    Ok(says.unwrap_or(false))
+    Ok(rows > 0 && hold == rows)
 }
 
 /// Plans the assertions of a new report, so that a mistake is told to the one who makes it.
