@@ -31,13 +31,15 @@ enum Check {
 const BOOLEAN: Check = Check::OneOf(&["on", "off", "true", "false", "yes", "no", "1", "0"]);
 
 /// Every setting: name as SHOW spells it, default, check.
-const KNOWN: [(&str, &str, Check); 40] = [
+const KNOWN: [(&str, &str, Check); 42] = [
     ("application_name", "", Check::Kept),
     ("as_of", "", Check::Date),
     ("bytea_output", "hex", Check::OneOf(&["hex"])),
     ("client_encoding", "UTF8", Check::OneOf(&["utf8", "utf-8", "unicode", "'utf-8'"])),
     ("client_min_messages", "notice", Check::Kept),
     ("DateStyle", "ISO, MDY", Check::Kept),
+    ("default_table_access_method", "heap", Check::ReadOnly),
+    ("default_tablespace", "", Check::ReadOnly),
     ("default_transaction_isolation", "read committed", Check::Kept),
     ("default_transaction_read_only", "off", Check::Kept),
     ("enable_nestloop", "on", BOOLEAN),

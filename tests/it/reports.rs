@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::server::{Server, csv, number, program, run, run_well};
+use super::server::{Server, csv, number, program, python_with, run, run_well};
 
 fn warehouse() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
@@ -230,7 +230,7 @@ fn results_are_written_as_files() {
     assert_eq!(run(&["refresh", "--dir", &w, "c", "--as-of", "2024-01-03"]).status.code(), Some(2));
     assert_eq!(
         csv(&w, "SELECT data_asof, state FROM reports.status WHERE name = 'c'")[0],
-        ["2024-01-02", "INVALID"]
+        ["2024-01-02", "FAILED"]
     );
 }
 
@@ -252,4 +252,36 @@ fn a_backfill_goes_on_where_it_was() {
     let said = String::from_utf8_lossy(&on.stderr).into_owned();
     assert!(said.contains("4 periods computed, 2 were there from before"), "{said}");
     assert_eq!(csv(&w, "SELECT count(*), count(x) FROM h")[0], ["6", "2"]);
+}
+
+/// BI tools that stand on SQLAlchemy see tables, views and reports apart, and their columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlalchemy_reflects_what_is_there() {
+    let Some(python) = python_with("sqlalchemy, psycopg") else { return };
+    let server = Server::start();
+    let client = server.connect().await;
+    for statement in [
+        "CREATE TABLE sales (one_id BIGINT, amount NUMERIC(10, 2))",
+        "INSERT INTO sales VALUES (1, 10), (2, 5.5)",
+        "CREATE VIEW large AS SELECT * FROM sales WHERE amount > 6",
+        "CREATE MATERIALIZED VIEW paid AS SELECT one_id, sum(amount) AS paid FROM sales GROUP BY one_id",
+    ] {
+        client.simple_query(statement).await.unwrap();
+    }
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/sqlalchemy_reflects.py");
+    let url = format!("postgresql+psycopg://admin@127.0.0.1:{}/clientele", server.port);
+    let output = std::process::Command::new(python).arg(script).arg(url).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    for line in [
+        "tables ['sales']",
+        "views ['large']",
+        "materialized ['paid']",
+        "columns [('one_id', 'BIGINT'), ('paid', 'NUMERIC(20, 2)')]",
+        "sum 15.50",
+        "job 1",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line}\n{printed}");
+    }
 }
