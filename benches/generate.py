@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Customers, orders and events of a made-up shop, the same for the same scale and seed.
 
-usage: generate.py --out DIR [--scale 1] [--seed 7]
+usage: generate.py --out DIR [--scale 1] [--seed 7] [--only orders]
 
 Scale 1: 100,000 customers, 1,000,000 orders over two years, 10,000,000 events over 90 days, as they come: a Parquet file a
 month of orders, one a day of events, in the order of time. What a customer does follows a Pareto law, so most do little and a
@@ -56,6 +56,7 @@ def main():
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--only", choices=["orders"], help="orders and customers, no events")
     args = parser.parse_args()
     customers = int(100_000 * args.scale)
     stream = lambda table, part: np.random.default_rng([args.seed, table, part])
@@ -90,7 +91,7 @@ def main():
 
     events = int(10_000_000 * args.scale)
     event_id = 0
-    for day in range(90):
+    for day in range(0 if args.only else 90):
         random = stream(2, day)
         count = int(events / 90 * random.uniform(0.85, 1.15))
         who = random.choice(customers, size=count, p=weight)
