@@ -16,6 +16,7 @@ mod funnel_report;
 mod funnel_trend;
 mod funnel_users;
 mod lifecycle;
+mod membership;
 mod oneid_clusters;
 mod oneid_profile;
 mod paths;
@@ -47,7 +48,7 @@ use oneid_clusters::Secret;
 pub use oneid_clusters::OwnNodes;
 
 /// Names of the table functions.
-pub const FUNCTIONS: [&str; 23] = [
+pub const FUNCTIONS: [&str; 25] = [
     "attribution_report",
     "audience_diff",
     "audience_lookalike",
@@ -60,6 +61,8 @@ pub const FUNCTIONS: [&str; 23] = [
     "funnel_report",
     "funnel_trend",
     "funnel_users",
+    "member_levels",
+    "member_points",
     "oneid_benefits",
     "oneid_clusters",
     "oneid_profile",
@@ -81,7 +84,7 @@ pub fn session_arguments(function: &str) -> &'static [&'static str] {
             &["timezone"]
         }
         "btyd_summary" | "customer_stage" | "event_trend" | "funnel_trend" | "retention_matrix"
-        | "rfm" | "rfm_cuts" => &["timezone", "as_of"],
+        | "rfm" | "rfm_cuts" | "member_levels" | "member_points" => &["timezone", "as_of"],
         _ => &[],
     }
 }
@@ -165,6 +168,8 @@ impl RelationPlanner for Analytics {
             "funnel_report" => funnel_report::select(request)?,
             "funnel_trend" => funnel_trend::select(request)?,
             "funnel_users" => funnel_users::select(request)?,
+            "member_levels" => membership::levels(request)?,
+            "member_points" => membership::points(request)?,
             "oneid_benefits" => oneid_profile::benefits(request)?,
             "oneid_profile" => oneid_profile::profile(request)?,
             "path_edges" => paths::edges(request)?,

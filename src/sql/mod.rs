@@ -29,6 +29,7 @@ mod quality;
 mod refresh;
 mod restore;
 mod rewrite;
+mod rfm_blocks;
 mod scheduler;
 pub(crate) mod statement;
 mod upkeep;

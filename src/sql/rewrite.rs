@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     Value, ValueWithSpan,
 };
 
-use super::{catalogue, names, oneid};
+use super::{catalogue, names, oneid, rfm_blocks};
 use crate::error::{Error, Result};
 
 /// Rewrites a statement before it is planned.
@@ -118,6 +118,11 @@ pub(super) fn rewrite_query(query: Query) -> Result<Query> {
 
 /// PostgreSQL's spelling of one expression becomes the engine's.
 fn respell(expr: &mut Expr) {
+    if let Expr::Function(function) = expr
+        && let Some(meant) = rfm_blocks::meant(function)
+    {
+        *expr = meant;
+    }
     match expr {
         // Text is compared by its code points everywhere: there is one collation.
         Expr::Collate { expr: inner, .. } => *expr = inner.as_ref().clone(),

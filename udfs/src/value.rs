@@ -8,6 +8,7 @@ pub mod lifetime;
 pub mod normal_p_value;
 pub mod one_currency;
 pub mod own_segment;
+pub mod points_left;
 pub mod quantile_cuts;
 pub mod quantile_score;
 pub mod rfm_segment;
