@@ -771,8 +771,17 @@ pub(super) fn drop_dependents(
 }
 
 /// Arguments of reports that name a relation in a text.
-const NAMED_IN_TEXT: [&str; 7] =
-    ["audience", "advocates", "control", "costs", "customers", "scores_from", "segment_rules"];
+const NAMED_IN_TEXT: [&str; 9] = [
+    "audience",
+    "advocates",
+    "control",
+    "costs",
+    "customers",
+    "levels",
+    "rates",
+    "scores_from",
+    "segment_rules",
+];
 
 /// Relations that a view names, the first arguments of table functions and those in texts included.
 pub(super) fn relations_read(sql: &str) -> BTreeSet<Name> {

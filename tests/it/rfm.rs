@@ -80,12 +80,74 @@ fn sorted(all: &BTreeMap<String, Figures>, of: impl Fn(&Figures) -> i128) -> Vec
     values
 }
 
-#[test]
-fn a_real_year_is_scored_as_by_hand() {
+/// The orders of the sample, in a warehouse of their own.
+fn loaded() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("w").display().to_string();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/orders.parquet");
     run_well(&["load", "--dir", &dir, "orders", &file.display().to_string()]);
+    (folder, dir)
+}
+
+/// The cohort of December 2010 month by month, as it is published for this data (UCI, Online Retail): with cancellations and without.
+#[test]
+fn the_cohorts_of_a_real_year_are_the_published_ones() {
+    let (_folder, dir) = loaded();
+    let retained = |orders: &str| -> Vec<String> {
+        let sql = format!(
+            "SELECT retained FROM retention_matrix((SELECT * FROM orders WHERE {orders}), customer => 'record_id', time => 'ordered_at', interval => 'month', kind => 'first_time') \
+             WHERE cohort = '2010-12-01' ORDER BY period"
+        );
+        csv(&dir, &sql).into_iter().map(|row| row[0].clone()).collect()
+    };
+    let with = [948, 362, 317, 367, 341, 376, 360, 336, 336, 374, 354, 474, 260];
+    let without = [885, 324, 286, 340, 321, 352, 321, 309, 313, 350, 331, 445, 235];
+    assert_eq!(retained("record_id IS NOT NULL"), with.map(|n: i32| n.to_string()));
+    assert_eq!(
+        retained("status = 'completed' AND amount > 0"),
+        without.map(|n: i32| n.to_string())
+    );
+}
+
+/// Who sleeps, week by week, and how many of those who spent more than the mean.
+#[test]
+fn the_sleepers_of_a_real_year_are_counted_as_by_hand() {
+    const WHOLE_LIFE: i64 = 100_000;
+    let (_folder, dir) = loaded();
+    let orders = orders_of(&dir);
+    let last = 15_317; // 2011-12-09
+    let expected: Vec<Vec<String>> = (0..30)
+        .rev()
+        .map(|week| {
+            let all = figures(&orders, last - 7 * week, WHOLE_LIFE);
+            let spent: i128 = all.values().map(|known| known.monetary).sum();
+            let is_important = |known: &&Figures| known.monetary * all.len() as i128 > spent;
+            let sleeps = |known: &&Figures| (90..180).contains(&known.recency);
+            let count = |is: &dyn Fn(&&Figures) -> bool| all.values().filter(is).count();
+            [
+                all.len(),
+                count(&|known| known.recency < 90),
+                count(&sleeps),
+                count(&|known| known.recency >= 180),
+                count(&is_important),
+                count(&|known| sleeps(known) && is_important(known)),
+            ]
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+        })
+        .collect();
+    let found = csv(
+        &dir,
+        "SELECT customers, active, dormant, lost, important, important_dormant FROM dormant_trend(orders, customer => 'record_id', \
+         \"from\" => '2011-05-20', \"to\" => '2011-12-09') ORDER BY as_of",
+    );
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_real_year_is_scored_as_by_hand() {
+    let (_folder, dir) = loaded();
     let orders = orders_of(&dir);
     let as_of = 15_317; // 2011-12-09
     for (days, customers) in [(30, 1_628), (90, 2_889), (365, 4_264)] {

@@ -75,6 +75,7 @@ pub fn all_udfs() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(value::one_currency::OneCurrency::new())),
         Arc::new(ScalarUDF::from(value::own_segment::OwnSegment::new())),
         Arc::new(ScalarUDF::from(value::points_left::PointsLeft::new())),
+        Arc::new(ScalarUDF::from(value::rate_of::RateOf::new())),
         Arc::new(ScalarUDF::from(value::rfm_segment::RfmSegment::new())),
         Arc::new(ScalarUDF::from(value::score_fixed::ScoreFixed::new())),
         Arc::new(ScalarUDF::from(value::tgi::Tgi::new())),

@@ -11,6 +11,7 @@ pub mod own_segment;
 pub mod points_left;
 pub mod quantile_cuts;
 pub mod quantile_score;
+pub mod rate_of;
 pub mod rfm_segment;
 pub mod score_fixed;
 pub mod tgi;

@@ -14,6 +14,8 @@ pub(in super::super) struct Orders {
     order_id: Option<String>,
     refund_of: Option<String>,
     currency: Option<String>,
+    /// The relation of rates by which amounts are converted.
+    rates: Option<String>,
     is_cancelled: String,
     /// The report that asks.
     function: &'static str,
@@ -47,6 +49,13 @@ impl Orders {
         let order_id = request.column("order_id", &["order_id"])?;
         let status = request.column("status", &["status"])?;
         let currency = request.column("currency", &["currency"])?;
+        let rates = request.arguments.text("rates")?;
+        if rates.is_some() && currency.is_none() {
+            return Err(misuse(
+                request.function,
+                "rates convert amounts by their currency, and there is no such column: currency => '...'",
+            ));
+        }
         let timezone = request.timezone()?;
         let cancelled = request.arguments.texts("cancelled")?;
         let cancelled = cancelled.unwrap_or_else(|| vec!["cancelled".into(), "canceled".into()]);
@@ -64,6 +73,7 @@ impl Orders {
             order_id: order_id.map(|column| quoted(&column)),
             refund_of: None,
             currency: currency.map(|column| quoted(&column)),
+            rates,
             is_cancelled,
             function: request.function,
             timezone,
@@ -76,20 +86,21 @@ impl Orders {
     /// `until` nothing is known.
     pub(in super::super) fn each(&self, until: Option<&str>) -> String {
         let names = column_list(&self.names);
-        let line = money(&self.amount);
+        let day = format!("local_date({}, {})", self.time, self.timezone);
+        let line = self.money(&day);
         let line = match self.is_gross {
             true => format!("CASE WHEN {line} > 0 THEN {line} END"),
             false => line,
         };
-        let day = format!("local_date({}, {})", self.time, self.timezone);
         let currency = |how: &str| match &self.currency {
             Some(column) => format!("{how}(CAST({column} AS TEXT))"),
             None => "CAST(NULL AS TEXT)".to_owned(),
         };
         let until = until.map_or(String::new(), |until| format!(" AND {day} <= {until}"));
         let from = format!(
-            "FROM {} AS __r WHERE {} AND {} IS NOT NULL{until}",
+            "FROM {} AS __r{} WHERE {} AND {} IS NOT NULL{until}",
             self.relation,
+            self.with_rates(&day),
             all_known(&self.names),
             self.time
         );
@@ -119,6 +130,31 @@ impl Orders {
         )
     }
 
+    /// The amount of a row in the one currency. Money is summed as a decimal, row by row, whatever it was loaded as.
+    fn money(&self, day: &str) -> String {
+        let amount = quoted(&self.amount);
+        match (&self.rates, &self.currency) {
+            (Some(_), Some(currency)) => format!(
+                "CAST(CAST({amount} AS DECIMAL(20, 6)) * __rate_of(__x.__rate, CAST({currency} AS TEXT), {day}, {}) AS DECIMAL(38, 6))",
+                literal(self.function)
+            ),
+            _ => format!("CAST({amount} AS DECIMAL(38, 6))"),
+        }
+    }
+
+    /// The rate of each row: the last of its currency that is not after its day.
+    fn with_rates(&self, day: &str) -> String {
+        let (Some(rates), Some(currency)) = (&self.rates, &self.currency) else {
+            return String::new();
+        };
+        format!(
+            " LEFT JOIN (SELECT CAST(currency AS TEXT) AS __of, CAST(rate AS DECIMAL(16, 8)) AS __rate, CAST(day AS DATE) AS __from, \
+                lead(CAST(day AS DATE)) OVER (PARTITION BY currency ORDER BY day) AS __to FROM {}) AS __x \
+             ON __x.__of = CAST({currency} AS TEXT) AND {day} >= __x.__from AND (__x.__to IS NULL OR {day} < __x.__to)",
+            relation_name(rates)
+        )
+    }
+
     /// Orders, with refunds at the day of the order that they name.
     fn dated(&self, until: Option<&str>) -> String {
         let orders = self.each(until);
@@ -141,7 +177,7 @@ impl Orders {
 impl Orders {
     /// `rows`, which have the lowest and the highest currency as `__lowest` and `__highest`; an error where there are two.
     pub(in super::super) fn of_one_currency(&self, rows: &str) -> String {
-        if self.currency.is_none() {
+        if self.currency.is_none() || self.rates.is_some() {
             return rows.to_owned();
         }
         format!(
@@ -314,9 +350,4 @@ impl Figures {
             same
         ))
     }
-}
-
-/// Money is summed as a decimal, row by row, whatever it was loaded as.
-fn money(column: &str) -> String {
-    format!("CAST({} AS DECIMAL(38, 6))", quoted(column))
 }

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
 use crate::BadArgument;
 
 /// Reports that add amounts.
-const REPORTS: [&str; 7] = [
+const REPORTS: [&str; 8] = [
     "rfm",
     "rfm_cuts",
     "rfm_trend",
@@ -19,7 +19,13 @@ const REPORTS: [&str; 7] = [
     "stage_trend",
     "dormant_trend",
     "btyd_summary",
+    "member_levels",
 ];
+
+/// The report of this name, for what is told of its arguments.
+pub(super) fn report_named(name: &str) -> &'static str {
+    REPORTS.iter().find(|report| **report == name).copied().unwrap_or("rfm")
+}
 
 /// True; an error where the lowest and the highest currency among some orders are two. Only reports write it.
 /// # Errors
@@ -68,7 +74,7 @@ impl ScalarUDFImpl for OneCurrency {
             None => Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))),
             Some(row) => {
                 let name = arrays[2].as_string::<i32>().value(row);
-                let report = REPORTS.iter().find(|report| **report == name).unwrap_or(&"rfm");
+                let report = report_named(name);
                 Err(BadArgument::err(
                     report,
                     "currency",
