@@ -227,10 +227,8 @@ pub(super) fn read_text(
             if number == 1 && style.has_header {
                 continue;
             }
-            let values: Vec<Option<Vec<u8>>> = line
-                .split(|b| *b == style.delimiter)
-                .map(|raw| unescaped(raw, &style.null))
-                .collect();
+            let values: Vec<Option<Vec<u8>>> =
+                values_of(&line, style.delimiter).map(|raw| unescaped(raw, &style.null)).collect();
             rows.add(number, &layout, values.len(), |i| values.get(i)?.as_deref())?;
         }
         rows.finish()
@@ -238,6 +236,16 @@ pub(super) fn read_text(
     if let Err(error) = result {
         let _ = sender.blocking_send(Err(error));
     }
+}
+
+/// The values of a line: what a backslash stands before is no delimiter.
+fn values_of(line: &[u8], delimiter: u8) -> impl Iterator<Item = &[u8]> {
+    let mut is_escaped = false;
+    line.split(move |byte| {
+        let ends = *byte == delimiter && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        ends
+    })
 }
 
 /// A value of the text format without its backslashes; `None` is NULL.
@@ -391,6 +399,14 @@ impl<'a> Rows<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_escaped_delimiter_ends_no_value() {
+        let values: Vec<Option<Vec<u8>>> =
+            values_of(br"a\|b|\\|\N|", b'|').map(|raw| unescaped(raw, "\\N")).collect();
+        let text = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(values, [text("a|b"), text("\\"), None, text("")]);
+    }
 
     #[test]
     fn the_text_format_unescapes() {
