@@ -1,7 +1,5 @@
 //! `member_points(ledger, ...)`, `member_levels(orders, ...)`: what members have, what they are about to lose, and what would keep it.
 
-use arrow::datatypes::DataType;
-
 use super::rfm::Orders;
 use super::{Request, all_known, column_list, misuse, relation_name};
 use crate::dialect::quoted;
@@ -28,20 +26,15 @@ pub(super) fn points(mut request: Request) -> Result<String> {
         Some(column) => format!("local_date({}, {timezone})", quoted(&column)),
         None => "CAST(NULL AS DATE)".to_owned(),
     };
-    // Days are those of the zone; within one, the clock tells what came first.
-    let at = match request.columns.data_type(&time) {
-        Some(DataType::Timestamp(_, Some(_))) => {
-            format!("{} AT TIME ZONE {timezone}", quoted(&time))
-        }
-        _ => quoted(&time),
-    };
     let entry = format!(
-        "named_struct('at', CAST({at} AS TIMESTAMP), 'points', CAST({points} AS DECIMAL(38, 6)), 'expires', {expires})",
+        "named_struct('day', {day}, 'at', CAST({time} AS TIMESTAMP), 'points', CAST({points} AS DECIMAL(38, 6)), 'expires', {expires})",
+        time = quoted(&time),
         points = quoted(&points),
     );
+    let known = as_of.as_ref().map_or(String::new(), |as_of| format!(" AND {day} <= {as_of}"));
     let end = as_of.unwrap_or_else(|| "max(__last) OVER ()".to_owned());
     let ledgers = format!(
-        "SELECT {names}, array_agg({entry}) AS __ledger, max({day}) AS __last FROM {} AS __r WHERE {} AND {} IS NOT NULL GROUP BY {names}",
+        "SELECT {names}, array_agg({entry}) AS __ledger, max({day}) AS __last FROM {} AS __r WHERE {} AND {} IS NOT NULL{known} GROUP BY {names}",
         request.relation,
         all_known(&customer),
         quoted(&time),
@@ -86,7 +79,7 @@ pub(super) fn levels(mut request: Request) -> Result<String> {
         false => "CAST(0 AS DECIMAL(38, 6))".to_owned(),
     };
     let dated = orders.of_one_currency(&format!(
-        "SELECT *, CAST({end} AS DATE) AS __as_of FROM ({}) AS __orders",
+        "SELECT *, CAST({end} AS DATE) AS __as_of FROM ({}) AS __orders WHERE {counts}",
         orders.each(as_of.as_deref())
     ));
     let spent = format!(

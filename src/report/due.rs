@@ -11,6 +11,12 @@ use super::schedule::Schedule;
 use crate::error::{Error, Kind};
 use crate::store::Name;
 
+/// First day of a report that begins at the beginning of everything.
+pub const FIRST_DAY: NaiveDate = match NaiveDate::from_ymd_opt(1700, 1, 1) {
+    Some(day) => day,
+    None => NaiveDate::MIN,
+};
+
 /// Slots that fail one after the other before a report is stopped until somebody looks at it.
 pub const FAILURES_MAX: u32 = 5;
 
@@ -196,22 +202,20 @@ impl Progress {
         report: &Report,
         (from, as_of): (NaiveDate, NaiveDate),
         started: DateTime<Utc>,
-    ) -> NaiveDate {
+    ) -> Option<NaiveDate> {
+        let whole = day_before(started, report.zone());
         match (report.settings.mode, self.data_asof) {
-            (Mode::Replace | Mode::Audience, _) | (Mode::Snapshot, None) => as_of,
-            (Mode::Snapshot, Some(day)) => day.max(as_of),
+            (Mode::Replace | Mode::Audience, _) => Some(as_of),
+            // One of a day to come says nothing of the days before it.
+            (Mode::Snapshot, before) if as_of > whole => before,
+            (Mode::Snapshot, before) => before.max(Some(as_of)),
             // Of today and of days to come not everything is known: they are computed again.
-            (Mode::Incremental, before) => {
-                let reached = as_of.min(day_before(started, report.zone()));
-                match before {
-                    None => reached,
-                    Some(day) if day.succ_opt().is_some_and(|next| from <= next) => {
-                        day.max(reached)
-                    }
-                    // There are days between that nobody has asked for.
-                    Some(day) => day,
-                }
+            (Mode::Incremental, None) if from <= FIRST_DAY => Some(as_of.min(whole)),
+            (Mode::Incremental, Some(day)) if day.succ_opt().is_some_and(|next| from <= next) => {
+                Some(day.max(as_of.min(whole)))
             }
+            // There are days before, or between, that nobody has asked for.
+            (Mode::Incremental, before) => before,
         }
     }
 
@@ -219,14 +223,14 @@ impl Progress {
     pub fn succeeded(
         &mut self,
         slot: Option<DateTime<Utc>>,
-        data_asof: NaiveDate,
+        data_asof: Option<NaiveDate>,
         generation: u64,
         now: DateTime<Utc>,
     ) {
         self.outcome = Outcome::Succeeded;
         (self.error_code, self.error) = (None, None);
         self.succeeded_at_us = Some(now.timestamp_micros());
-        self.data_asof = Some(data_asof);
+        self.data_asof = data_asof;
         self.data_generation = Some(generation);
         (self.failures, self.stopped_at_us) = (0, None);
         self.settle(slot);
@@ -306,7 +310,7 @@ mod tests {
                     Due::Run(slot) => {
                         found.push(slot.format("%m-%d %H:%M").to_string());
                         let day = super::super::day_before(slot, report.zone());
-                        progress.succeeded(Some(slot), day, 1, now);
+                        progress.succeeded(Some(slot), Some(day), 1, now);
                     }
                     Due::Missed(slot) => progress.settle(Some(slot)),
                     Due::Not(_) => break,
@@ -353,13 +357,14 @@ mod tests {
         let mut reached = |mode, from: &str, as_of: &str| {
             report.settings.mode = mode;
             let reached = progress.reached(&report, (day(from), day(as_of)), started);
-            progress.data_asof = Some(reached);
-            reached.to_string()
+            progress.data_asof = reached;
+            reached.map_or("none".to_owned(), |day| day.to_string())
         };
         // Rows that are replaced are those of the run, whatever was before.
         assert_eq!(reached(Mode::Replace, "2024-03-05", "2024-03-05"), "2024-03-05");
         assert_eq!(reached(Mode::Replace, "2024-03-01", "2024-03-01"), "2024-03-01");
         assert_eq!(reached(Mode::Snapshot, "2024-02-01", "2024-02-01"), "2024-03-01");
+        assert_eq!(reached(Mode::Snapshot, "2030-01-01", "2030-01-01"), "2024-03-01");
         // Days in between, today and tomorrow are still to come.
         assert_eq!(reached(Mode::Incremental, "2024-03-04", "2024-03-06"), "2024-03-01");
         assert_eq!(reached(Mode::Incremental, "2024-03-02", "2024-03-06"), "2024-03-06");
@@ -443,7 +448,7 @@ mod tests {
         assert_eq!(progress.stands_in_the_way(&upstream, day), Some(InTheWay::Waiting));
         progress.failed_asof = Some(day);
         assert_eq!(progress.stands_in_the_way(&upstream, day), Some(InTheWay::Failed));
-        progress.succeeded(None, day, 1, at("2024-03-02T03:00:00Z"));
+        progress.succeeded(None, Some(day), 1, at("2024-03-02T03:00:00Z"));
         assert_eq!(progress.stands_in_the_way(&upstream, day), None);
         let manual = Report { schedule: Schedule::Manual, ..upstream };
         let later = day.succ_opt().unwrap();

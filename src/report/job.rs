@@ -76,6 +76,12 @@ impl Job {
         self.name.clone().unwrap_or_else(|| self.id.to_string())
     }
 
+    /// Its next slot after an instant; none while it is held.
+    pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let schedule = Self::read_schedule(&self.schedule).ok().filter(|_| self.is_active)?;
+        schedule.next_after(now, self.timezone.parse().unwrap_or(Tz::UTC))
+    }
+
     /// What is to be done about it at an instant.
     pub fn due(&self, now: DateTime<Utc>) -> Due {
         let Ok(schedule) = Self::read_schedule(&self.schedule) else { return Due::Not(None) };

@@ -14,7 +14,7 @@ mod schedule;
 mod status;
 
 pub use definition::{Assertion, CatchUp, Mode, Report, Settings, definitions};
-pub use due::{Due, FAILURES_MAX, InTheWay, QUIET, Trouble, backoff, due};
+pub use due::{Due, FAILURES_MAX, FIRST_DAY, InTheWay, QUIET, Trouble, backoff, due};
 pub use job::{Job, job_table, jobs, last_number, numbered};
 pub use period::{Step, periods};
 pub use progress::{Backfill, Outcome, Progress};

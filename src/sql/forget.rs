@@ -121,6 +121,7 @@ pub(super) async fn run(session: &Session, forget: &Forget) -> Result<Outcome> {
         let exports = exports.into_iter().collect::<Vec<_>>().join(", ");
         told.push_str(&format!("; files that these reports exported still have them: {exports}"));
     }
+    told.push_str("; CHECK ERASED looks for what else is said of them");
     if forget.is_now {
         let done = engine.warehouse().vacuum(None, std::time::Duration::ZERO).await?;
         told.push_str(&format!("; {}", super::erase::described(&done)));

@@ -521,15 +521,24 @@ async fn make(session: &Session, create: &Create) -> Result<Outcome> {
     if !create.with_data {
         return Ok(Outcome::Done(tag.to_owned()));
     }
-    let filled = Box::pin(refresh::one_day(session, name, as_of)).await;
-    match filled {
-        Ok(_) if is_audience => Ok(Outcome::Done(tag.to_owned())),
-        Ok(run) => Ok(Outcome::Done(format!("SELECT {}", run.rows))),
-        Err(error) => {
-            drop(session, std::slice::from_ref(name), true, false, is_audience).await?;
-            Err(error)
-        }
-    }
+    let (engine, name) = (std::sync::Arc::clone(session.engine()), name.clone());
+    let user = session.user().to_owned();
+    let filled = refresh::in_own_task(|wanted| {
+        Box::pin(async move {
+            let filled = refresh::one_day(&engine, &name, as_of, &wanted).await;
+            // One without its first rows is none, whatever kept them from it.
+            if filled.is_err() {
+                let session = engine.session(&user);
+                drop(&session, std::slice::from_ref(&name), true, false, is_audience).await?;
+            }
+            filled
+        })
+    });
+    let run = filled.await?;
+    Ok(Outcome::Done(match is_audience {
+        true => tag.to_owned(),
+        false => format!("SELECT {}", run.rows),
+    }))
 }
 
 /// The view of those who are in an audience now.

@@ -22,7 +22,7 @@ use super::materialized::{AS_OF, Days, Refresh, key_of};
 use crate::dialect::{parse_query, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::report::{
-    self, Backfill, Mode, Progress, Report, Run, Schedule, Trigger, day_before, periods,
+    self, Backfill, FIRST_DAY, Mode, Progress, Report, Run, Schedule, Trigger, day_before, periods,
 };
 use crate::session::stop::Stop;
 use crate::session::{Engine, RunPlace, Session};
@@ -33,12 +33,6 @@ use crate::store::{
 
 /// The relation that assertions are asked of.
 const STAGED: &str = "staged";
-
-/// First day of a report that starts at the beginning of everything.
-const FIRST_DAY: NaiveDate = match NaiveDate::from_ymd_opt(1700, 1, 1) {
-    Some(day) => day,
-    None => NaiveDate::MIN,
-};
 
 /// What a run is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,18 +89,43 @@ pub(super) async fn run(session: &Session, refresh: &Refresh) -> Result<Outcome>
             format!("the refresh of \"{name}\" has begun; reports.status and reports.runs show it");
         return Ok(Outcome::Noticed { tag: TAG.to_owned(), notice });
     }
-    // A task of its own: it also writes down that it was stopped when nobody waits for this statement any more.
-    let wanted = CancellationToken::new();
-    let gone = wanted.clone().drop_guard();
     let (held, owned) = (Arc::clone(engine), name.clone());
-    let work = async move { compute_days(&held, &owned, days, &wanted).await };
-    let told = tokio::spawn(Stop::default().over(Box::pin(work))).await;
-    gone.disarm();
-    let told = told.map_err(|_| Error::internal("the run stopped unexpectedly"))??;
-    Ok(match told {
+    let told = in_own_task(|wanted| {
+        Box::pin(async move { compute_days(&held, &owned, days, &wanted).await })
+    });
+    Ok(match told.await? {
         Some(notice) => Outcome::Noticed { tag: TAG.to_owned(), notice },
         None => Outcome::Done(TAG.to_owned()),
     })
+}
+
+/// `work` as a task of its own, which comes to a good end also when nobody waits for this statement any more: then the token that it
+/// is given is cancelled.
+pub(super) async fn in_own_task<T: Send + 'static>(
+    work: impl FnOnce(CancellationToken) -> BoxFuture<'static, Result<T>>,
+) -> Result<T> {
+    let wanted = CancellationToken::new();
+    let gone = wanted.clone().drop_guard();
+    let ended = tokio::spawn(Stop::default().over(work(wanted))).await;
+    gone.disarm();
+    ended.map_err(|_| Error::internal("the run stopped unexpectedly"))?
+}
+
+/// A place among the runs, as long as it is `wanted`.
+async fn enter(
+    engine: &Arc<Engine>,
+    name: &Name,
+    day: NaiveDate,
+    wanted: &CancellationToken,
+) -> Result<RunPlace> {
+    let place = tokio::select! {
+        place = engine.runs().enter(name, day) => place,
+        () = wanted.cancelled() => {
+            return Err(Error::new(Kind::Cancelled, "the refresh was cancelled"));
+        }
+    };
+    place.is_wanted_by(wanted);
+    Ok(place)
 }
 
 /// Computes the days that somebody asked for; says what there is to say.
@@ -116,44 +135,26 @@ async fn compute_days(
     days: Days,
     wanted: &CancellationToken,
 ) -> Result<Option<String>> {
-    let enter = |day: NaiveDate| async move {
-        let place = tokio::select! {
-            place = engine.runs().enter(name, day) => place,
-            () = wanted.cancelled() => {
-                return Err(Error::new(Kind::Cancelled, "the refresh was cancelled"));
-            }
-        };
-        place.is_wanted_by(wanted);
-        Ok(place)
-    };
     match days {
         Days::Between(from, to, step) => {
-            let place = enter(from).await?;
+            let place = enter(engine, name, from, wanted).await?;
             backfill(engine, name, (from, to, step), &place).await.map(Some)
         }
-        Days::Of(as_of) => {
-            let place = enter(as_of).await?;
-            by_hand(engine, name, as_of, &place).await.map(|_| None)
-        }
+        Days::Of(as_of) => one_day(engine, name, as_of, wanted).await.map(|_| None),
         Days::Last => Err(Error::internal("the last day is a day")),
     }
 }
 
 /// Computes one day, for somebody who waits for it.
-pub(super) async fn one_day(session: &Session, name: &Name, as_of: NaiveDate) -> Result<Run> {
-    let engine = session.engine();
-    let place = engine.runs().enter(name, as_of).await;
-    by_hand(engine, name, as_of, &place).await
-}
-
-async fn by_hand(
+pub(super) async fn one_day(
     engine: &Arc<Engine>,
     name: &Name,
     as_of: NaiveDate,
-    place: &RunPlace,
+    wanted: &CancellationToken,
 ) -> Result<Run> {
+    let place = enter(engine, name, as_of, wanted).await?;
     let ask = Ask { trigger: Trigger::Hand, slot: None, as_of, from: None, lease: None };
-    run_once(engine, name, &ask, place).await
+    run_once(engine, name, &ask, &place).await
 }
 
 fn backfill_periods(
@@ -214,6 +215,11 @@ async fn backfill(
     Ok(match reached {
         Some(day) if is_incremental && day < from => {
             format!("{told}; the days between {day} and {from} are left to the next REFRESH")
+        }
+        None if is_incremental => {
+            format!(
+                "{told}; the days before {from} are left to the next REFRESH, which begins at the beginning"
+            )
         }
         _ => told,
     })

@@ -33,7 +33,10 @@ fn respell_all(statement: &mut Statement) {
     }
     statement.change_all(|node| match node {
         NodeMut::Expr(expr) => respell(expr),
-        NodeMut::Query(query) => fetch_is_limit(query),
+        NodeMut::Query(query) => {
+            rfm_blocks::name_columns(query);
+            fetch_is_limit(query);
+        }
         NodeMut::Factor(factor) => name_series(factor),
     });
 }

@@ -5,8 +5,22 @@
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr,
 };
+
+/// Gives the columns of a query that are calls the names of those.
+pub(super) fn name_columns(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    for item in &mut select.projection {
+        if let SelectItem::UnnamedExpr(Expr::Function(function)) = item
+            && meant(function).is_some()
+            && let Some(name) = function.name.0.last().and_then(|part| part.as_ident())
+        {
+            let alias = Ident::new(name.value.to_lowercase());
+            *item = SelectItem::ExprWithAlias { expr: Expr::Function(function.clone()), alias };
+        }
+    }
+}
 
 /// The aggregate that a call means; `None` for a call of anything else.
 pub(super) fn meant(function: &Function) -> Option<Expr> {

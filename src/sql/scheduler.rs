@@ -112,8 +112,9 @@ impl Scheduler {
         }
         for job in jobs {
             let name = cron::note(&job);
+            sooner(job.next_after(now));
             match job.due(now) {
-                Due::Not(at) => sooner(at),
+                Due::Not(_) => {}
                 _ if self.is_started(&name) => {}
                 Due::Missed(slot) => settle_job(&self.engine, job.id, slot).await?,
                 Due::Run(slot) => {
@@ -138,7 +139,7 @@ impl Scheduler {
         (lease, now): (Lease, DateTime<Utc>),
     ) -> Result<Option<DateTime<Utc>>> {
         if self.is_started(name) || self.engine.runs().is_running(name) {
-            return Ok(None);
+            return Ok(report.schedule.next_after(now, report.zone()));
         }
         let progress = Progress::of(state, name)?;
         let what = match report.schedule {
@@ -150,7 +151,10 @@ impl Scheduler {
             Due::Missed(slot) => self.let_go(name, slot).await.map(|()| None),
             Due::Run(slot) => {
                 let is_begun = self.begin(name, report, state, (lease, slot)).await?;
-                Ok((!is_begun).then_some(now + TimeDelta::seconds(1)))
+                Ok(match is_begun {
+                    true => report.schedule.next_after(now, report.zone()),
+                    false => Some(now + TimeDelta::seconds(1)),
+                })
             }
         }
     }

@@ -115,14 +115,18 @@ impl Orders {
         let refund_of =
             self.refund_of.as_ref().map(|column| format!(", max({column}) AS __refund_of"));
         let cancelled = &self.is_cancelled;
-        let amount = match cancelled.as_str() {
-            "false" => format!("sum({line})"),
-            _ => format!(
-                "CASE WHEN bool_and({cancelled}) THEN sum({line}) ELSE sum({line}) FILTER (WHERE NOT {cancelled} OR {line} < 0) END"
+        let stands = format!("FILTER (WHERE NOT {cancelled} OR {line} < 0)");
+        let (first, amount) = match cancelled.as_str() {
+            "false" => (format!("min({day})"), format!("sum({line})")),
+            _ => (
+                format!("coalesce(min({day}) {stands}, min({day}))"),
+                format!(
+                    "CASE WHEN bool_and({cancelled}) THEN sum({line}) ELSE sum({line}) {stands} END"
+                ),
             ),
         };
         format!(
-            "SELECT {names}, {order_id} AS __order, min({day}) AS __day, {amount} AS __amount, \
+            "SELECT {names}, {order_id} AS __order, {first} AS __day, {amount} AS __amount, \
                bool_and({cancelled}) AS __void, {} AS __lowest, {} AS __highest{} {from} GROUP BY {names}, {order_id}, __apart({order_id})",
             currency("min"),
             currency("max"),

@@ -19,7 +19,7 @@ use crate::lists::list_of;
 const POINTS: DataType = DataType::Decimal128(38, 6);
 
 /// What a ledger comes to, as a record: earned, spent, expired, balance, expiring as DECIMAL(38,6), next_expiry DATE. A row is a record of
-/// `at` TIMESTAMP, `points` DECIMAL(38,6) (below zero: spent) and `expires` DATE, the last day on which they can be spent; NULL is never.
+/// `day` DATE and `at` TIMESTAMP, which says what came first within it, `points` DECIMAL(38,6) (below zero: spent) and `expires` DATE, the last day on which they can be spent; NULL is never.
 /// Rows that have neither instant nor points say nothing. Only reports write it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct PointsLeft {
@@ -43,6 +43,7 @@ impl Default for PointsLeft {
 
 fn row_fields() -> Fields {
     Fields::from(vec![
+        Field::new("day", DataType::Date32, true),
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         Field::new("points", POINTS, true),
         Field::new("expires", DataType::Date32, true),
@@ -60,6 +61,9 @@ fn fields() -> Fields {
 /// A row of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
+    /// In days since 1970.
+    day: i32,
+    /// What came first within a day.
     at_us: i64,
     points: i128,
     /// Last day of use, in days since 1970.
@@ -77,20 +81,19 @@ struct Left {
     next_expiry: Option<i32>,
 }
 
-const DAY_US: i64 = 86_400_000_000;
-
 /// Points that are spent are those that expire first, of equal days those that were earned first; points of a day can be spent until its
 /// end. What is spent beyond what there is, is taken from what is earned next. Of one instant the earned come first.
 fn left(mut entries: Vec<Entry>, as_of: i32, horizon: i32) -> Left {
-    let day = |at_us: i64| at_us.div_euclid(DAY_US) as i32;
-    entries.retain(|entry| day(entry.at_us) <= as_of);
-    entries.sort_by_key(|entry| (entry.at_us, entry.points < 0, entry.expires.unwrap_or(i32::MAX)));
+    entries.retain(|entry| entry.day <= as_of);
+    entries.sort_by_key(|entry| {
+        (entry.day, entry.at_us, entry.points < 0, entry.expires.unwrap_or(i32::MAX))
+    });
     let mut all = Left::default();
     // Lots that have something left, those that expire first in front; equal days in the order in which they came.
     let mut lots: Vec<(i32, i128)> = Vec::new();
     let mut debt = 0_i128;
     for entry in &entries {
-        let today = day(entry.at_us);
+        let today = entry.day;
         let gone = lots.iter().take_while(|(expires, _)| *expires < today).count();
         all.expired += lots.drain(..gone).map(|(_, points)| points).sum::<i128>();
         if entry.points >= 0 {
@@ -125,12 +128,14 @@ fn left(mut entries: Vec<Entry>, as_of: i32, horizon: i32) -> Left {
 
 fn entries_of(rows: &ArrayRef) -> Vec<Entry> {
     let rows = rows.as_struct();
-    let at = rows.column(0).as_primitive::<TimestampMicrosecondType>();
-    let points = rows.column(1).as_primitive::<Decimal128Type>();
-    let expires = rows.column(2).as_primitive::<Date32Type>();
+    let days = rows.column(0).as_primitive::<Date32Type>();
+    let at = rows.column(1).as_primitive::<TimestampMicrosecondType>();
+    let points = rows.column(2).as_primitive::<Decimal128Type>();
+    let expires = rows.column(3).as_primitive::<Date32Type>();
     (0..rows.len())
-        .filter(|row| at.is_valid(*row) && points.is_valid(*row))
+        .filter(|row| days.is_valid(*row) && at.is_valid(*row) && points.is_valid(*row))
         .map(|row| Entry {
+            day: days.value(row),
             at_us: at.value(row),
             points: points.value(row),
             expires: expires.is_valid(row).then(|| expires.value(row)),
@@ -188,8 +193,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(day: i64, points: i128, expires: Option<i32>) -> Entry {
-        Entry { at_us: day * DAY_US, points, expires }
+    fn entry(day: i32, points: i128, expires: Option<i32>) -> Entry {
+        Entry { day, at_us: 0, points, expires }
     }
 
     #[test]
@@ -231,9 +236,8 @@ mod tests {
             let before = lots.len();
             lots.retain(|(expires, _)| *expires >= today);
             all.expired += (before - lots.len()) as i128;
-            let mut of_day: Vec<(usize, &Entry)> = { entries.iter().enumerate() }
-                .filter(|(_, entry)| entry.at_us.div_euclid(DAY_US) as i32 == today)
-                .collect();
+            let mut of_day: Vec<(usize, &Entry)> =
+                { entries.iter().enumerate() }.filter(|(_, entry)| entry.day == today).collect();
             of_day.sort_by_key(|(_, e)| (e.at_us, e.points < 0, e.expires.unwrap_or(i32::MAX)));
             for (_, entry) in of_day {
                 for _ in 0..entry.points.max(0) {
@@ -269,13 +273,13 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_what_counting_points_one_by_one_gives(
-            rows in prop::collection::vec((0i64..30, -9i128..10, prop::option::of(0i32..12)), 0..40),
+            rows in prop::collection::vec((0i32..30, -9i128..10, prop::option::of(0i32..12)), 0..40),
             as_of in 0i32..35,
             within in 0i32..10,
         ) {
             let entries: Vec<Entry> = { rows.iter() }
                 // Points are good for a day at least.
-                .map(|(day, points, good)| entry(*day, *points, good.map(|days| *day as i32 + days)))
+                .map(|(day, points, good)| entry(*day, *points, good.map(|days| day + days)))
                 .collect();
             prop_assert_eq!(left(entries.clone(), as_of, as_of + within), slow(&entries, as_of, as_of + within));
         }
