@@ -8,6 +8,8 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr,
 };
 
+const NAMES: [&str; 3] = ["rfm_recency", "rfm_frequency", "rfm_monetary"];
+
 /// Gives the columns of a query that are calls the names of those.
 pub(super) fn name_columns(query: &mut Query) {
     let SetExpr::Select(select) = query.body.as_mut() else { return };
@@ -25,14 +27,16 @@ pub(super) fn name_columns(query: &mut Query) {
 /// The aggregate that a call means; `None` for a call of anything else.
 pub(super) fn meant(function: &Function) -> Option<Expr> {
     let [part] = function.name.0.as_slice() else { return None };
-    let name = part.as_ident()?.value.to_lowercase();
+    let called = &part.as_ident()?.value;
+    // Every call of every statement comes by here.
+    let name = NAMES.into_iter().find(|name| called.eq_ignore_ascii_case(name))?;
     let FunctionArguments::List(list) = &function.args else { return None };
     let arguments = list.args.iter().map(|arg| match arg {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
         _ => None,
     });
     let arguments = arguments.collect::<Option<Vec<_>>>()?;
-    match (name.as_str(), arguments.as_slice()) {
+    match (name, arguments.as_slice()) {
         ("rfm_recency", [at, as_of]) => {
             let last = cast(aggregate(function, "max", at.clone(), None), DataType::Date);
             let days = Expr::BinaryOp {

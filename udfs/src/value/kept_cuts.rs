@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray, new_empty_array};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int64Type};
+use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
@@ -119,22 +120,20 @@ impl ScalarUDFImpl for KeptCuts {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let (lists, measures) = (arrays[0].as_list::<i32>(), arrays[1].as_string::<i32>());
         let needed = arrays[2].as_primitive::<Int64Type>();
-        let mut values = Vec::new();
-        let mut lengths = Vec::with_capacity(lists.len());
-        for row in 0..lists.len() {
-            if lists.is_null(row) {
-                return Err(bad("the table has no thresholds; rfm_cuts gives some"));
-            }
-            let all = read(&lists.value(row), needed.value(row))?;
-            let of = MEASURES.iter().position(|known| *known == measures.value(row)).unwrap_or(0);
-            lengths.push(all[of].len());
-            values.extend_from_slice(&all[of]);
+        if lists.is_empty() {
+            return Ok(ColumnarValue::Array(new_empty_array(&list_of(COMPARED))));
         }
-        let values = Decimal128Array::from(values).with_precision_and_scale(38, 6)?;
+        // They are the same in every row.
+        if lists.is_null(0) {
+            return Err(bad("the table has no thresholds; rfm_cuts gives some"));
+        }
+        let all = read(&lists.value(0), needed.value(0))?;
+        let of = MEASURES.iter().position(|known| *known == measures.value(0)).unwrap_or(0);
+        let values = Decimal128Array::from(all[of].clone()).with_precision_and_scale(38, 6)?;
         let item = Arc::new(Field::new_list_field(COMPARED, true));
-        let offsets = OffsetBuffer::from_lengths(lengths);
+        let offsets = OffsetBuffer::from_lengths([values.len()]);
         let list = ListArray::try_new(item, offsets, Arc::new(values), None)?;
-        Ok(ColumnarValue::Array(Arc::new(list)))
+        Ok(ColumnarValue::Scalar(ScalarValue::List(Arc::new(list))))
     }
 }
 
