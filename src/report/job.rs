@@ -76,19 +76,21 @@ impl Job {
         self.name.clone().unwrap_or_else(|| self.id.to_string())
     }
 
+    /// Its schedule and the zone of its clock; none while it is held.
+    fn clock(&self) -> Option<(Schedule, Tz)> {
+        let schedule = Self::read_schedule(&self.schedule).ok().filter(|_| self.is_active)?;
+        Some((schedule, self.timezone.parse().unwrap_or(Tz::UTC)))
+    }
+
     /// Its next slot after an instant; none while it is held.
     pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let schedule = Self::read_schedule(&self.schedule).ok().filter(|_| self.is_active)?;
-        schedule.next_after(now, self.timezone.parse().unwrap_or(Tz::UTC))
+        let (schedule, zone) = self.clock()?;
+        schedule.next_after(now, zone)
     }
 
     /// What is to be done about it at an instant.
     pub fn due(&self, now: DateTime<Utc>) -> Due {
-        let Ok(schedule) = Self::read_schedule(&self.schedule) else { return Due::Not(None) };
-        if !self.is_active {
-            return Due::Not(None);
-        }
-        let zone: Tz = self.timezone.parse().unwrap_or(Tz::UTC);
+        let Some((schedule, zone)) = self.clock() else { return Due::Not(None) };
         let settled = DateTime::from_timestamp_micros(self.settled_us).unwrap_or_default();
         match schedule.last_until(now, settled, zone) {
             None => Due::Not(schedule.next_after(now, zone)),
@@ -112,10 +114,7 @@ pub fn jobs(state: &Generation) -> Result<Vec<Job>> {
 
 /// The last number that was given to a job.
 pub fn last_number(state: &Generation) -> Result<i64> {
-    let noted = match state.relations.get(&numbers()) {
-        Some(Relation::Note(note)) => note.as_i64().unwrap_or(0),
-        _ => 0,
-    };
+    let noted = state.note(&numbers()).and_then(serde_json::Value::as_i64).unwrap_or(0);
     Ok(jobs(state)?.last().map_or(noted, |job| job.id.max(noted)))
 }
 

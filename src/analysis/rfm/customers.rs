@@ -179,6 +179,11 @@ impl Orders {
 }
 
 impl Orders {
+    /// Whether a report is about customers' whole lives.
+    fn are_of_lives(&self) -> bool {
+        !self.function.starts_with("rfm")
+    }
+
     /// `rows`, which have the lowest and the highest currency as `__lowest` and `__highest`; an error where there are two.
     pub(in super::super) fn of_one_currency(&self, rows: &str) -> String {
         if self.currency.is_none() || self.rates.is_some() {
@@ -209,7 +214,7 @@ impl Figures {
         let as_of = request.as_of()?;
         let arguments = &mut request.arguments;
         // A report about whole lives has no window, and its customers by the relation alone.
-        let is_of_lives = !request.function.starts_with("rfm");
+        let is_of_lives = orders.are_of_lives();
         let mut word = |name, words: &[&'static str]| match is_of_lives {
             true => Ok(words[0]),
             false => arguments.word(name, words),
@@ -335,7 +340,7 @@ impl Figures {
         let all = relation_name(customers);
         let same = same_customer(&self.names, "__b", "__a");
         // Of whole lives the relation adds those who never bought; a population is the relation's.
-        let is_of_lives = !self.orders.function.starts_with("rfm");
+        let is_of_lives = self.orders.are_of_lives();
         let join = if is_of_lives { "FULL" } else { "LEFT" };
         let own: Vec<String> = { self.names.iter() }
             .map(|name| match is_of_lives {
