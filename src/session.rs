@@ -271,6 +271,7 @@ impl Session {
             settings: if words.contains("pg_settings") { settings.all() } else { Vec::new() },
             functions: if words.contains("pg_proc") { self.function_names() } else { Vec::new() },
             running: self.engine.runs.running(),
+            unwritten: self.engine.runs.unwritten(),
         };
         let pin = Pin::new(&self.engine.warehouse, !past.is_empty());
         let mut pinned = Pinned::load(&self.engine.warehouse, &words, past, about).await?;

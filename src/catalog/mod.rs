@@ -19,7 +19,9 @@ use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 
 use crate::error::{Error, Kind, Result};
-use crate::report::{Mode, Progress, Report, Running, audience_table, job_table, status_table};
+use crate::report::{
+    Mode, Progress, Report, Running, Unwritten, audience_table, job_table, status_table,
+};
 use crate::scan::SnapshotTable;
 use crate::store::{
     Clustering, Customers, Erased, FunctionDef, Generation, Name, Relation, TableSnapshot, ViewDef,
@@ -71,6 +73,8 @@ pub struct About {
     pub functions: Vec<String>,
     /// Reports that are being computed, for `reports.status`.
     pub running: Vec<Running>,
+    /// What is known about reports and could not be written down, for the same.
+    pub unwritten: Unwritten,
 }
 
 impl Pinned {
@@ -218,7 +222,8 @@ impl Pinned {
     fn computed(&self, name: &Name) -> Option<Meaning> {
         let batch = match (name.schema.as_str(), name.table.as_str()) {
             ("reports", "status") => {
-                status_table(&self.generation, &self.about.running, chrono::Utc::now())
+                let About { running, unwritten, .. } = &self.about;
+                status_table(&self.generation, running, unwritten, chrono::Utc::now())
             }
             ("reports", "audiences") => audience_table(&self.generation),
             ("cron", "job") => job_table(&self.generation, DATABASE),

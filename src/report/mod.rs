@@ -12,6 +12,7 @@ mod progress;
 mod runs;
 mod schedule;
 mod status;
+mod unwritten;
 
 pub use definition::{Assertion, CatchUp, Mode, Report, Settings, definitions};
 pub use due::{Due, FAILURES_MAX, FIRST_DAY, InTheWay, QUIET, Trouble, backoff, due};
@@ -21,3 +22,4 @@ pub use progress::{Backfill, Outcome, Progress};
 pub use runs::{JobRun, Run, Trigger, job_runs, runs};
 pub use schedule::{Schedule, Unit, day_before};
 pub use status::{Running, State, audience_of, audience_table, history_of, status_table};
+pub use unwritten::Unwritten;

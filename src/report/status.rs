@@ -13,6 +13,7 @@ use super::definition::{Mode, Report, definitions};
 use super::due::{Due, due};
 use super::progress::{Outcome, Progress};
 use super::schedule::Schedule;
+use super::unwritten::Unwritten;
 use crate::error::Result;
 use crate::store::{Generation, Name};
 
@@ -86,16 +87,29 @@ impl State {
 type Standing = (Name, Report, Progress, State);
 
 /// Every report, how it stands and how far it has come.
-fn states(state: &Generation, running: &[Running]) -> Result<Vec<Standing>> {
+fn states(
+    state: &Generation,
+    running: &[Running],
+    unwritten: &Unwritten,
+    now: DateTime<Utc>,
+) -> Result<Vec<Standing>> {
     let all = definitions(state)?.into_iter().map(|(name, report)| {
-        let mut progress = Progress::of(state, &name)?;
+        let mut progress = unwritten.progress(state, &name)?;
         let is_running = running.iter().any(|run| run.report == name);
         let missing = report.misses(state);
         if let (Some(missing), false) = (missing, progress.outcome == Outcome::Invalid) {
             progress.error_code = Some("42P01".to_owned());
             progress.error = Some(format!("relation \"{missing}\" is not there any more"));
         }
-        let stands = State::of(&report, &progress, is_running, missing.is_some());
+        let mut stands = State::of(&report, &progress, is_running, missing.is_some());
+        let is_held = |stands| matches!(stands, State::Running | State::Suspended | State::Invalid);
+        if let (Some((code, error)), false) = (unwritten.standstill(), is_held(stands))
+            && matches!(due(&name, &report, &progress, now), Due::Run(_))
+        {
+            stands = State::Retrying;
+            progress.error_code = Some(code.clone());
+            progress.error = Some(format!("nothing runs by the clock: {error}"));
+        }
         Ok((name, report, progress, stands))
     });
     all.collect()
@@ -168,9 +182,10 @@ fn table(columns: Vec<(&str, DataType, ArrayRef)>) -> Result<RecordBatch> {
 pub fn status_table(
     state: &Generation,
     running: &[Running],
+    unwritten: &Unwritten,
     now: DateTime<Utc>,
 ) -> Result<RecordBatch> {
-    let all = states(state, running)?;
+    let all = states(state, running, unwritten, now)?;
     let text = |value: &dyn Fn(&Standing) -> Option<String>| -> ArrayRef {
         Arc::new(all.iter().map(value).collect::<StringArray>())
     };

@@ -9,8 +9,9 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::stop::{Meter, Share};
-use crate::report::Running;
-use crate::store::Name;
+use crate::error::Result;
+use crate::report::{Progress, Running, Unwritten};
+use crate::store::{Generation, Name};
 
 /// The runs of a process.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Runs {
     share: Arc<Share>,
     /// Those that were begun and nobody waits for.
     expected: Arc<AtomicUsize>,
+    unwritten: Mutex<Unwritten>,
 }
 
 /// A run that nobody waits for.
@@ -59,8 +61,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Runs {
     /// None yet; together they may hold `bytes`.
     pub(super) fn new(bytes: usize) -> Arc<Self> {
-        let (open, turns) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { open, turns, share: Share::new(bytes), expected: Arc::default() })
+        let (open, turns, unwritten) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self {
+            open,
+            turns,
+            share: Share::new(bytes),
+            expected: Arc::default(),
+            unwritten,
+        })
     }
 
     /// Notes that a run is begun which nobody waits for, until what is given back is dropped.
@@ -115,6 +123,21 @@ impl Runs {
             periods: *locked(&open.periods),
         });
         seen.collect()
+    }
+
+    /// How far `report` has come, as it stands in `state` or as only this process knows.
+    pub fn progress(&self, state: &Generation, report: &Name) -> Result<Progress> {
+        locked(&self.unwritten).progress(state, report)
+    }
+
+    /// What could not be written down yet.
+    pub fn unwritten(&self) -> Unwritten {
+        locked(&self.unwritten).clone()
+    }
+
+    /// Changes what is still to be written down.
+    pub fn with_unwritten(&self, change: impl FnOnce(&mut Unwritten)) {
+        change(&mut locked(&self.unwritten));
     }
 
     /// A meter of the memory that one of them holds.

@@ -262,7 +262,7 @@ pub(super) async fn run_once(
 ) -> Result<Run> {
     let newest = engine.warehouse().newest().await?;
     let report = Report::existing(&newest, name)?;
-    let progress = Progress::of(&newest, name)?;
+    let progress = engine.runs().progress(&newest, name)?;
     let from = first_day(&report, &progress, ask);
     let seen_now = seen(&report, &newest);
     let meter = engine.runs().meter();
@@ -312,7 +312,7 @@ pub(super) async fn run_once(
             tracing::warn!(report = %name, as_of = %run.as_of, code = error.sqlstate(), elapsed_ms, "a refresh failed");
             // What another server has taken over is for that one to run and to write down.
             if engine.warehouse().check_lease(ask.lease).await.is_ok() {
-                write_failure(engine, &report, ask, run, (&error, seen_now), place).await?;
+                write_failure(engine, &report, ask, run, (&error, seen_now), place).await;
             }
             Err(error)
         }
@@ -859,7 +859,7 @@ async fn write_failure(
     mut run: Run,
     (error, seen): (&Error, Vec<(Name, u64)>),
     place: &RunPlace,
-) -> Result<()> {
+) {
     let name = run.report.clone();
     run.error = Some((error.sqlstate().to_owned(), error.message().to_owned()));
     let is_cancelled = place.cancelled().is_cancelled();
@@ -875,31 +875,65 @@ async fn write_failure(
             progress.seen.clone_from(&seen);
         }
     };
-    end_without_rows(engine, &name, run, change).await
+    end_without_rows(engine, &name, run, change).await;
 }
 
-/// Writes down a run that has no rows: what `change` makes of the report's progress, and a row in `reports.runs`.
+/// Writes down a run that has no rows: what `change` makes of the report's progress, and a row in `reports.runs`. What cannot be
+/// written, for the disk is full or the store away, is kept in mind until it can.
 pub(super) async fn end_without_rows(
-    engine: &Arc<Engine>,
+    engine: &Engine,
     name: &Name,
     mut run: Run,
     change: impl Fn(&mut Progress),
-) -> Result<()> {
-    let warehouse = engine.warehouse();
-    let mut outcome = report::Outcome::Failed;
+) {
+    let runs = engine.runs();
+    let mut steps = None;
+    let published = engine.warehouse().publish_names(|state| {
+        let mut real = runs.progress(state, name)?;
+        change(&mut real);
+        let noted = real.noted()?;
+        steps = Some((Progress::of(state, name)?, real));
+        match state.is_report(name) {
+            true => Ok(BTreeMap::from([(Progress::note(name), noted)])),
+            false => Ok(BTreeMap::new()),
+        }
+    });
+    let published = published.await;
+    run.outcome = steps.as_ref().map_or(report::Outcome::Failed, |(_, real)| real.outcome);
+    (run.rows, run.bytes) = (0, 0);
+    if let (Err(error), Some((before, real))) = (&published, steps) {
+        tracing::warn!(report = %name, code = error.sqlstate(), "how a run ended cannot be written down yet");
+        runs.with_unwritten(|unwritten| unwritten.keep_progress(name, before, real));
+    }
+    runs.with_unwritten(|unwritten| unwritten.keep_run(run));
+    if published.is_ok()
+        && let Err(error) = write_down(engine).await
+    {
+        tracing::warn!(report = %name, code = error.sqlstate(), "a run cannot be written down yet");
+    }
+}
+
+/// Writes down what could not be written before.
+pub(super) async fn write_down(engine: &Engine) -> Result<()> {
+    let (warehouse, runs) = (engine.warehouse(), engine.runs());
+    let unwritten = runs.unwritten();
     warehouse
         .publish_names(|state| {
-            let mut progress = Progress::of(state, name)?;
-            change(&mut progress);
-            outcome = progress.outcome;
-            match state.is_report(name) {
-                true => Ok(BTreeMap::from([(Progress::note(name), progress.noted()?)])),
-                false => Ok(BTreeMap::new()),
+            let mut names = BTreeMap::new();
+            for name in unwritten.reports().filter(|name| state.is_report(name)) {
+                let real = unwritten.progress(state, name)?;
+                if real != Progress::of(state, name)? {
+                    names.insert(Progress::note(name), real.noted()?);
+                }
             }
+            Ok(names)
         })
         .await?;
-    run.outcome = outcome;
-    run.rows = 0;
-    run.bytes = 0;
-    warehouse.append_to_system(system::report_runs(), report::runs(&[run])).await
+    runs.with_unwritten(|all| all.drop_progress(&unwritten));
+    if !unwritten.runs().is_empty() {
+        let rows = report::runs(unwritten.runs());
+        warehouse.append_to_system(system::report_runs(), rows).await?;
+        runs.with_unwritten(|all| all.drop_runs(&unwritten));
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use tokio::sync::Semaphore;
 
 use super::execute::execute;
-use super::refresh::{Ask, end_without_rows, run_once, seen};
+use super::refresh::{Ask, end_without_rows, run_once, seen, write_down};
 use super::statement::parse;
 use super::{Outcome, cron};
 use crate::catalog::DATABASE;
@@ -38,13 +38,14 @@ const LEASE: TimeDelta = TimeDelta::seconds(60);
 pub async fn keep_schedule(engine: Arc<Engine>, holder: String) {
     let mut scheduler = Scheduler::new(engine);
     loop {
-        let next = match Box::pin(scheduler.look(&holder)).await {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::warn!(code = error.sqlstate(), %error, "the schedule could not be looked at");
-                None
-            }
-        };
+        let looked = Box::pin(scheduler.look(&holder)).await;
+        if let Err(error) = &looked {
+            tracing::warn!(code = error.sqlstate(), %error, "the schedule could not be looked at");
+        }
+        let error = looked.as_ref().err();
+        let error = error.map(|error| (error.sqlstate().to_owned(), error.message().to_owned()));
+        scheduler.engine.runs().with_unwritten(|unwritten| unwritten.stands_still(error));
+        let next = looked.ok().flatten();
         let pause = next.and_then(|at| (at - Utc::now()).to_std().ok());
         let pause = pause.map_or(LOOK_EVERY, |pause| pause.clamp(LOOK_AT_MOST_EVERY, LOOK_EVERY));
         tokio::time::sleep(pause).await;
@@ -84,6 +85,11 @@ impl Scheduler {
     /// Starts what is due; says when to look again, where the clock knows.
     async fn look(&mut self, holder: &str) -> Result<Option<DateTime<Utc>>> {
         let warehouse = Arc::clone(self.engine.warehouse());
+        if !self.engine.runs().unwritten().is_empty()
+            && let Err(error) = write_down(&self.engine).await
+        {
+            tracing::warn!(code = error.sqlstate(), "what has run cannot be written down yet");
+        }
         let newest = warehouse.newest().await?;
         let reports = definitions(&newest)?;
         let jobs = jobs(&newest)?;
@@ -141,7 +147,7 @@ impl Scheduler {
         if self.is_started(name) || self.engine.runs().is_running(name) {
             return Ok(report.schedule.next_after(now, report.zone()));
         }
-        let progress = Progress::of(state, name)?;
+        let progress = self.engine.runs().progress(state, name)?;
         let what = match report.schedule {
             Schedule::AfterLoad(_) => self.after_load(name, report, &progress, state, now),
             _ => due(name, report, &progress, now),
@@ -227,7 +233,7 @@ impl Scheduler {
     ) -> Result<bool> {
         let as_of = day_before(slot, report.zone());
         if !report.settings.allow_stale
-            && let Some((upstream, way)) = in_the_way(report, state, as_of)?
+            && let Some((upstream, way)) = self.in_the_way(report, state, as_of)?
         {
             if way == InTheWay::Waiting {
                 return Ok(false);
@@ -242,7 +248,7 @@ impl Scheduler {
                 progress.upstream_failed(slot, as_of, &error);
                 progress.seen.clone_from(&seen);
             };
-            end_without_rows(&self.engine, name, run, change).await?;
+            end_without_rows(&self.engine, name, run, change).await;
             return Ok(true);
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return Ok(false) };
@@ -260,7 +266,7 @@ impl Scheduler {
                 let place = held.runs().enter(&owned, as_of).await;
                 // Somebody else may have run the slot since the clock was looked at.
                 let newest = held.warehouse().newest().await?;
-                let settled = Progress::of(&newest, &owned)?.settled();
+                let settled = held.runs().progress(&newest, &owned)?.settled();
                 if by_clock && settled.is_some_and(|settled| settled >= slot) {
                     return Ok(());
                 }
@@ -284,30 +290,30 @@ impl Scheduler {
             let run = run_that_was_not(&name, as_of, slot, &newest, &error);
             let change =
                 |progress: &mut Progress| progress.failed(Some(slot), as_of, &error, 0, Utc::now());
-            if let Err(error) = end_without_rows(&engine, &name, run, change).await {
-                tracing::error!(report = %name, %error, "a failed run could not be written down");
-            }
+            end_without_rows(&engine, &name, run, change).await;
         });
         Ok(true)
     }
-}
 
-/// The first of the reports that one depends on which stands in the way of its run.
-fn in_the_way(
-    report: &Report,
-    state: &Generation,
-    as_of: chrono::NaiveDate,
-) -> Result<Option<(Name, InTheWay)>> {
-    let mut waits = None;
-    for name in &report.depends_on {
-        let Some(upstream) = Report::of(state, name)? else { continue };
-        match Progress::of(state, name)?.stands_in_the_way(&upstream, as_of) {
-            Some(InTheWay::Failed) => return Ok(Some((name.clone(), InTheWay::Failed))),
-            Some(InTheWay::Waiting) => waits = Some((name.clone(), InTheWay::Waiting)),
-            None => {}
+    /// The first of the reports that one depends on which stands in the way of its run.
+    fn in_the_way(
+        &self,
+        report: &Report,
+        state: &Generation,
+        as_of: chrono::NaiveDate,
+    ) -> Result<Option<(Name, InTheWay)>> {
+        let mut waits = None;
+        for name in &report.depends_on {
+            let Some(upstream) = Report::of(state, name)? else { continue };
+            let progress = self.engine.runs().progress(state, name)?;
+            match progress.stands_in_the_way(&upstream, as_of) {
+                Some(InTheWay::Failed) => return Ok(Some((name.clone(), InTheWay::Failed))),
+                Some(InTheWay::Waiting) => waits = Some((name.clone(), InTheWay::Waiting)),
+                None => {}
+            }
         }
+        Ok(waits)
     }
-    Ok(waits)
 }
 
 fn run_that_was_not(

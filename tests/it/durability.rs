@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::server::{Server, code, number, program, run, run_well};
+use super::server::{Server, SmallDisk, code, number, program, run, run_well};
 
 const ROWS: usize = 20_000;
 
@@ -218,31 +218,6 @@ fn killed_compactions_and_erasures_leave_the_rows_right() {
     // Files of killed writers that no version names stay for a day; nothing else does.
     let told = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(!told.starts_with("found"), "{told} {}", String::from_utf8_lossy(&checked.stdout));
-}
-
-/// A small disk of its own, where one can be had.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &std::path::Path, mib: u32) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(at)
-            .stderr(Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(at.to_owned()));
-        }
-        eprintln!("skipped: a full disk; mounting a small one needs to be root");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

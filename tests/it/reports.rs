@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::server::{Server, csv, number, program, python_with, run, run_well};
+use super::server::{Server, SmallDisk, csv, number, program, python_with, run, run_well};
 
 fn warehouse() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
@@ -40,6 +40,54 @@ async fn eventually(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("{sql}: still {seen:?}")
+}
+
+/// While a disk takes nothing the state says so, though it cannot be written down, and the rows from before are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_shows_in_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 16) else { return };
+    let server = Server::start_in(&disk.0.join("w"), &[]);
+    let client = server.connect().await;
+    for statement in [
+        "CREATE TABLE t AS SELECT 1 AS a",
+        "CREATE MATERIALIZED VIEW asked AS SELECT count(*) AS n FROM t",
+        "CREATE MATERIALIZED VIEW timed SCHEDULE CRON '*/2 * * * * *' AS SELECT count(*) AS n FROM t",
+    ] {
+        client.simple_query(statement).await.unwrap();
+    }
+    let state = |name: &str| {
+        format!(
+            "SELECT state, coalesce(last_error_code, '-') FROM reports.status WHERE name = '{name}'"
+        )
+    };
+    let timed_runs =
+        "SELECT 1 FROM reports.runs WHERE started_by = 'schedule' AND state = 'SUCCEEDED'";
+    eventually(&client, timed_runs, |rows| !rows.is_empty()).await;
+
+    let filler = disk.0.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    let refused = client.batch_execute("REFRESH MATERIALIZED VIEW asked").await.unwrap_err();
+    assert_eq!(refused.code().map(|code| code.code()), Some("53100"), "{refused:?}");
+    eventually(&client, &state("asked"), |rows| rows == ["FAILED 53100"]).await;
+    eventually(&client, &state("timed"), |rows| rows == ["RETRYING 53100"]).await;
+    for name in ["asked", "timed"] {
+        let rows = client.query_one(&format!("SELECT n FROM {name}"), &[]).await.unwrap();
+        assert_eq!(rows.get::<_, i64>(0), 1);
+    }
+
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    let written = "SELECT started_by, state, error_code FROM reports.runs WHERE report = 'asked' AND error IS NOT NULL";
+    eventually(&client, written, |rows| rows == ["hand FAILED 53100"]).await;
+    eventually(&client, &state("timed"), |rows| rows == ["SCHEDULED -"]).await;
+    assert_eq!(
+        eventually(&client, &state("asked"), |rows| !rows.is_empty()).await,
+        ["FAILED 53100"]
+    );
+    client.batch_execute("REFRESH MATERIALIZED VIEW asked").await.unwrap();
+    assert_eq!(eventually(&client, &state("asked"), |rows| !rows.is_empty()).await, ["MANUAL -"]);
 }
 
 /// A server runs what is due, in the order in which reports depend on each other, and statements of cron.

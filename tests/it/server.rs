@@ -153,3 +153,28 @@ pub(crate) fn signal(pid: u32, name: &str) {
 pub(crate) fn code(error: &tokio_postgres::Error) -> &str {
     error.code().map_or("none", tokio_postgres::error::SqlState::code)
 }
+
+/// A small disk of its own, where one can be had.
+pub(crate) struct SmallDisk(pub(crate) std::path::PathBuf);
+
+impl SmallDisk {
+    pub(crate) fn mount(at: &std::path::Path, mib: u32) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
+            .arg(at)
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        eprintln!("skipped: a full disk; mounting a small one needs to be root");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
