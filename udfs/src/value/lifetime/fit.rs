@@ -251,11 +251,12 @@ fn fitted(model: Model, rows: &[(Row, i64)]) -> Option<Found> {
         Model::Mbgnbd => bgnbd::fit(Variant::Mbg, &all()).map(|fit| found(fit, customers)),
         Model::Pnbd => pnbd::fit(&all()).map(|fit| found(fit, customers)),
         Model::GammaGamma => {
-            let spending = |(row, count): &(Row, i64)| {
-                let one = Spending { x: f64::from_bits(row[0]), mean: f64::from_bits(row[1]) };
-                std::iter::repeat_n(one, *count as usize)
+            let spending = |(row, count): &(Row, i64)| Spending {
+                x: f64::from_bits(row[0]),
+                mean: f64::from_bits(row[1]),
+                customers: *count as f64,
             };
-            let all: Vec<Spending> = rows.iter().flat_map(spending).collect();
+            let all: Vec<Spending> = rows.iter().map(spending).collect();
             gamma_gamma::fit(&all).map(|fit| found(fit, customers))
         }
     }

@@ -10,6 +10,9 @@ const FAR: f64 = 10.0;
 /// A slope in the logarithm of a parameter below which the bottom is reached.
 const FLAT: f64 = 1e-8;
 
+/// Rows of which a search that is fit for all of them begins with a share.
+const MANY: usize = 1 << 14;
+
 /// What a search came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Minimum<const N: usize> {
@@ -17,12 +20,41 @@ pub(super) struct Minimum<const N: usize> {
     pub(super) value: f64,
     pub(super) steps: u32,
     pub(super) is_bottom: bool,
+    /// What was learned of the inverse of the second derivatives.
+    inverse: [[f64; N]; N],
+}
+
+/// Goes down from `start` over the mean of many rows: `f` gives the value and its derivatives of every `n`th of them. Where there are
+/// many, a share of them shows the way, and the last few steps are taken over all.
+pub(super) fn minimize_over<const N: usize>(
+    rows: usize,
+    start: [f64; N],
+    f: impl Fn(usize, &[f64; N]) -> (f64, [f64; N]),
+) -> Minimum<N> {
+    let every = rows / MANY;
+    if every > 1 {
+        let some = minimize(start, |numbers| f(every, numbers));
+        if some.is_bottom {
+            let mut all = search(some.at, some.inverse, |numbers| f(1, numbers));
+            all.steps += some.steps;
+            return all;
+        }
+    }
+    minimize(start, |numbers| f(1, numbers))
 }
 
 /// Goes down from `start` by the method of Broyden, Fletcher, Goldfarb and Shanno, in the logarithms of the numbers, so that they stay
 /// positive. `f` gives the value and its derivative by each number. The same function gives the same steps: there is no chance in it.
-pub(super) fn minimize<const N: usize>(
+fn minimize<const N: usize>(
     start: [f64; N],
+    f: impl Fn(&[f64; N]) -> (f64, [f64; N]),
+) -> Minimum<N> {
+    search(start, identity(), f)
+}
+
+fn search<const N: usize>(
+    start: [f64; N],
+    mut inverse: [[f64; N]; N],
     f: impl Fn(&[f64; N]) -> (f64, [f64; N]),
 ) -> Minimum<N> {
     let by_logarithms = |ln: &[f64; N]| {
@@ -37,7 +69,6 @@ pub(super) fn minimize<const N: usize>(
     let begun = start.map(f64::ln);
     let mut at = begun;
     let (mut value, mut slope) = by_logarithms(&at);
-    let mut inverse = identity::<N>();
     let mut steps = 0;
     let mut is_bottom = false;
     while steps < STEPS_MAX {
@@ -93,7 +124,7 @@ pub(super) fn minimize<const N: usize>(
             break;
         }
     }
-    Minimum { at: at.map(f64::exp), value, steps, is_bottom }
+    Minimum { at: at.map(f64::exp), value, steps, is_bottom, inverse }
 }
 
 fn identity<const N: usize>() -> [[f64; N]; N] {
