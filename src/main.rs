@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Queries allocate from many threads at once; mimalloc is faster at that than the system's allocator.
+/// Queries allocate from many threads at once, and what one of them gives back another one needs: jemalloc is as fast at that as any,
+/// and holds little more than what is used (benches/results.md). How it keeps house is said when it is built: .cargo/config.toml.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Statements of the command line are read and planned here: as deep as those of a connection.
