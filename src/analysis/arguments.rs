@@ -98,6 +98,23 @@ impl Arguments {
         }
     }
 
+    /// A span of time, as SQL; one that is seen to be none, or to go back, is refused.
+    pub(super) fn span(&mut self, name: &'static str) -> Result<Option<String>> {
+        let Some(expr) = self.expression(name) else { return Ok(None) };
+        let text = match bare(&expr) {
+            Expr::Interval(interval) => text_of(&interval.value),
+            other => text_of(other),
+        };
+        let is_span = match &text {
+            Some(text) => !text.contains('-') && text.contains(|c| ('1'..='9').contains(&c)),
+            None => real_of(&expr).is_none(),
+        };
+        match is_span {
+            true => Ok(Some(format!("CAST({expr} AS INTERVAL)"))),
+            false => Err(self.wrong(name, &expr, "a span above 0 such as INTERVAL '30 days'")),
+        }
+    }
+
     /// An array of numbers, none below zero.
     pub(super) fn numbers(&mut self, name: &'static str) -> Result<Option<Vec<f64>>> {
         let Some(expr) = self.bound(name) else { return Ok(None) };

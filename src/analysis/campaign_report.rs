@@ -24,8 +24,8 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let redeemed = condition(&mut request, "redeemed")?;
     let ordered = condition(&mut request, "ordered")?;
     let refunded = condition(&mut request, "refunded")?;
-    let window = request.arguments.expression("window");
-    let window = window.map_or("INTERVAL '30 days'".to_owned(), |window| window.to_string());
+    let window = request.arguments.span("window")?;
+    let window = window.unwrap_or_else(|| "INTERVAL '30 days'".to_owned());
     let dormant = request.arguments.number("dormant_days", 1..=3_660)?.unwrap_or(90);
     let control = request.arguments.text("control")?;
     let costs = request.arguments.text("costs")?;

@@ -4,8 +4,8 @@
 //! read by people. Each gathers a customer's events first; what it makes of them is a plain function of a sorted slice.
 
 pub mod attribution;
-mod credit;
-mod events;
+pub(crate) mod credit;
+pub(crate) mod events;
 pub(crate) mod markov;
 pub mod paths;
 mod sessions;

@@ -34,7 +34,6 @@ pub(crate) struct Event {
 
 const NO_DEAL: u32 = u32::MAX;
 
-#[cfg(test)]
 impl Event {
     /// An event without a deal.
     pub(crate) fn of(at: i64, name: u32) -> Self {

@@ -85,7 +85,7 @@ impl Prediction {
 ///
 /// NULL where an argument is NULL. Times are in the unit of the fit.
 /// # Errors
-/// [`BadArgument`] for what is no fit of the model, and for numbers that no customer has: `x` below 0, `t_x` outside of 0 to `t`, a horizon
+/// [`BadArgument`] for what is no fit of the model, and for numbers that no customer has: `x` below 0 or not whole, `t_x` outside of 0 to `t`, a horizon
 /// below 0 or, with a discount, above 1,200.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Predict {
@@ -240,16 +240,18 @@ fn answer(asked: Prediction, models: &[Fits], row: usize, given: &[f64]) -> Resu
         return wrong("arguments", "a value is not a finite number");
     }
     let first = models[0].of(name, row)?;
-    let history = |x: f64, t_x: f64, t: f64| match x >= 0.0 && (0.0..=t).contains(&t_x) {
+    let is_count = |x: f64| x >= 0.0 && x.fract() == 0.0;
+    let history = |x: f64, t_x: f64, t: f64| match is_count(x) && (0.0..=t).contains(&t_x) {
         true => Ok(()),
         false => {
-            wrong("x, t_x, t", "no customer has them: x from 0, t_x from 0 to t").map(|_: f64| ())
+            wrong("x, t_x, t", "no customer has them: x is a whole number from 0, t_x from 0 to t")
+                .map(|_: f64| ())
         }
     };
     match (asked, given) {
         (Prediction::Expected(Model::GammaGamma), &[x, mean]) => match first {
-            Of::Spent(parameters) if x >= 0.0 => Ok(gamma_gamma::expected(&parameters, x, mean)),
-            Of::Spent(_) => wrong("x", "is below 0"),
+            Of::Spent(parameters) if is_count(x) => Ok(gamma_gamma::expected(&parameters, x, mean)),
+            Of::Spent(_) => wrong("x", "is no whole number from 0"),
             _ => wrong("fit", "is not one of gg_fit"),
         },
         (Prediction::Expected(model), &[horizon]) => {

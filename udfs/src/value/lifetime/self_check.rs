@@ -2,6 +2,8 @@
 
 use super::bgnbd::{self, Variant};
 use super::{Alike, gamma_gamma, pnbd};
+use crate::journey::credit::{CONVERSION, CreditRules, Model, Piece, UNIT, divide};
+use crate::journey::events::{Deal, Event};
 use crate::journey::markov::Journeys;
 use crate::value::tgi::tgi;
 
@@ -139,6 +141,13 @@ pub fn checks() -> Vec<Check> {
             1e-9,
         );
     }
+    const GAME: &str =
+        "the textbook's game of three: alone 80, 56 and 70, in pairs 80, 85 and 72, together 90";
+    for (player, (published, share)) in
+        [39.17, 20.67, 30.17].into_iter().zip(shares_of_game()).enumerate()
+    {
+        check(&format!("Shapley: share of player {}", player + 1), GAME, published, share, 0.005);
+    }
     const TGI: &str = "worked examples of the target group index; two were printed wrong";
     check("TGI of 8.9 % against 6.6 %", TGI, 134.85, tgi(8.9, 100.0, 6.6, 100.0), 0.01);
     check(
@@ -158,6 +167,46 @@ fn shares_of_channels() -> Vec<f64> {
     let effects = Journeys::counted(&journeys, 1).removal_effects().unwrap_or_default();
     let total: f64 = effects.values().sum();
     effects.values().map(|effect| effect / total).collect()
+}
+
+/// The Shapley values of a game of three, by the credit that conversions give: what a set of players is worth beyond all smaller ones
+/// is the worth of conversions whose channels are that set.
+fn shares_of_game() -> Vec<f64> {
+    const MILLIONTHS: i128 = 1_000_000;
+    let worths: [(&[u32], i128); 7] = [
+        (&[1], 80),
+        (&[2], 56),
+        (&[3], 70),
+        (&[1, 2], 80),
+        (&[1, 3], 85),
+        (&[2, 3], 72),
+        (&[1, 2, 3], 90),
+    ];
+    let rules = CreditRules {
+        models: vec![Model::Shapley],
+        lookback: 100,
+        half_life: 1,
+        weights: [1.0; 3],
+        order: 1,
+        since: i64::MIN,
+        is_keyed: false,
+    };
+    let mut beyond: Vec<(&[u32], i128)> = Vec::new();
+    let mut shares = [0; 3];
+    for (players, worth) in worths {
+        let is_smaller = |set: &[u32]| set.iter().all(|player| players.contains(player));
+        let smaller = beyond.iter().filter(|(set, _)| is_smaller(set)).map(|(_, value)| value);
+        let value = worth - smaller.sum::<i128>();
+        beyond.push((players, value));
+        let touches: Vec<Event> = (0..).zip(players).map(|(at, p)| Event::of(at, *p)).collect();
+        let deal = Deal { kind: CONVERSION, key: None, value: value * MILLIONTHS };
+        let credit = divide(&touches, std::iter::once((10, &deal)), &rules, |_| false, u32::cmp);
+        for (share, player) in shares.iter_mut().zip(1..) {
+            let of = credit.get(&Piece::Channel(Model::Shapley, player));
+            *share += of.map_or(0, |credit| credit.value);
+        }
+    }
+    shares.map(|share| share as f64 / UNIT as f64).to_vec()
 }
 
 #[cfg(test)]
