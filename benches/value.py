@@ -127,7 +127,7 @@ def main():
                 subprocess.run(ours(before), check=True, capture_output=True)
             subprocess.run([args.program, "load", "--dir", warehouse, table, *sorted((data / "orders").glob("*.parquet"))], check=True, stderr=subprocess.DEVNULL)
         subprocess.run(ours("COMPACT TABLE orders"), check=True, capture_output=True)
-        subprocess.run([python, "-c", "import duckdb, sys; duckdb.connect(sys.argv[1]).execute(f\"CREATE TABLE orders AS SELECT * FROM '{sys.argv[2]}/*.parquet' ORDER BY customer_id, ordered_at\")", native, data / "orders"], check=True)
+        subprocess.run([python, "-c", "import duckdb, sys; duckdb.connect(sys.argv[1]).execute(f\"CREATE TABLE orders AS SELECT * FROM '{sys.argv[2]}/*.parquet' ORDER BY customer_id, ordered_at\")", native, data / "orders"], check=True, capture_output=True)
         [[orders, customers]], _, _ = measured(ours("SELECT count(*), count(DISTINCT customer_id) FROM orders"))
         print(f"{orders} orders of {customers} customers\n\n| CPU s / wall s | clientele, by customer | as they come | DuckDB, Parquet | DuckDB, sorted | CPU of its better one / of our better one |\n|---|---|---|---|---|---|", flush=True)
         is_same = True

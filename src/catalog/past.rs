@@ -99,13 +99,15 @@ impl Past {
                 format!("there was no table \"{}\" at {when}", self.name),
             ));
         };
-        warehouse.snapshot(def).await.map_err(|error| {
-            Error::new(
-                Kind::UndefinedTable,
-                format!("what table \"{}\" held at {when} is gone", self.name),
-            )
-            .detail(error.message().to_owned())
-        })
+        let gone = |why: &str| {
+            let what = format!("what table \"{}\" held at {when} is gone", self.name);
+            Error::new(Kind::UndefinedTable, what).detail(why.to_owned())
+        };
+        let snapshot = warehouse.snapshot(def).await.map_err(|error| gone(error.message()))?;
+        match warehouse.file_taken_away(&snapshot, newest.table(&self.name)).await? {
+            Some(path) => Err(gone(&format!("the file {path} was taken away"))),
+            None => Ok(snapshot),
+        }
     }
 }
 

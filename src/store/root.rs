@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -110,9 +111,9 @@ impl Root {
                 (Location::Folder(folder), url, Arc::new(SyncedStore::new()))
             }
             Location::Bucket(url) => {
-                let bucket = bucket(url)?;
-                probe(bucket.as_ref(), url).await?;
-                (location.clone(), url.clone(), bucket)
+                // A wrong address is told soon; a store that was there is waited for.
+                probe(bucket(url, PROBE_FOR)?.as_ref(), url).await?;
+                (location.clone(), url.clone(), bucket(url, RETRY_FOR)?)
             }
         };
         let prefix =
@@ -239,13 +240,14 @@ fn sync_parent(path: &FsPath) -> Result<()> {
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket(_: &Url) -> Result<Arc<dyn ObjectStore>> {
+fn bucket(_: &Url, _: Duration) -> Result<Arc<dyn ObjectStore>> {
     Err(Error::not_supported("this program was built without the feature s3"))
 }
 
-/// The bucket, with credentials, region and endpoint from the usual `AWS_...` variables.
+/// The bucket, with credentials, region and endpoint from the usual `AWS_...` variables. A request that fails on the store's side, or
+/// does not reach it, is tried again for so long.
 #[cfg(feature = "s3")]
-fn bucket(url: &Url) -> Result<Arc<dyn ObjectStore>> {
+fn bucket(url: &Url, retry_for: Duration) -> Result<Arc<dyn ObjectStore>> {
     use object_store::ClientConfigKey;
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
     let mut builder = AmazonS3Builder::from_env().with_url(url.as_str());
@@ -266,21 +268,26 @@ fn bucket(url: &Url) -> Result<Arc<dyn ObjectStore>> {
         builder =
             builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp), "true");
     }
-    let retries = object_store::RetryConfig {
-        max_retries: RETRIES_MAX,
-        retry_timeout: RETRY_FOR,
-        ..Default::default()
+    // A pause is by chance between the first and four times the one before: with the usual twice they do not grow.
+    let backoff = object_store::BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(5),
+        base: 4.0,
     };
+    let retries =
+        object_store::RetryConfig { backoff, max_retries: RETRIES_MAX, retry_timeout: retry_for };
     Ok(Arc::new(builder.with_retry(retries).build()?))
 }
 
-/// A request that fails on the store's side is tried again so often, with growing pauses,
+/// Most times that a request is tried again; its time is over first.
 #[cfg(feature = "s3")]
-const RETRIES_MAX: usize = 10;
+const RETRIES_MAX: usize = 200;
 
-/// and for so long.
-#[cfg(feature = "s3")]
-const RETRY_FOR: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long a request is tried again.
+const RETRY_FOR: Duration = Duration::from_secs(60);
+
+/// How long the first request of all is.
+const PROBE_FOR: Duration = Duration::from_secs(5);
 
 /// Refuses a bucket that would let two writers create the same object: every commit rests on that.
 async fn probe(bucket: &dyn ObjectStore, url: &Url) -> Result<()> {

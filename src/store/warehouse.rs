@@ -1,10 +1,10 @@
 //! A warehouse folder: opened, created, and the way to everything in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
@@ -203,6 +203,44 @@ impl Warehouse {
     /// XX001 when the table's log does not say what was published.
     pub async fn snapshot(&self, def: &TableDef) -> Result<Arc<TableSnapshot>> {
         self.tables.snapshot(def).await
+    }
+
+    /// A file of a past version that was taken away since: logs may say longer what files there were. Those that the newest version
+    /// has are not looked at; when one of them is missing, something is damaged.
+    pub async fn file_taken_away(
+        &self,
+        then: &TableSnapshot,
+        newest: Option<&TableDef>,
+    ) -> Result<Option<String>> {
+        const AT_ONCE: usize = 16;
+        let now = match newest.filter(|def| def.path == then.path) {
+            Some(def) => Some(self.snapshot(def).await?),
+            None => None,
+        };
+        let now = now.as_ref().map_or(&[][..], |now| &now.files);
+        let now: HashSet<&str> = now.iter().map(|file| file.path.as_str()).collect();
+        let gone: Vec<String> = { then.files.iter() }
+            .filter(|file| !now.contains(file.path.as_str()))
+            .map(|file| file.path.clone())
+            .collect();
+        let store = Arc::clone(self.root.store());
+        let is_missing = move |path: String| {
+            let store = Arc::clone(&store);
+            async move {
+                match store.head(&Path::from(path.as_str())).await {
+                    Ok(_) => Ok(None),
+                    Err(object_store::Error::NotFound { .. }) => Ok(Some(path)),
+                    Err(error) => Err(Error::from(error)),
+                }
+            }
+        };
+        let mut missing = futures::stream::iter(gone).map(is_missing).buffer_unordered(AT_ONCE);
+        while let Some(path) = missing.try_next().await? {
+            if path.is_some() {
+                return Ok(path);
+            }
+        }
+        Ok(None)
     }
 
     /// The ids among `load_ids` that the table in `path` has taken already.

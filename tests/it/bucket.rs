@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 
+use tokio::net::{TcpListener, TcpStream};
+
 use super::server::{code, program, python_with, signal};
 
 const S3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/s3.py");
@@ -162,6 +164,17 @@ async fn no_row_is_lost_or_doubled_over_a_store_that_fails() {
     eprintln!("{seen}");
 }
 
+/// Carries connections to a port of this machine, until it is stopped: then they all end, and no new one is taken.
+async fn carry(from: TcpListener, to: u16) {
+    let mut carried = tokio::task::JoinSet::new();
+    while let Ok((mut near, _)) = from.accept().await {
+        carried.spawn(async move {
+            let mut far = TcpStream::connect(("127.0.0.1", to)).await?;
+            tokio::io::copy_bidirectional(&mut near, &mut far).await
+        });
+    }
+}
+
 /// A server over a bucket: users, loads by COPY beside it, and an answer for each statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_served_as_a_folder_is() {
@@ -170,8 +183,12 @@ async fn a_bucket_is_served_as_a_folder_is() {
     let mut add = bucket.program(&["user", "add", "ann", "--dir", dir]);
     assert!(add.env("CLIENTELE_PASSWORD", "correct horse").status().unwrap().success());
     assert_eq!(bucket.run_well(&["user", "list", "--dir", dir]), "ann\n");
+    let road = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let entry = road.local_addr().unwrap();
+    let road = tokio::spawn(carry(road, bucket.port));
     let mut server = bucket.program(&["serve", "--dir", dir, "--listen", "127.0.0.1:0"]);
-    let mut server = server.env("RUST_LOG", "debug").stderr(Stdio::piped()).spawn().unwrap();
+    server.env("RUST_LOG", "debug").env("AWS_ENDPOINT_URL", format!("http://{entry}"));
+    let mut server = server.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
     let port = loop {
         let line = lines.next().unwrap().unwrap();
@@ -198,6 +215,19 @@ async fn a_bucket_is_served_as_a_folder_is() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (20, 190));
     let gone = client.batch_execute("SELECT * FROM nosuch").await.unwrap_err();
     assert_eq!(code(&gone), "42P01");
+
+    // The store is away for a while: who writes waits, and is answered as if nothing had been.
+    road.abort();
+    let _ = road.await;
+    let back = async {
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+        let road = TcpListener::bind(entry).await.unwrap();
+        tokio::spawn(carry(road, bucket.port))
+    };
+    let (written, _road) = tokio::join!(client.execute("INSERT INTO t VALUES (100)", &[]), back);
+    assert_eq!(written.unwrap(), 1);
+    let row = client.query_one("SELECT count(*), sum(n)::bigint FROM t", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (21, 290));
     signal(server.id(), "TERM");
     assert!(server.wait().unwrap().success());
     assert!(rest.join().unwrap().iter().all(|line| !line.contains(SECRET)));

@@ -229,3 +229,23 @@ async fn a_vacuum_waits_for_statements_that_read_older_versions() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (990_000, 99));
     assert_eq!(std::fs::read_dir(w.join("public/t")).unwrap().count(), 2, "one file and the log");
 }
+
+/// An erasure that leaves no past takes the files of past versions, whose logs may still tell of them: they are gone, not damaged.
+#[test]
+fn a_past_that_was_taken_away_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&["sql", "--dir", &w, "CREATE TABLE t (source TEXT, record_id TEXT)"]);
+    for record in ["a", "b", "c"] {
+        run_well(&["sql", "--dir", &w, &format!("INSERT INTO t VALUES ('web', '{record}')")]);
+    }
+    let version = number(&w, "SELECT max(version) AS v FROM system.versions");
+    let then = format!("SELECT count(*) AS n FROM t VERSION AS OF {version}");
+    assert_eq!(number(&w, &then), 3);
+    run_well(&["sql", "--dir", &w, "ERASE RECORD ('web', 'b') NOW"]);
+    assert_eq!(number(&w, "SELECT count(*) AS n FROM t"), 2);
+    let refused = run(&["sql", "--dir", &w, &then]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("is gone"), "{said}");
+}
