@@ -51,7 +51,8 @@ pub(super) fn meant(function: &Function) -> Option<Expr> {
         }
         ("rfm_monetary", [amount]) => {
             let money = DataType::Decimal(ExactNumberInfo::PrecisionAndScale(38, 6));
-            let sum = aggregate(function, "sum", cast(amount.clone(), money.clone()), None);
+            let sum = cast(amount.clone(), money.clone());
+            let sum = aggregate(function, "sum", sum, list.duplicate_treatment);
             Some(cast(sum, money))
         }
         _ => None,

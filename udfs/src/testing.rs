@@ -45,6 +45,7 @@ impl AggregateCase {
                 );
             }
         }
+        self.runs_along(&runtime, &grouped);
         let one = |customer: i32| {
             format!(
                 "SELECT {customer} AS customer, {} AS a FROM t WHERE customer = {customer}",
@@ -64,6 +65,28 @@ impl AggregateCase {
         }
         // A customer without rows has an answer too.
         runtime.block_on(run(&one(-1), &way));
+    }
+
+    /// As a window that is asked after every row the aggregate says at last what it says of all.
+    fn runs_along(&self, runtime: &tokio::runtime::Runtime, grouped: &str) {
+        // A function of an aggregate is none.
+        let name = self.aggregate.split('(').next().unwrap_or_default();
+        if !crate::all_udafs().iter().any(|aggregate| aggregate.name() == name) {
+            return;
+        }
+        let running = format!(
+            "SELECT customer, a FROM (SELECT customer, {} OVER w AS a, row_number() OVER w AS n, count(*) OVER (PARTITION BY customer) AS c \
+             FROM t WINDOW w AS (PARTITION BY customer ORDER BY at, k ROWS UNBOUNDED PRECEDING)) WHERE n = c ORDER BY customer",
+            self.aggregate
+        );
+        let way = Way { partitions: 1, batch_rows: 100_000, reversed: false };
+        let expected = format!("SELECT customer, a FROM ({grouped}) ORDER BY customer");
+        assert_eq!(
+            runtime.block_on(run(&running, &way)),
+            runtime.block_on(run(&expected, &way)),
+            "{} as a window",
+            self.aggregate
+        );
     }
 
     /// The aggregate's answer is what `merge` makes of the `state`s of any parts of the rows, and of states of states.
