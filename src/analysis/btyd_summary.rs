@@ -18,27 +18,27 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let unit_days = request.arguments.number("unit_days", 1..=3_660)?.unwrap_or(7);
     request.arguments.finish()?;
     let names = column_list(&orders.names);
-    let end = match &cal_end {
-        Some(day) => format!("CAST({day} AS DATE)"),
-        None => "max(__day) OVER ()".to_owned(),
-    };
     let known_end = cal_end.as_ref().map(|day| format!("CAST({day} AS DATE)"));
     let until = known_end.as_ref().map_or(String::new(), |day| format!("AND __day <= {day}"));
     // With an end that is given no row has to wait for the last one.
+    let end = known_end.clone().unwrap_or_else(|| "max(__last) OVER ()".to_owned());
     let days = format!(
-        "SELECT {names}, __day, sum(__amount) AS __paid, min(__lowest) AS __lowest, max(__highest) AS __highest \
-         FROM ({}) AS __orders WHERE NOT __void AND __amount >= 0 {until} GROUP BY {names}, __day",
+        "SELECT {names}, __day, sum(__amount) AS __paid{} FROM ({}) AS __orders \
+         WHERE NOT __void AND __amount >= 0 {until} GROUP BY {names}, __day",
+        orders.currencies(),
         orders.each(known_end.as_deref())
     );
-    let dated = format!(
-        "SELECT *, min(__day) OVER (PARTITION BY {names}) AS __first, {end} AS __end FROM ({}) AS __days",
-        orders.of_one_currency(&days)
+    let people = format!(
+        "SELECT {names}, count(*) - 1 AS __x, min(__day) AS __first, max(__day) AS __last, sum(__paid) AS __paid, \
+           first_value(__paid ORDER BY __day) AS __at_first{} FROM ({days}) AS __days GROUP BY {names}",
+        orders.currencies()
     );
+    let dated =
+        format!("SELECT *, {end} AS __end FROM ({}) AS __people", orders.of_one_currency(&people));
     Ok(format!(
-        "SELECT {names}, count(*) - 1 AS x, CAST(max(__day) - min(__day) AS DOUBLE) / {unit_days} AS t_x, \
-           CAST(max(__end) - min(__day) AS DOUBLE) / {unit_days} AS t, \
-           CAST(CASE WHEN count(*) > 1 THEN sum(__paid) FILTER (WHERE __day > __first) / (count(*) - 1) END AS DECIMAL(38, 6)) AS m_x, \
-           min(__day) AS first_on, max(__end) AS cal_end \
-         FROM ({dated}) AS __dated GROUP BY {names}"
+        "SELECT {names}, __x AS x, CAST(__last - __first AS DOUBLE) / {unit_days} AS t_x, \
+           CAST(__end - __first AS DOUBLE) / {unit_days} AS t, \
+           CAST(CASE WHEN __x > 0 THEN (__paid - __at_first) / __x END AS DECIMAL(38, 6)) AS m_x, \
+           __first AS first_on, __end AS cal_end FROM ({dated}) AS __dated"
     ))
 }

@@ -62,8 +62,7 @@ impl Orders {
         let words: Vec<String> =
             cancelled.iter().map(|word| literal(&word.to_lowercase())).collect();
         let is_cancelled = status.map_or("false".to_owned(), |status| {
-            let words = words.join(", ");
-            format!("coalesce(lower(CAST({} AS TEXT)) IN ({words}), false)", quoted(&status))
+            format!("__is_word(CAST({} AS TEXT), {})", quoted(&status), words.join(", "))
         });
         Ok(Self {
             names,
@@ -92,9 +91,11 @@ impl Orders {
             true => format!("CASE WHEN {line} > 0 THEN {line} END"),
             false => line,
         };
-        let currency = |how: &str| match &self.currency {
-            Some(column) => format!("{how}(CAST({column} AS TEXT))"),
-            None => "CAST(NULL AS TEXT)".to_owned(),
+        let currencies = |lowest: &str, highest: &str| match self.has_prices() {
+            Some(column) => format!(
+                ", {lowest}(CAST({column} AS TEXT)) AS __lowest, {highest}(CAST({column} AS TEXT)) AS __highest"
+            ),
+            None => String::new(),
         };
         let until = until.map_or(String::new(), |until| format!(" AND {day} <= {until}"));
         let from = format!(
@@ -106,30 +107,21 @@ impl Orders {
         );
         let Some(order_id) = &self.order_id else {
             return format!(
-                "SELECT {names}, {day} AS __day, {line} AS __amount, {} AS __void, {} AS __lowest, {} AS __highest {from}",
+                "SELECT {names}, {day} AS __day, {line} AS __amount, {} AS __void{} {from}",
                 self.is_cancelled,
-                currency(""),
-                currency("")
+                currencies("", "")
             );
         };
         let refund_of =
             self.refund_of.as_ref().map(|column| format!(", max({column}) AS __refund_of"));
-        let cancelled = &self.is_cancelled;
-        let stands = format!("FILTER (WHERE NOT {cancelled} OR {line} < 0)");
-        let (first, amount) = match cancelled.as_str() {
-            "false" => (format!("min({day})"), format!("sum({line})")),
-            _ => (
-                format!("coalesce(min({day}) {stands}, min({day}))"),
-                format!(
-                    "CASE WHEN bool_and({cancelled}) THEN sum({line}) ELSE sum({line}) {stands} END"
-                ),
-            ),
-        };
         format!(
-            "SELECT {names}, {order_id} AS __order, {first} AS __day, {amount} AS __amount, \
-               bool_and({cancelled}) AS __void, {} AS __lowest, {} AS __highest{} {from} GROUP BY {names}, {order_id}, __apart({order_id})",
-            currency("min"),
-            currency("max"),
+            "SELECT {names}, __order, get_field(__is, 'day') AS __day, get_field(__is, 'amount') AS __amount, get_field(__is, 'void') AS __void{}{} FROM \
+               (SELECT {names}, {order_id} AS __order, __order_of({day}, {line}, {}) AS __is{}{} {from} \
+                GROUP BY {names}, {order_id}, __apart({order_id})) AS __lines",
+            self.carried(", __lowest, __highest"),
+            if refund_of.is_some() { ", __refund_of" } else { "" },
+            self.is_cancelled,
+            currencies("min", "max"),
             refund_of.unwrap_or_default(),
         )
     }
@@ -170,15 +162,31 @@ impl Orders {
             self.names.iter().map(|name| format!("__o.{}", quoted(name))).collect();
         format!(
             "SELECT {}, CASE WHEN __o.__amount < 0 THEN coalesce(__b.__day, __o.__day) ELSE __o.__day END AS __day, \
-               __o.__amount, __o.__void, __o.__lowest, __o.__highest \
+               __o.__amount, __o.__void{} \
              FROM ({orders}) AS __o LEFT JOIN ({orders}) AS __b ON {} AND __b.__order = __o.__refund_of AND __b.__amount > 0",
             names.join(", "),
+            self.carried(", __o.__lowest, __o.__highest"),
             same
         )
     }
 }
 
 impl Orders {
+    /// The column of the currency, where amounts of one only may be added.
+    fn has_prices(&self) -> Option<&str> {
+        self.currency.as_deref().filter(|_| self.rates.is_none())
+    }
+
+    /// `columns`, which carry the lowest and the highest currency on, where there is one to watch.
+    fn carried<'a>(&self, columns: &'a str) -> &'a str {
+        self.has_prices().map_or("", |_| columns)
+    }
+
+    /// Of several orders the lowest and the highest currency, as two columns that follow others.
+    pub(in super::super) fn currencies(&self) -> &'static str {
+        self.carried(", min(__lowest) AS __lowest, max(__highest) AS __highest")
+    }
+
     /// Whether a report is about customers' whole lives.
     fn are_of_lives(&self) -> bool {
         !self.function.starts_with("rfm")
@@ -186,7 +194,7 @@ impl Orders {
 
     /// `rows`, which have the lowest and the highest currency as `__lowest` and `__highest`; an error where there are two.
     pub(in super::super) fn of_one_currency(&self, rows: &str) -> String {
-        if self.currency.is_none() || self.rates.is_some() {
+        if self.has_prices().is_none() {
             return rows.to_owned();
         }
         format!(
@@ -287,7 +295,7 @@ impl Figures {
         };
         let day = given.map_or_else(|| "__today".to_owned(), |day| format!("({day})"));
         let is_in = match self.window_days {
-            Some(days) => format!("__day > {day} - INTERVAL '{days} days'"),
+            Some(days) => format!("__day > {day} - {days}"),
             None => "true".to_owned(),
         };
         let is_past = match given.is_some() || is_before {
@@ -322,9 +330,9 @@ impl Figures {
         let today = if is_before { "max(__today)" } else { "CAST(NULL AS DATE)" };
         let bought = format!(
             "SELECT {names}, {last} AS __last, CAST({frequency} AS BIGINT) AS frequency, \
-               CAST({monetary} AS DECIMAL(38, 6)) AS monetary, {today} AS __today, \
-               min(__lowest) AS __lowest, max(__highest) AS __highest \
-             FROM ({orders}) AS __orders WHERE {is_past} {within} GROUP BY {names} HAVING {is_one}"
+               CAST({monetary} AS DECIMAL(38, 6)) AS monetary, {today} AS __today{} \
+             FROM ({orders}) AS __orders WHERE {is_past} {within} GROUP BY {names} HAVING {is_one}",
+            self.orders.currencies()
         );
         let as_of = match given {
             Some(day) => format!("({day})"),
@@ -352,9 +360,10 @@ impl Figures {
             "SELECT *, {figures}, __last IS NOT NULL AS __bought FROM \
                (SELECT *, {as_of} AS __as_of FROM \
                  (SELECT {}, __b.__last, coalesce(__b.frequency, 0) AS frequency, \
-                    coalesce(__b.monetary, CAST(0 AS DECIMAL(38, 6))) AS monetary, __b.__today, __b.__lowest, __b.__highest \
+                    coalesce(__b.monetary, CAST(0 AS DECIMAL(38, 6))) AS monetary, __b.__today{} \
                   FROM (SELECT DISTINCT {names} FROM {all} WHERE {}) AS __a {join} JOIN ({bought}) AS __b ON {}) AS __all) AS __customers",
             own.join(", "),
+            self.orders.carried(", __b.__lowest, __b.__highest"),
             all_known(&self.names),
             same
         ))
