@@ -360,7 +360,13 @@ impl From<deltalake::DeltaTableError> for Error {
                 Self::new(Kind::Serialization, format!("another writer was faster: {error}"))
                     .hint("run the statement again")
             }
-            _ => Self::new(Kind::DataCorrupted, format!("the table's log cannot be used: {error}")),
+            // Below its first line an error of the log tells where in the program it was met.
+            _ => {
+                let told = error.to_string();
+                let told = told.lines().next().unwrap_or_default();
+                Self::new(Kind::DataCorrupted, format!("the table's log cannot be used: {told}"))
+                    .hint("a backup of the warehouse has the folder as it was; other tables can be read")
+            }
         }
     }
 }
@@ -496,6 +502,18 @@ fn bad_argument_in(text: &str) -> Option<Error> {
     Some(bad_argument(field("function")?, field("argument")?, field("problem")?))
 }
 
+/// The functions that answer a day of a report's run.
+const DAYS_OF_REPORTS: [&str; 3] = ["report_asof", "report_to", "report_from"];
+
+const NO_DAY: &str = "has no day";
+
+/// Of `name`, which answers a day of a report's run, outside of one.
+pub(crate) fn no_day(name: &str) -> Error {
+    Error::new(Kind::InvalidParameter, format!("{name}() {NO_DAY}"))
+        .detail("outside of a report's run it answers the session's as_of, which is not set")
+        .hint("SET as_of = '2011-12-09'")
+}
+
 /// A damaged file; or a filter that was evaluated while reading one, whose failure is no fault of the file.
 fn parquet_error(error: &parquet::errors::ParquetError) -> Error {
     if let Some(ours) = find_ours(error) {
@@ -519,6 +537,11 @@ fn parquet_error(error: &parquet::errors::ParquetError) -> Error {
     }
     if text.contains("CastError") || text.contains("annot cast") || text.contains("rror parsing") {
         return cast_error(&text);
+    }
+    let without_day =
+        DAYS_OF_REPORTS.iter().find(|name| text.contains(&format!("{name}() {NO_DAY}")));
+    if let Some(name) = without_day {
+        return no_day(name);
     }
     if text.contains("Compute error") || text.contains("evaluating filter predicate") {
         return Error::new(Kind::InvalidParameter, "a condition cannot be computed for some row");

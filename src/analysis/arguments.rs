@@ -1,7 +1,9 @@
 //! Named arguments of a table function: read by name, and none left over.
 
 use chrono::NaiveDate;
-use datafusion::sql::sqlparser::ast::{Array, Expr, UnaryOperator, Value};
+use datafusion::sql::sqlparser::ast::{
+    Array, BinaryOperator, Expr, Function, UnaryOperator, Value,
+};
 
 use super::misuse;
 use crate::error::{Error, Result, nearest};
@@ -134,12 +136,35 @@ impl Arguments {
         }
     }
 
-    /// A day that is known when the statement is planned.
-    pub(super) fn day(&mut self, name: &'static str) -> Result<Option<NaiveDate>> {
+    /// A day that is known when the statement is planned, as that of `report_asof()` is.
+    pub(super) fn day(
+        &mut self,
+        name: &'static str,
+        as_of: Option<NaiveDate>,
+    ) -> Result<Option<NaiveDate>> {
         let Some(expr) = self.bound(name) else { return Ok(None) };
-        match text_of(&expr).and_then(|text| text.parse().ok()) {
+        match day_of(&expr, as_of) {
             Some(day) => Ok(Some(day)),
-            None => Err(self.wrong(name, &expr, "a date such as '2011-12-09'")),
+            None if as_of.is_none() && names_report(&expr) => Err(misuse(
+                self.function,
+                format!("{name} => {expr}: report_asof() has no day, for as_of is not set"),
+            )
+            .hint("SET as_of = '2011-12-09'; a report's run sets it")),
+            None => Err(self.wrong(
+                name,
+                &expr,
+                "a date such as '2011-12-09', or days from one: report_asof() - 84",
+            )),
+        }
+    }
+
+    /// Refuses a text that is no date; what only a row tells is looked at then.
+    pub(super) fn day_or_expression(&self, name: &'static str, expr: &Expr) -> Result<()> {
+        match text_of(expr) {
+            Some(text) if day_in(&text).is_none() => {
+                Err(self.wrong(name, expr, "a date such as '2011-12-09'"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -211,6 +236,55 @@ fn text_of(expr: &Expr) -> Option<String> {
         // A bound parameter arrives as a cast literal.
         Expr::Cast { expr, .. } | Expr::Nested(expr) => text_of(expr),
         _ => None,
+    }
+}
+
+/// The day that a text begins with: the time of an instant does not matter.
+fn day_in(text: &str) -> Option<NaiveDate> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| text.get(..10)?.parse().ok())
+}
+
+/// A date, `report_asof()`, or days or an interval of days from one.
+fn day_of(expr: &Expr, as_of: Option<NaiveDate>) -> Option<NaiveDate> {
+    match bare(expr) {
+        Expr::Function(function) if is_asof(function) => as_of,
+        Expr::BinaryOp { left, op, right } => {
+            let (from, days) = (day_of(left, as_of)?, days_of(right)?);
+            match op {
+                BinaryOperator::Plus => from.checked_add_signed(chrono::TimeDelta::try_days(days)?),
+                BinaryOperator::Minus => {
+                    from.checked_sub_signed(chrono::TimeDelta::try_days(days)?)
+                }
+                _ => None,
+            }
+        }
+        other => text_of(other).and_then(|text| text.parse().ok()),
+    }
+}
+
+/// A number of days, or an interval of days or weeks.
+fn days_of(expr: &Expr) -> Option<i64> {
+    let Expr::Interval(interval) = bare(expr) else { return number_of(expr) };
+    let text = text_of(&interval.value)?;
+    let (number, unit) = text.trim().split_once(' ')?;
+    let number: i64 = number.parse().ok()?;
+    match unit.trim() {
+        "day" | "days" => Some(number),
+        "week" | "weeks" => number.checked_mul(7),
+        _ => None,
+    }
+}
+
+fn is_asof(function: &Function) -> bool {
+    ["report_asof", "report_to"].iter().any(|n| function.name.to_string().eq_ignore_ascii_case(n))
+}
+
+fn names_report(expr: &Expr) -> bool {
+    match bare(expr) {
+        Expr::Function(function) => is_asof(function),
+        Expr::BinaryOp { left, .. } => names_report(left),
+        _ => false,
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) fn lookalike(mut request: Request) -> Result<String> {
     // their sum is the same in any order.
     let weights = format!(
         "SELECT attribute, __at, value, CAST(ln((__in + 1) / (sum(__in) OVER __of + count(*) OVER __of)) \
-           - ln((__out + 1) / (sum(__out) OVER __of + count(*) OVER __of)) AS DECIMAL(18, 6)) AS weight \
+           - ln((__out + 1) / (sum(__out) OVER __of + count(*) OVER __of)) AS DECIMAL(18, 6)) AS weight, sum(__in) OVER __of AS __like \
          FROM ({counted}) AS __counted WINDOW __of AS (PARTITION BY __at)"
     );
     Ok(format!(
@@ -142,7 +142,7 @@ pub(super) fn lookalike(mut request: Request) -> Result<String> {
            (SELECT {own}, sum(__w.weight) AS score, \
               string_agg(__w.attribute || '=' || coalesce(__w.value, 'NULL') || ' ' || CAST(__w.weight AS TEXT), ', ' ORDER BY __w.__at) AS weights \
             FROM ({sql}) AS __p JOIN ({weights}) AS __w ON __w.__at = __p.__at AND __w.value IS NOT DISTINCT FROM __p.value \
-            WHERE NOT __p.__is_in GROUP BY {own}) AS __scored \
+            WHERE NOT __p.__is_in AND __w.__like > 0 GROUP BY {own}) AS __scored \
          ORDER BY score DESC, {names} LIMIT {top}",
         sql = profiles.sql,
     ))

@@ -123,9 +123,14 @@ pub(super) fn select(mut request: Request) -> Result<String> {
     let rows = format!(
         "SELECT __campaign, __channel, {received} AS received, {viewed} AS viewed, {claimed} AS claimed, {redeemed} AS redeemed, {buyers} AS buyers, \
            CAST(coalesce(sum(__orders) FILTER (WHERE __treated), 0) AS BIGINT) AS orders, \
-           CAST(coalesce(sum(__revenue) FILTER (WHERE __treated), 0) AS DECIMAL(38, 6)) AS revenue, \
+           {revenue} AS revenue, \
            {new} AS new_customers, {retained} AS retained, {won} AS won_back, {lost} AS lost \
          FROM ({each}) AS __each WHERE __treated GROUP BY __campaign, __channel",
+        revenue = match &amount {
+            Some(_) =>
+                "CAST(coalesce(sum(__revenue) FILTER (WHERE __treated), 0) AS DECIMAL(38, 6))",
+            None => "CAST(NULL AS DECIMAL(38, 6))",
+        },
         received = count("true"),
         viewed = count("__viewed"),
         claimed = count("__claimed"),

@@ -447,6 +447,7 @@ impl Request<'_> {
                     format!("as_of => {expr}: a date such as '2011-12-09' is needed"),
                 ));
             }
+            self.arguments.day_or_expression("as_of", &expr)?;
             return Ok(Some(format!("CAST({expr} AS DATE)")));
         }
         Ok(self.defaults.as_of.map(|day| format!("DATE '{day}'")))

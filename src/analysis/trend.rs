@@ -13,8 +13,8 @@ pub(super) fn days(request: &mut Request, step: &'static str) -> Result<Vec<Naiv
     if request.arguments.expression("as_of").is_some() {
         return Err(misuse(request.function, "as_of: the days are those from \"from\" to \"to\""));
     }
-    let from = request.arguments.day("from")?;
-    let to = request.arguments.day("to")?;
+    let from = request.arguments.day("from", request.defaults.as_of)?;
+    let to = request.arguments.day("to", request.defaults.as_of)?;
     let steps = match step {
         "week" => ["week", "day", "month", "quarter", "year"],
         _ => ["month", "day", "week", "quarter", "year"],
@@ -34,7 +34,7 @@ pub(super) fn days(request: &mut Request, step: &'static str) -> Result<Vec<Naiv
     if days.len() > DAYS_MAX {
         return Err(misuse(
             request.function,
-            format!("{} days are asked for, {DAYS_MAX} are the most", days.len()),
+            format!("more than {DAYS_MAX} days are asked for, and each is a report of its own"),
         )
         .hint("a longer step, or a shorter time"));
     }

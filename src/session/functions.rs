@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 use super::settings::{SERVER_VERSION, Settings};
 use crate::catalog::pg_catalog::{described, format_type, own_function, relation_oid, type_oid};
 use crate::catalog::{DATABASE, DEFAULT_SCHEMA, Pinned};
-use crate::error::Error;
+use crate::error::no_day;
 use crate::identity;
 use crate::store::FunctionDef;
 
@@ -207,14 +207,7 @@ fn day_of_report(name: &'static str, day: Option<chrono::NaiveDate>) -> ScalarUD
         Some(day) => {
             Ok(ScalarValue::Date32(Some((day - chrono::NaiveDate::default()).num_days() as i32)))
         }
-        None => {
-            Err(Error::new(crate::error::Kind::InvalidParameter, format!("{name}() has no day"))
-                .detail(
-                    "outside of a report's run it answers the session's as_of, which is not set",
-                )
-                .hint("SET as_of = '2011-12-09'")
-                .into())
-        }
+        None => Err(no_day(name).into()),
     })
 }
 
