@@ -1,4 +1,4 @@
--- grain        one row per month of a first order and month after it, up to report_asof()
+-- grain        one row per month of a first order and month after it, up to report_asof() and the twelfth
 -- schedule     CRON '10 3 * * 1' AT TIME ZONE 'Asia/Shanghai'
 -- cohort       DATE    first day of the month of the first order
 -- period       BIGINT  months after it; 0 is that month

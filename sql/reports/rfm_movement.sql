@@ -1,4 +1,4 @@
--- grain      one row per pair of segments that somebody moved between, from the day 30 days before report_asof() to it
+-- grain      one row per pair of segments that somebody was in 30 days before report_asof() and on it, those who stayed included
 -- schedule   CRON '45 2 * * *' AT TIME ZONE 'Asia/Shanghai'
 -- previous   TEXT    segment 30 days before; NULL for who came
 -- segment    TEXT    segment now; NULL for who went

@@ -4,7 +4,7 @@ use super::sql::LOCAL_USER;
 use super::{block_on, open_engine};
 use crate::config::Config;
 use crate::error::Result;
-use crate::sql::{install_reports, shipped_reports};
+use crate::sql::{Installed, install_reports, shipped_reports};
 use crate::store::Location;
 
 /// The standing reports of a shop, which come with the program.
@@ -46,7 +46,8 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
         let mut is_all = true;
         for (name, made) in install_reports(&session, names, suspended).await? {
             match made {
-                Ok(()) => eprintln!("{name}: installed"),
+                Ok(Installed::Now) => eprintln!("{name}: installed"),
+                Ok(Installed::Before) => eprintln!("{name}: already there, left as it is"),
                 Err(error) => {
                     is_all = false;
                     eprintln!("{name}: left out: {}", error.message());

@@ -44,7 +44,7 @@ pub async fn install_reports(
     session: &Session,
     names: &[String],
     is_suspended: bool,
-) -> Result<Vec<(&'static str, Result<()>)>> {
+) -> Result<Vec<(&'static str, Result<Installed>)>> {
     if let Some(unknown) = names.iter().find(|name| !shipped_reports().contains(&name.as_str())) {
         return Err(Error::new(
             Kind::UndefinedObject,
@@ -60,17 +60,33 @@ pub async fn install_reports(
     Ok(made)
 }
 
-async fn install(session: &Session, name: &str, text: &str, is_suspended: bool) -> Result<()> {
+/// What became of a report that was to be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// It was made.
+    Now,
+    /// One of its name was there, and is as it was.
+    Before,
+}
+
+async fn install(
+    session: &Session,
+    name: &str,
+    text: &str,
+    is_suspended: bool,
+) -> Result<Installed> {
     let full = Name::new(DEFAULT_SCHEMA, name);
-    let is_there = session.engine().warehouse().newest().await?.is_report(&full);
+    if session.engine().warehouse().newest().await?.is_report(&full) {
+        return Ok(Installed::Before);
+    }
     let mut sql = statement_of_file(&full, text);
-    if is_suspended && !is_there {
+    if is_suspended {
         sql.push_str(&format!("; ALTER MATERIALIZED VIEW {name} SUSPEND"));
     }
     for parsed in parse(&sql).map_err(|error| error.at(None))? {
         execute(session, &parsed, &[]).await.map_err(|error| error.at(None))?;
     }
-    Ok(())
+    Ok(Installed::Now)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub use compact::{Compacted, compact};
 pub use copy::{CopySource, CopyStatement, CopyTarget};
 pub use erase::{Erase, check_erased, described as describe_vacuum, erase_records};
 pub use execute::{describe, execute};
-pub use install::{install_reports, shipped_reports};
+pub use install::{Installed, install_reports, shipped_reports};
 pub use lines::{csv_value, json_member};
 pub use parameters::{Described, declared_type, literal_of, typed};
 pub use quality::{Quality, check_quality};
