@@ -587,7 +587,10 @@ impl ContextProvider for Planning {
             Some(Meaning::View(view)) => {
                 Ok(provider_as_source(self.view_table(name.table(), &view)?))
             }
-            None => Err(plan_datafusion_err!("table '{name}' not found")),
+            None => match self.pinned.damage(&name) {
+                Some(error) => Err(error.clone().into()),
+                None => Err(plan_datafusion_err!("table '{name}' not found")),
+            },
         }
     }
 

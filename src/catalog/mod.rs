@@ -50,6 +50,8 @@ pub enum Meaning {
 pub struct Pinned {
     generation: Arc<Generation>,
     snapshots: HashMap<Name, Arc<TableSnapshot>>,
+    /// Tables whose logs cannot be read, and why.
+    unreadable: HashMap<Name, Error>,
     /// Who is who, by graph, for tables that are kept by customers.
     customers: HashMap<String, Arc<Customers>>,
     /// Tables of the past, under their marked names.
@@ -88,9 +90,17 @@ impl Pinned {
         let generation = warehouse.newest().await?;
         let mut snapshots = HashMap::new();
         let mut customers = HashMap::new();
+        let mut unreadable = HashMap::new();
         for name in names_among(&generation, words) {
             if let Some(table) = generation.table(&name) {
-                let snapshot = warehouse.snapshot(table).await?;
+                // Others can be asked all the same, and what there is.
+                let snapshot = match warehouse.snapshot(table).await {
+                    Ok(snapshot) => snapshot,
+                    Err(error) => {
+                        unreadable.insert(name, error);
+                        continue;
+                    }
+                };
                 if let Some(graph) = snapshot.graph()
                     && let Some(found) = warehouse.customers(&generation, graph).await?
                 {
@@ -109,7 +119,17 @@ impl Pinned {
         };
         let view_schemas = HashMap::new();
         let erased = warehouse.erased_in(&generation).await?;
-        Ok(Self { generation, snapshots, customers, past, versions, view_schemas, erased, about })
+        Ok(Self {
+            generation,
+            snapshots,
+            unreadable,
+            customers,
+            past,
+            versions,
+            view_schemas,
+            erased,
+            about,
+        })
     }
 
     /// Whether `words` ask for the catalogues, which describe every view's columns too.
@@ -164,6 +184,12 @@ impl Pinned {
     /// For this statement `name` is these rows, which nobody else sees.
     pub fn stage(&mut self, name: Name, rows: Arc<TableSnapshot>) {
         self.past.insert(name, rows);
+    }
+
+    /// Why a table cannot be read, when it cannot.
+    pub fn damage(&self, reference: &TableReference) -> Option<&Error> {
+        let schema = reference.schema().unwrap_or(DEFAULT_SCHEMA);
+        self.unreadable.get(&Name::new(schema, reference.table()))
     }
 
     /// Refuses a report that has no rows yet: none is not what it would say.

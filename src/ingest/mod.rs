@@ -527,11 +527,16 @@ impl Load {
             };
             let table = table.as_deref();
             let merge = Box::pin(upsert::merge(warehouse, &self.target, table, files, key)).await?;
-            if merge.merged != upsert::Merged::default() {
-                progress.note(&format!(
-                    "{} rows of the table were replaced by newer ones; {} rows of the load were older and left out",
-                    merge.merged.replaced, merge.merged.outdated
-                ));
+            let upsert::Merged { replaced: newer, outdated } = merge.merged;
+            match &key.latest {
+                _ if merge.merged == upsert::Merged::default() => {}
+                Some(_) => progress.note(&format!(
+                    "{newer} rows of the table were replaced by newer ones; {outdated} rows of the load were older and left out"
+                )),
+                None => progress.note(&format!(
+                    "{newer} rows of the table were replaced, {outdated} rows of the load were left out: no column says which of two is newer, \
+                     so what they say decides, in any order the same; --latest COLUMN names one"
+                )),
             }
             (files, replaced) = (merge.files, merge.replaced);
         }

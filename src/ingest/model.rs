@@ -5,10 +5,14 @@ use arrow::datatypes::{DataType, Schema, TimeUnit};
 use crate::store::Clustering;
 
 /// Columns that hold a person's data by default, in any table.
-const PERSONAL: [&str; 9] = [
+const PERSONAL: [&str; 13] = [
     "phone",
+    "mobile",
     "email",
     "device_id",
+    "imei",
+    "idfa",
+    "oaid",
     "open_id",
     "union_id",
     "id_card",

@@ -91,7 +91,9 @@ pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result
     }
     let warehouse = engine.warehouse();
     let erasure = warehouse.erase(&erase.records, user, erase.reason.as_deref()).await?;
-    let purged = warehouse.purge(None).await?;
+    let purged = warehouse.purge(None).await.map_err(|error| {
+        error.about("the records are hidden from now on, but not everywhere taken out yet: the next ERASE, COMPACT or upkeep goes on")
+    })?;
     let mut told = match &erasure.id {
         Some(id) => format!(
             "erasure {id}: {} records hidden, {} rows taken out of {} tables",

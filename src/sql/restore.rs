@@ -163,15 +163,19 @@ async fn change(
             .hint("drop it first"));
         }
     }
-    let gone = |error: Error| {
+    let gone = |why: &str| {
         Error::new(
             Kind::UndefinedTable,
             format!("what table \"{name}\" held at version {} is gone", then.number),
         )
-        .detail(error.message().to_owned())
-        .hint("storage.keep_days says for how long past versions stay")
+        .detail(why.to_owned())
+        .hint("past versions stay for storage.keep_days, or until an erasure NOW")
     };
-    let undone = warehouse.loads_after(name, def).await.map_err(gone)?;
+    let snapshot = warehouse.snapshot(def).await.map_err(|error| gone(error.message()))?;
+    if let Some(path) = warehouse.file_taken_away(&snapshot, newest.table(name)).await? {
+        return Err(gone(&format!("the file {path} was taken away")));
+    }
+    let undone = warehouse.loads_after(name, def).await.map_err(|error| gone(error.message()))?;
     let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
     change.is_new = newest.table(name).is_none();
     change.restore = Some(crate::store::RestoreVersion { version: def.version, undone });

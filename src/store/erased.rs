@@ -275,16 +275,22 @@ impl Warehouse {
         let newest = self.newest().await?;
         let erased = self.erased_in(&newest).await?;
         let mut purged = Purged::default();
+        let mut failed = None;
         for (name, relation) in &newest.relations {
             let Relation::Table(def) = relation else { continue };
             if def.erased < erased.version {
-                let (files, rows) = self.purge_table(lease, name, &erased).await?;
-                purged.tables += usize::from(files > 0);
-                purged.files += files;
-                purged.rows += rows;
+                match self.purge_table(lease, name, &erased).await {
+                    Ok((files, rows)) => {
+                        purged.tables += usize::from(files > 0);
+                        purged.files += files;
+                        purged.rows += rows;
+                    }
+                    // One that is damaged keeps no other from its turn.
+                    Err(error) => _ = failed.get_or_insert_with(|| error.about(&name.to_string())),
+                }
             }
         }
-        Ok(purged)
+        failed.map_or(Ok(purged), Err)
     }
 
     async fn purge_table(

@@ -275,7 +275,7 @@ impl Tables {
         {
             return Ok(Arc::clone(found));
         }
-        let table = self.load(path, Some(version)).await?;
+        let table = self.load(path, Some(version)).await.map_err(|error| error.about(path))?;
         let verifies = self.verifies.load(Ordering::Relaxed);
         let snapshot = Arc::new(read_snapshot(path, version, &table, verifies)?);
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
+use super::cluster::ONE_ID;
 use crate::error::{Error, Kind, Result};
 
 /// The stored form of a type: instants in UTC microseconds, text as text, unsigned numbers widened to signed ones.
@@ -62,6 +63,13 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
     let fields = schema.fields().iter().map(field).collect::<Result<Vec<_>>>()?;
     let mut seen = std::collections::HashSet::new();
     for field in &fields {
+        if field.name().eq_ignore_ascii_case(ONE_ID) {
+            return Err(Error::new(
+                Kind::DuplicateColumn,
+                format!("column \"{ONE_ID}\" is the warehouse's own, in tables that are kept by customer"),
+            )
+            .hint("give it another name: one_id"));
+        }
         if !seen.insert(field.name().to_lowercase()) {
             return Err(Error::new(
                 Kind::DuplicateColumn,
@@ -96,6 +104,8 @@ mod tests {
     #[test]
     fn names_that_differ_in_case_are_one_column() {
         let field = |name| Field::new(name, DataType::Int64, true);
+        let error = stored_schema(&Schema::new(vec![field(ONE_ID)])).unwrap_err();
+        assert_eq!(error.sqlstate(), "42701");
         let error = stored_schema(&Schema::new(vec![field("id"), field("ID")])).unwrap_err();
         assert_eq!(error.sqlstate(), "42701");
     }

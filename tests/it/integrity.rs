@@ -131,6 +131,15 @@ fn a_changed_digit_in_a_log_is_an_error() {
         String::from_utf8_lossy(&refused.stderr).contains("is damaged at the entry of a data file")
     );
     assert_eq!(run(&["check", "--dir", &path, "t"]).status.code(), Some(1));
+    // One that is no entry at all: the catalogue and other tables go on, and nothing is told of where in the program it was met.
+    std::fs::write(log, "{xx").unwrap();
+    let refused = run(&count);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("public/t: the table's log cannot be used") && !told.contains("0:"), "{told}");
+    let names = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
+    let names = run_well(&["sql", "--dir", &path, "--format", "csv", names]);
+    assert_eq!(names, "table_name\nother\nt\n");
+    run_well(&["sql", "--dir", &path, "SELECT count(*) FROM other"]);
     // An entry that was emptied, or one whose actions no reader knows, says nothing wrong by itself: what was published does.
     for changed in [String::new(), whole.replace("{\"add\":", "{\"ade\":")] {
         std::fs::write(log, changed).unwrap();

@@ -58,7 +58,7 @@ fn each_kind_of_fault_is_told_with_its_source_and_a_masked_sample() {
         "validity\tcustomers\tphone\tweb\t1\t2\t50.00%\t99999999999",
         "validity\tcustomers\temail\tweb\t1\t2\t50.00%\ta aa a",
         "validity\tcustomers\tid_card\tweb\t1\t2\t50.00%\t999999999999999999",
-        "validity\tcustomers\timei\tweb\t1\t2\t50.00%\t490154203237519",
+        "validity\tcustomers\timei\tweb\t1\t2\t50.00%\t999999999999999",
         "birth_date\tcustomers\tbirth_date\tweb\t1\t2\t50.00%\t-",
         "birth_date\tcustomers\tbirth_date\tapp\t1\t1\t100.00%\t-",
         "future\tcustomers\tregistered_at\tapp\t1\t1\t100.00%\t2990-01-01 00:00:00+00",
