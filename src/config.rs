@@ -235,7 +235,9 @@ pub enum LogFormat {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            filter: "warn,clientele=info,deltalake_core::kernel::transaction=off".to_owned(),
+            filter:
+                "warn,clientele=info,deltalake_core::kernel::transaction=off,buoyant_kernel=off"
+                    .to_owned(),
             format: LogFormat::Text,
         }
     }

@@ -254,20 +254,22 @@ pub fn described(pinned: &Pinned) -> Vec<Described> {
     for (name, relation) in pinned.relations() {
         match relation {
             Relation::Table(_) => {
-                if let Some(snapshot) = pinned.snapshot(name) {
-                    // A note that cannot be read is told of by those who need it.
-                    let report = Report::of(pinned.generation(), name).ok().flatten();
-                    let progress = Progress::of(pinned.generation(), name).unwrap_or_default();
-                    all.push(Described {
-                        name: name.clone(),
-                        kind: if report.is_some() { "m" } else { "r" },
-                        is_populated: report.is_none() || progress.is_populated(),
-                        schema: Arc::clone(&snapshot.schema),
-                        rows: Some(snapshot.rows()),
-                        bytes: snapshot.files.iter().map(|f| f.size).sum(),
-                        sql: report.map(|report| report.written),
-                    });
-                }
+                // One whose log is damaged is there, and nothing is known of it.
+                let snapshot = pinned.snapshot(name);
+                // A note that cannot be read is told of by those who need it.
+                let report = Report::of(pinned.generation(), name).ok().flatten();
+                let progress = Progress::of(pinned.generation(), name).unwrap_or_default();
+                let schema = snapshot.map(|snapshot| Arc::clone(&snapshot.schema));
+                let files = snapshot.iter().flat_map(|snapshot| &snapshot.files);
+                all.push(Described {
+                    name: name.clone(),
+                    kind: if report.is_some() { "m" } else { "r" },
+                    is_populated: report.is_none() || progress.is_populated(),
+                    schema: schema.unwrap_or_else(|| Arc::new(Schema::empty())),
+                    rows: snapshot.map(|snapshot| snapshot.rows()),
+                    bytes: files.map(|f| f.size).sum(),
+                    sql: report.map(|report| report.written),
+                });
             }
             Relation::View(view) => all.push(Described {
                 name: name.clone(),

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use tokio::sync::mpsc::Sender;
 
 use super::convert::{BadRow, RowBuilder};
@@ -101,7 +101,7 @@ impl Layout {
     }
 }
 
-pub(super) fn unknown_column(name: &str, schema: &SchemaRef) -> Error {
+pub(super) fn unknown_column(name: &str, schema: &Schema) -> Error {
     let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     let error = Error::new(
         Kind::UndefinedColumn,

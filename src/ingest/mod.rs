@@ -19,15 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::store::{
-    Clustering, Group, Name, Published, TableChange, TableSnapshot, TableWriter, Warehouse,
-    stored_schema,
+    Clustering, Group, Name, Published, RestoreVersion, TableChange, TableDef, TableSnapshot,
+    TableWriter, Warehouse, stored_schema,
 };
 
 pub use self::csv::CsvOptions;
@@ -182,20 +182,48 @@ async fn try_load(
     else {
         return Ok(Some(inputs));
     };
-    if request.adds_columns && request.csv.has_header {
+    let adds_columns = request.adds_columns && request.csv.has_header;
+    let before = newest.table(&request.table).cloned();
+    let mut is_wider = false;
+    if adds_columns {
         let new = files.iter().zip(&inputs).filter(|(_, input)| !input.was_loaded);
         for (file, _) in new {
-            add_columns(warehouse, request, file, progress).await?;
+            is_wider |= add_columns(warehouse, request, file, progress).await?;
         }
     }
+    let wider = warehouse.newest().await?.table(&request.table).map(|def| def.version);
+    let work = load_files(warehouse, request, (&first, &files), inputs, progress);
+    let loaded = Box::pin(work).await;
+    if let (Err(_), true, Some(before)) = (&loaded, is_wider, before) {
+        take_columns_back(warehouse, &request.table, &before, wider, progress).await;
+    }
+    loaded
+}
+
+/// Loads the files that were not loaded before; `first` is the first of those.
+async fn load_files(
+    warehouse: &Warehouse,
+    request: &LoadRequest,
+    (first, files): (&Path, &[PathBuf]),
+    mut inputs: Vec<Loaded>,
+    progress: &dyn Progress,
+) -> Result<Option<Vec<Loaded>>> {
+    let others = files.iter().zip(&inputs).filter(|(_, input)| !input.was_loaded).skip(1);
+    let others: Vec<&PathBuf> = others.map(|(file, _)| file).collect();
     let target = Target::prepare(warehouse, &request.table, &request.personal, || {
-        let inferred = infer::infer(&first, request.format, &request.csv, &request.table)?;
+        let mut inferred = infer::infer(first, request.format, &request.csv, &request.table)?;
         inferred.notes.iter().for_each(|note| progress.note(note));
+        if request.adds_columns && request.csv.has_header {
+            for file in &others {
+                widen(&mut inferred.schema, request, file)?;
+            }
+        }
         Ok(inferred)
     })
     .await?;
     let mut load = Load::start(warehouse, target, request.user.clone()).await?;
     let inputs_count = inputs.len();
+    load.names_sources = inputs_count > 1;
     for (file, input) in files.iter().zip(inputs.iter_mut()).filter(|(_, input)| !input.was_loaded)
     {
         progress.begin(&input.source, input.bytes);
@@ -223,37 +251,69 @@ async fn try_load(
     }
 }
 
-/// Gives the table the columns that a file has and it has not; rows from before have NULL in them.
+/// The columns that a file has and `schema` has not.
+fn new_columns(schema: &Schema, request: &LoadRequest, file: &Path) -> Result<Vec<FieldRef>> {
+    let has = |schema: &Schema, column: &str| {
+        schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(column))
+    };
+    let is_known = |column: &str| has(schema, column);
+    if !infer::may_have_others(file, request.format, &request.csv, is_known)? {
+        return Ok(vec![]);
+    }
+    let found = infer::infer(file, request.format, &request.csv, &request.table)?;
+    let found = stored_schema(&found.schema)?;
+    let new = found.fields().iter().filter(|field| !is_known(field.name()));
+    let left_over: Vec<String> = { schema.fields().iter() }
+        .map(|field| field.name().clone())
+        .filter(|column| !has(&found, column))
+        .collect();
+    let new: Vec<FieldRef> = new.cloned().collect();
+    for field in &new {
+        // A column that is spelt like one that the file lacks is a mistake, and not easily taken back.
+        if nearest(field.name(), &left_over).is_some() {
+            return Err(csv::unknown_column(field.name(), schema));
+        }
+    }
+    Ok(new)
+}
+
+/// Gives the schema of a table that is to be made the columns of another of its first files.
+fn widen(schema: &mut Schema, request: &LoadRequest, file: &Path) -> Result<()> {
+    let new = new_columns(schema, request, file)?;
+    *schema = Schema::new(schema.fields().iter().cloned().chain(new).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Takes back the columns that a load has added which then loaded nothing, unless somebody has changed the table since.
+async fn take_columns_back(
+    warehouse: &Warehouse,
+    name: &Name,
+    before: &TableDef,
+    wider: Option<u64>,
+    progress: &dyn Progress,
+) {
+    let Ok(newest) = warehouse.newest().await else { return };
+    let is_as_left = newest.table(name).is_some_and(|def| Some(def.version) == wider);
+    let mut change = TableChange::append(name.clone(), before.path.clone(), vec![]);
+    change.restore = Some(RestoreVersion { version: before.version, undone: vec![] });
+    match is_as_left && warehouse.publish(Group::of(change)).await.is_ok() {
+        true => progress.note("the new columns are taken back, for nothing was loaded"),
+        false => progress.note("the new columns stay, although nothing was loaded"),
+    }
+}
+
+/// Gives the table the columns that a file has and it has not; rows from before have NULL in them. Tells whether there were any.
 async fn add_columns(
     warehouse: &Warehouse,
     request: &LoadRequest,
     file: &Path,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<bool> {
     let (name, newest) = (&request.table, warehouse.newest().await?);
-    let Some(def) = newest.table(name) else { return Ok(()) };
+    let Some(def) = newest.table(name) else { return Ok(false) };
     let snapshot = warehouse.snapshot(def).await?;
-    let has = |schema: &arrow::datatypes::Schema, column: &str| {
-        schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(column))
-    };
-    let is_known = |column: &str| has(&snapshot.schema, column);
-    if !infer::may_have_others(file, request.format, &request.csv, is_known)? {
-        return Ok(());
-    }
-    let found = infer::infer(file, request.format, &request.csv, name)?;
-    let found = stored_schema(&found.schema)?;
-    let new = found.fields().iter().filter(|field| !has(&snapshot.schema, field.name()));
-    let left_over: Vec<String> = { snapshot.schema.fields().iter() }
-        .map(|field| field.name().clone())
-        .filter(|column| !has(&found, column))
-        .collect();
-    let new: Vec<_> = new.collect();
-    for field in &new {
-        // A column that is spelt like one that the file lacks is a mistake, and not easily taken back.
-        if nearest(field.name(), &left_over).is_some() {
-            return Err(csv::unknown_column(field.name(), &snapshot.schema));
-        }
-    }
+    let new = new_columns(&snapshot.schema, request, file)?;
+    let is_wider = !new.is_empty();
     let mut personal = snapshot.personal.clone();
     for field in new {
         let column = field.name();
@@ -261,13 +321,13 @@ async fn add_columns(
             personal.push(column.clone());
         }
         let newest = warehouse.newest().await?;
-        let Some(def) = newest.table(name) else { return Ok(()) };
-        warehouse.add_column(name, def, field, &personal).await?;
+        let Some(def) = newest.table(name) else { return Ok(is_wider) };
+        warehouse.add_column(name, def, &field, &personal).await?;
         progress.note(&format!(
             "column \"{column}\" is new; {name} has it from now on, with NULL in its rows from before"
         ));
     }
-    Ok(())
+    Ok(is_wider)
 }
 
 fn too_many_bad(bad: u64, all: u64, max_bad: MaxBad, reasons: &[String]) -> Error {
@@ -445,6 +505,8 @@ struct Load {
     quarantine: Target,
     quarantine_writer: TableWriter,
     first_reasons: Vec<String>,
+    /// Whether a row is told of with the file that it is in.
+    names_sources: bool,
     user: String,
 }
 
@@ -455,7 +517,16 @@ impl Load {
             Target::prepare(warehouse, &crate::store::system::quarantine().0, &[], nothing).await?;
         let writer = target.writer(warehouse).await?;
         let quarantine_writer = quarantine.writer(warehouse).await?;
-        Ok(Self { target, writer, quarantine, quarantine_writer, first_reasons: Vec::new(), user })
+        let (first_reasons, names_sources) = (Vec::new(), false);
+        Ok(Self {
+            target,
+            writer,
+            quarantine,
+            quarantine_writer,
+            first_reasons,
+            names_sources,
+            user,
+        })
     }
 
     async fn read(
@@ -491,7 +562,11 @@ impl Load {
         }
         let masked: Vec<BadRow> = bad.iter().map(|row| row.masked(&self.target.personal)).collect();
         for row in masked.iter().take(REASONS_SHOWN.saturating_sub(self.first_reasons.len())) {
-            self.first_reasons.push(row.describe());
+            let told = row.describe();
+            self.first_reasons.push(match self.names_sources {
+                true => format!("{}: {told}", input.source),
+                false => told,
+            });
         }
         let batch =
             records::quarantine_batch(&input.load_id, &self.target.name, &input.source, &masked)?;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::server::{program, run, run_well};
+use super::server::{csv, number, program, run, run_well};
 
 fn warehouse() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
@@ -351,4 +351,31 @@ fn nobody_loads_over_the_result_of_a_graph() {
     run_well(&["sql", "--dir", &w, "REFRESH IDENTITY GRAPH customer"]);
     let count = "SELECT count(DISTINCT one_id) AS n FROM customer.map";
     assert_eq!(run_well(&["sql", "--dir", &w, "--format", "csv", count]), "n\n2\n");
+}
+
+/// New columns come with rows: of several first files all, and of a load that loads nothing none.
+#[test]
+fn columns_come_with_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let one = file("1.csv", "order_id,amount\na,1\n");
+    let two = file("2.csv", "order_id,amount,channel\nb,2,web\n");
+    run_well(&["load", "--dir", &w, "t", &one, &two]);
+    assert_eq!(csv(&w, "SELECT order_id, channel FROM t ORDER BY 1"), [["a", ""], ["b", "web"]]);
+    let good = file("3.csv", "order_id,amount,channel\nc,3,app\n");
+    let bad = file("4.csv", "order_id,amount,channel,brand\nd,much,app,x\n");
+    let refused = run(&["load", "--dir", &w, "t", &good, &bad]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains("are taken back") && told.contains("4.csv: line 2"), "{told}");
+    let columns = "SELECT count(*) AS n FROM information_schema.columns WHERE table_name = 't'";
+    assert_eq!((number(&w, columns), number(&w, "SELECT count(*) AS n FROM t")), (3, 2));
+    let fits = file("5.csv", "order_id,amount,channel,brand\nd,4,app,x\n");
+    run_well(&["load", "--dir", &w, "t", &good, &fits]);
+    assert_eq!((number(&w, columns), number(&w, "SELECT count(*) AS n FROM t")), (4, 4));
 }

@@ -135,8 +135,12 @@ fn a_changed_digit_in_a_log_is_an_error() {
     std::fs::write(log, "{xx").unwrap();
     let refused = run(&count);
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(told.contains("public/t: the table's log cannot be used") && !told.contains("0:"), "{told}");
-    let names = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
+    assert!(
+        told.contains("public/t: the table's log cannot be used") && !told.contains("0:"),
+        "{told}"
+    );
+    let names =
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
     let names = run_well(&["sql", "--dir", &path, "--format", "csv", names]);
     assert_eq!(names, "table_name\nother\nt\n");
     run_well(&["sql", "--dir", &path, "SELECT count(*) FROM other"]);
