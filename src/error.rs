@@ -251,6 +251,14 @@ impl Error {
         self
     }
 
+    /// Whether a log was asked for a version that it does not reach back to, for a vacuum has shortened it or taken it away.
+    pub fn is_of_no_log(&self) -> bool {
+        self.kind == Kind::DataCorrupted
+            && ["No files in log segment", "Not a Delta table", "LogSegment end version"]
+                .iter()
+                .any(|told| self.message.contains(told))
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -365,7 +373,7 @@ impl From<deltalake::DeltaTableError> for Error {
                 let told = error.to_string();
                 let told = told.lines().next().unwrap_or_default();
                 Self::new(Kind::DataCorrupted, format!("the table's log cannot be used: {told}"))
-                    .hint("a backup of the warehouse has the folder as it was; other tables can be read")
+                    .hint("a backup has the folder as it was; CREATE TABLE ... AS SELECT * FROM it VERSION AS OF n keeps an earlier version that can be read; other tables are not touched by this")
             }
         }
     }

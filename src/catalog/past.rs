@@ -103,7 +103,11 @@ impl Past {
             let what = format!("what table \"{}\" held at {when} is gone", self.name);
             Error::new(Kind::UndefinedTable, what).detail(why.to_owned())
         };
-        let snapshot = warehouse.snapshot(def).await.map_err(|error| gone(error.message()))?;
+        let snapshot =
+            warehouse.snapshot(def).await.map_err(|error| match error.is_of_no_log() {
+                true => gone("its log begins later"),
+                false => error,
+            })?;
         match warehouse.file_taken_away(&snapshot, newest.table(&self.name)).await? {
             Some(path) => Err(gone(&format!("the file {path} was taken away"))),
             None => Ok(snapshot),

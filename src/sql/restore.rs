@@ -171,7 +171,10 @@ async fn change(
         .detail(why.to_owned())
         .hint("past versions stay for storage.keep_days, or until an erasure NOW")
     };
-    let snapshot = warehouse.snapshot(def).await.map_err(|error| gone(error.message()))?;
+    let snapshot = warehouse.snapshot(def).await.map_err(|error| match error.is_of_no_log() {
+        true => gone("its log begins later"),
+        false => error,
+    })?;
     if let Some(path) = warehouse.file_taken_away(&snapshot, newest.table(name)).await? {
         return Err(gone(&format!("the file {path} was taken away")));
     }

@@ -99,7 +99,7 @@ impl TableSnapshot {
             format!("the log of table {:?} is damaged: version {} is not what was published", def.path, def.version),
         )
         .detail(format!("folder: {}/_delta_log", def.path))
-        .hint("restore the folder from a backup, or the table to an earlier version; other tables are not touched by this"))
+        .hint("a backup has the folder as it was; CREATE TABLE ... AS SELECT * FROM it VERSION AS OF n keeps an earlier version that can be read; other tables are not touched by this"))
     }
 
     /// The graph by whose customers the rows are kept.
@@ -583,7 +583,11 @@ impl Tables {
             };
             let entry = store.get(&file.location).await?.bytes().await?;
             for line in entry.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let action: serde_json::Value = serde_json::from_slice(line)?;
+                let action: serde_json::Value = serde_json::from_slice(line).map_err(|_| {
+                    let entry =
+                        format!("{path}/{} is damaged: it is no entry of a log", file.location);
+                    Error::new(Kind::DataCorrupted, entry)
+                })?;
                 if let Some(added) = action["add"]["path"].as_str() {
                     known.insert(added.to_owned());
                     if version > oldest {
@@ -833,6 +837,10 @@ fn read_snapshot(
         let tag = |name: &str| tags.get(name).cloned().flatten();
         let mut sums = None;
         let mut mark = None;
+        // Whoever has written one of them has written both.
+        if tag(SUMS_TAG).is_none() && tag(ENTRY_TAG).is_some() {
+            return Err(damaged());
+        }
         if let Some(text) = tag(SUMS_TAG) {
             let told = tag(MARK_TAG);
             let entry = entry_sum(&file.path(), size, rows, &text, told.as_deref());

@@ -88,6 +88,7 @@ impl Warehouse {
         let is_live = |path: &str| {
             newest.relations.values().any(|r| matches!(r, Relation::Table(t) if t.path == path))
         };
+        let mut failed = None;
         for (path, version) in oldest {
             // A vacuum that kept nothing has taken the folder of a table that the versions within the time of grace still name.
             if !is_live(&path) && !self.tables().exists(&path).await? {
@@ -95,11 +96,16 @@ impl Warehouse {
             }
             // Whoever has taken over may have let somebody read what was out of use when this began.
             self.check_lease(lease).await?;
-            let (files, bytes, log_entries) = self.tables().vacuum(&path, version, keep).await?;
-            done.files += files;
-            done.bytes += bytes;
-            done.log_entries += log_entries;
+            match self.tables().vacuum(&path, version, keep).await {
+                Ok((files, bytes, log_entries)) => {
+                    done.files += files;
+                    done.bytes += bytes;
+                    done.log_entries += log_entries;
+                }
+                // One that is damaged keeps no other from its turn.
+                Err(error) => _ = failed.get_or_insert(error),
+            }
         }
-        Ok(done)
+        failed.map_or(Ok(done), Err)
     }
 }

@@ -122,14 +122,17 @@ fn a_changed_digit_in_a_log_is_an_error() {
     let logs = files_in(&w.join("public/t/_delta_log"), ".json");
     let log = logs.last().unwrap();
     let whole = std::fs::read_to_string(log).unwrap();
-    let changed = whole.replace("\\\"numRecords\\\":10000", "\\\"numRecords\\\":10001");
-    assert_ne!(whole, changed);
-    std::fs::write(log, changed).unwrap();
-    let refused = run(&count);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("is damaged at the entry of a data file")
-    );
+    // Another number of rows; checksums that are not found any more.
+    let numbers = ["\\\"numRecords\\\":10000", "\\\"numRecords\\\":10001"];
+    for [from, to] in [numbers, ["clientele.crc", "clientele.crd"]] {
+        let changed = whole.replace(from, to);
+        assert_ne!(whole, changed);
+        std::fs::write(log, changed).unwrap();
+        let refused = run(&count);
+        assert_eq!(refused.status.code(), Some(2));
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(told.contains("is damaged at the entry of a data file"), "{told}");
+    }
     assert_eq!(run(&["check", "--dir", &path, "t"]).status.code(), Some(1));
     // One that is no entry at all: the catalogue and other tables go on, and nothing is told of where in the program it was met.
     std::fs::write(log, "{xx").unwrap();
