@@ -1,8 +1,8 @@
 //! Output names as PostgreSQL gives them: `count`, `sum`, `?column?`, and the same name twice.
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, Function, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr,
-    TableFactor,
+    AccessExpr, DataType, Expr, Function, Ident, OrderBy, OrderByKind, Query, Select, SelectItem,
+    SetExpr, Subscript, TableFactor, Value,
 };
 
 /// Between a name and what makes it unique inside the engine; it is cut off on the way out.
@@ -145,6 +145,20 @@ fn figured(expr: &Expr) -> Option<String> {
         Expr::Identifier(name) => Some(folded(name)),
         Expr::CompoundIdentifier(parts) => parts.last().map(folded),
         Expr::Function(Function { name, .. }) => name.0.last()?.as_ident().map(folded),
+        // The last field, or what has the elements.
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                AccessExpr::Dot(Expr::Identifier(name)) => Some(folded(name)),
+                AccessExpr::Subscript(Subscript::Index { index: Expr::Value(value) }) => {
+                    match &value.value {
+                        Value::SingleQuotedString(name) => Some(name.clone()),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            });
+            field.or_else(|| figured(root))
+        }
         Expr::Cast { expr, data_type, .. } => figured(expr).or_else(|| Some(type_name(data_type))),
         Expr::Nested(expr) | Expr::Collate { expr, .. } => figured(expr),
         Expr::AtTimeZone { .. } => Some("timezone".to_owned()),
@@ -218,5 +232,6 @@ mod tests {
             names("SELECT id, id, t.id, NULL, NULL FROM t"),
             ["id", "id", "id", "?column?", "?column?"]
         );
+        assert_eq!(names("SELECT (fit(x)).r, (f).p.q, a[1] FROM t"), ["r", "q", "a"]);
     }
 }

@@ -106,8 +106,14 @@ impl Scoring {
             && scores_from.is_none()
             && ["r10", "putler11"].contains(&segments)
         {
+            let instead = match is_centre {
+                true => {
+                    format!("method => '{method}' gives high and low; another method is needed")
+                }
+                false => "leave bins at 5".to_owned(),
+            };
             return wrong(format!(
-                "segments => '{segments}' is defined over scores of 1 to 5; leave bins at 5"
+                "segments => '{segments}' is defined over scores of 1 to 5; {instead}"
             ));
         }
         Ok(Self { method, bins, is_nested, is_inclusive, fixed, scores_from, segments, rules })
