@@ -6,7 +6,9 @@ use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArr
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use crate::error::{Error, Kind, Result};
-use crate::store::{Change, Generation, Name, Publish, Relation, TableSnapshot, Warehouse};
+use crate::store::{
+    Change, Generation, Name, Publish, Relation, TableDef, TableSnapshot, Warehouse,
+};
 
 /// Publishes that `system.versions` shows.
 pub(super) const VERSIONS_SHOWN: usize = 1000;
@@ -99,20 +101,36 @@ impl Past {
                 format!("there was no table \"{}\" at {when}", self.name),
             ));
         };
-        let gone = |why: &str| {
-            let what = format!("what table \"{}\" held at {when} is gone", self.name);
-            Error::new(Kind::UndefinedTable, what).detail(why.to_owned())
-        };
-        let snapshot =
-            warehouse.snapshot(def).await.map_err(|error| match error.is_of_no_log() {
-                true => gone("its log begins later"),
-                false => error,
-            })?;
-        match warehouse.file_taken_away(&snapshot, newest.table(&self.name)).await? {
-            Some(path) => Err(gone(&format!("the file {path} was taken away"))),
-            None => Ok(snapshot),
-        }
+        held_then(warehouse, &self.name, def, newest, &when).await
     }
+}
+
+/// What `name` held by `def`, a definition of the past; `when` says when that was.
+///
+/// # Errors
+/// 42P01 when that was taken away since.
+pub async fn held_then(
+    warehouse: &Warehouse,
+    name: &Name,
+    def: &TableDef,
+    newest: &Generation,
+    when: &str,
+) -> Result<Arc<TableSnapshot>> {
+    let gone = |why: &str| gone(name, when, why);
+    let snapshot = warehouse.snapshot(def).await.map_err(|error| match error.is_of_no_log() {
+        true => gone("its log begins later"),
+        false => error,
+    })?;
+    match warehouse.file_taken_away(&snapshot, newest.table(name)).await? {
+        Some(path) => Err(gone(&format!("the file {path} was taken away"))),
+        None => Ok(snapshot),
+    }
+}
+
+/// That what `name` held then is there no more.
+pub fn gone(name: &Name, when: &str, why: &str) -> Error {
+    Error::new(Kind::UndefinedTable, format!("what table \"{name}\" held at {when} is gone"))
+        .detail(why.to_owned())
 }
 
 /// `system.versions`: a row a name that a publish changed, newest first.

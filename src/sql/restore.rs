@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Outcome;
 use super::statement::{Words, syntax};
-use crate::catalog::Moment;
+use crate::catalog::{Moment, gone, held_then};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 use crate::store::{Change, Generation, Group, Name, Relation, TableChange};
@@ -163,22 +163,16 @@ async fn change(
             .hint("drop it first"));
         }
     }
-    let gone = |why: &str| {
-        Error::new(
-            Kind::UndefinedTable,
-            format!("what table \"{name}\" held at version {} is gone", then.number),
-        )
-        .detail(why.to_owned())
-        .hint("past versions stay for storage.keep_days, or until an erasure NOW")
+    let when = format!("version {}", then.number);
+    let hinted = |error: Error| match error.kind() {
+        Kind::UndefinedTable => {
+            error.hint("past versions stay for storage.keep_days, or until an erasure NOW")
+        }
+        _ => error,
     };
-    let snapshot = warehouse.snapshot(def).await.map_err(|error| match error.is_of_no_log() {
-        true => gone("its log begins later"),
-        false => error,
-    })?;
-    if let Some(path) = warehouse.file_taken_away(&snapshot, newest.table(name)).await? {
-        return Err(gone(&format!("the file {path} was taken away")));
-    }
-    let undone = warehouse.loads_after(name, def).await.map_err(|error| gone(error.message()))?;
+    held_then(warehouse, name, def, newest, &when).await.map_err(hinted)?;
+    let undone = warehouse.loads_after(name, def).await;
+    let undone = undone.map_err(|error| hinted(gone(name, &when, error.message())))?;
     let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
     change.is_new = newest.table(name).is_none();
     change.restore = Some(crate::store::RestoreVersion { version: def.version, undone });
