@@ -76,7 +76,7 @@ pub struct About {
     /// Reports that are being computed, for `reports.status`.
     pub running: Vec<Running>,
     /// What is known about reports and could not be written down, for the same.
-    pub unwritten: Unwritten,
+    pub unwritten: Arc<Unwritten>,
 }
 
 impl Pinned {

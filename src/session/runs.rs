@@ -21,7 +21,8 @@ pub struct Runs {
     share: Arc<Share>,
     /// Those that were begun and nobody waits for.
     expected: Arc<AtomicUsize>,
-    unwritten: Mutex<Unwritten>,
+    /// Every statement looks at it, and hardly any changes it.
+    unwritten: Mutex<Arc<Unwritten>>,
 }
 
 /// A run that nobody waits for.
@@ -131,13 +132,13 @@ impl Runs {
     }
 
     /// What could not be written down yet.
-    pub fn unwritten(&self) -> Unwritten {
-        locked(&self.unwritten).clone()
+    pub fn unwritten(&self) -> Arc<Unwritten> {
+        Arc::clone(&locked(&self.unwritten))
     }
 
     /// Changes what is still to be written down.
     pub fn with_unwritten(&self, change: impl FnOnce(&mut Unwritten)) {
-        change(&mut locked(&self.unwritten));
+        change(Arc::make_mut(&mut locked(&self.unwritten)));
     }
 
     /// A meter of the memory that one of them holds.
