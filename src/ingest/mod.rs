@@ -177,11 +177,6 @@ async fn try_load(
     if inputs.iter().all(|input| input.was_loaded) {
         return Ok(Some(inputs));
     }
-    let Some(first) =
-        files.iter().zip(&inputs).find(|(_, i)| !i.was_loaded).map(|(f, _)| f.clone())
-    else {
-        return Ok(Some(inputs));
-    };
     let adds_columns = request.adds_columns && request.csv.has_header;
     let before = newest.table(&request.table).cloned();
     let mut is_wider = false;
@@ -192,24 +187,24 @@ async fn try_load(
         }
     }
     let wider = warehouse.newest().await?.table(&request.table).map(|def| def.version);
-    let work = load_files(warehouse, request, (&first, &files), inputs, progress);
-    let loaded = Box::pin(work).await;
+    let loaded = Box::pin(load_files(warehouse, request, &files, inputs, progress)).await;
     if let (Err(_), true, Some(before)) = (&loaded, is_wider, before) {
         take_columns_back(warehouse, &request.table, &before, wider, progress).await;
     }
     loaded
 }
 
-/// Loads the files that were not loaded before; `first` is the first of those.
+/// Loads the files that were not loaded before, of which there is one at least.
 async fn load_files(
     warehouse: &Warehouse,
     request: &LoadRequest,
-    (first, files): (&Path, &[PathBuf]),
+    files: &[PathBuf],
     mut inputs: Vec<Loaded>,
     progress: &dyn Progress,
 ) -> Result<Option<Vec<Loaded>>> {
-    let others = files.iter().zip(&inputs).filter(|(_, input)| !input.was_loaded).skip(1);
-    let others: Vec<&PathBuf> = others.map(|(file, _)| file).collect();
+    let mut new = files.iter().zip(&inputs).filter(|(_, input)| !input.was_loaded);
+    let Some((first, _)) = new.next() else { return Ok(Some(inputs)) };
+    let others: Vec<&PathBuf> = new.map(|(file, _)| file).collect();
     let target = Target::prepare(warehouse, &request.table, &request.personal, || {
         let mut inferred = infer::infer(first, request.format, &request.csv, &request.table)?;
         inferred.notes.iter().for_each(|note| progress.note(note));
@@ -292,11 +287,9 @@ async fn take_columns_back(
     wider: Option<u64>,
     progress: &dyn Progress,
 ) {
-    let Ok(newest) = warehouse.newest().await else { return };
-    let is_as_left = newest.table(name).is_some_and(|def| Some(def.version) == wider);
     let mut change = TableChange::append(name.clone(), before.path.clone(), vec![]);
-    change.restore = Some(RestoreVersion { version: before.version, undone: vec![] });
-    match is_as_left && warehouse.publish(Group::of(change)).await.is_ok() {
+    change.restore = Some(RestoreVersion { version: before.version, from: wider, undone: vec![] });
+    match wider.is_some() && warehouse.publish(Group::of(change)).await.is_ok() {
         true => progress.note("the new columns are taken back, for nothing was loaded"),
         false => progress.note("the new columns stay, although nothing was loaded"),
     }

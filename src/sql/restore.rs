@@ -175,6 +175,11 @@ async fn change(
     let undone = undone.map_err(|error| hinted(gone(name, &when, error.message())))?;
     let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
     change.is_new = newest.table(name).is_none();
-    change.restore = Some(crate::store::RestoreVersion { version: def.version, undone });
+    change.restore = Some(crate::store::RestoreVersion {
+        version: def.version,
+        // What others write meanwhile goes back too: of several tables all have to.
+        from: None,
+        undone,
+    });
     Ok(Some(change))
 }

@@ -44,6 +44,9 @@ pub struct TableChange {
 pub struct RestoreVersion {
     /// The version.
     pub version: u64,
+    /// The version that the table must still be at, where what somebody else has written since is not to be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
     /// Transaction ids of loads since; they can be loaded again.
     pub undone: Vec<String>,
 }
@@ -333,6 +336,40 @@ mod tests {
         published.unwrap();
         let (rows, _) = replace().await;
         assert_eq!(rows, 0);
+    }
+
+    /// A table that goes back from a version does not take along what was written after that one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn going_back_from_a_version_undoes_nothing_that_came_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
+        let name = Name::new("public", "t");
+        let path = warehouse.prepare_table(&name, &schema(), &[], None).await.unwrap();
+        let create = TableChange::create(name.clone(), path.clone(), vec![]);
+        warehouse.publish(Group::of(create)).await.unwrap();
+        let version = async || warehouse.newest().await.unwrap().table(&name).unwrap().version;
+        let add = async |n| {
+            let change =
+                TableChange::append(name.clone(), path.clone(), file(&warehouse, &path, n).await);
+            warehouse.publish(Group::of(change)).await.unwrap();
+        };
+        let before = version().await;
+        add(1).await;
+        let from = Some(version().await);
+        add(2).await;
+        let back = async |from| {
+            let mut change = TableChange::append(name.clone(), path.clone(), vec![]);
+            change.restore = Some(RestoreVersion { version: before, from, undone: vec![] });
+            warehouse.publish(Group::of(change)).await
+        };
+        let rows = async || {
+            let def = warehouse.newest().await.unwrap().table(&name).cloned().unwrap();
+            warehouse.snapshot(&def).await.unwrap().rows()
+        };
+        assert_eq!(back(from).await.unwrap_err().kind(), Kind::StaleBase);
+        assert_eq!(rows().await, 2);
+        back(Some(version().await)).await.unwrap();
+        assert_eq!(rows().await, 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]

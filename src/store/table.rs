@@ -374,9 +374,12 @@ impl Tables {
                 Some(other) => return Ok(Committed::Taken(other.clone())),
                 None => {}
             }
-            if let CommitMode::Rewrite(replaced) = &mode
-                && table.version() != Some(replaced.version)
-            {
+            let base = match &mode {
+                CommitMode::Rewrite(replaced) => Some(replaced.version),
+                CommitMode::Restore(restore) => restore.from,
+                CommitMode::Append | CommitMode::Replace => None,
+            };
+            if base.is_some() && table.version() != base {
                 return Err(Error::new(
                     Kind::StaleBase,
                     "the table was changed while the load was compared with it",
