@@ -88,11 +88,11 @@ fn sum<T: Counted, const N: usize>(
     (value, by)
 }
 
-/// The mean time for which customers were watched; `None` without customers.
-fn mean_time(all: &[Alike]) -> Option<f64> {
-    let customers: f64 = all.iter().map(|c| c.customers).sum();
-    let time: f64 = all.iter().map(|c| c.customers * c.t).sum();
-    (customers > 0.0).then(|| (time / customers).max(1e-6))
+/// The mean of a figure of customers, which is above 0, as a place to begin a search; `None` without customers.
+fn mean<T: Counted>(all: &[T], of: impl Fn(&T) -> f64) -> Option<f64> {
+    let customers: f64 = all.iter().map(T::customers).sum();
+    let sum: f64 = all.iter().map(|c| c.customers() * of(c)).sum();
+    (customers > 0.0).then(|| (sum / customers).max(1e-6))
 }
 
 /// The parameters under which customers are most likely: `f` gives the log-likelihood of every `n`th of `all`, and its derivatives.

@@ -5,7 +5,7 @@
 //! "Empirical validation and comparison of models for customer base analysis", IJRM 24 (2007).
 
 use super::special::{digamma, hypergeometric, ln_gamma, ln_sum};
-use super::{Alike, Fit, likeliest, mean_time, sum};
+use super::{Alike, Fit, likeliest, mean, sum};
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,20 +66,20 @@ fn part_of_times(variant: Variant, [r, alpha, a, b]: &Parameters, c: &Alike) -> 
     (value, [by_r, by_alpha, gone / a, -gone / k])
 }
 
-/// Log-likelihood of customers.
-pub fn log_likelihood(variant: Variant, parameters: &Parameters, all: &[Alike]) -> f64 {
-    sum(all, 1, |x| part_of_x(variant, parameters, x), |c| part_of_times(variant, parameters, c)).0
+/// Log-likelihood of every `every`th of `all`, and its derivative by each parameter.
+fn log_likelihood(every: usize, variant: Variant, parameters: &Parameters, all: &[Alike]) -> Part {
+    let of_x = |x| part_of_x(variant, parameters, x);
+    sum(all, every, of_x, |c| part_of_times(variant, parameters, c))
 }
 
 /// The parameters under which the customers are most likely; `None` without customers.
 ///
 /// Cost: some 10 passes over the distinct (x, t_x, t).
 pub fn fit(variant: Variant, all: &[Alike]) -> Option<Fit<4>> {
-    let time = mean_time(all)?;
-    Some(likeliest(all, [1.0, time, 1.0, 1.0], |every, parameters| {
-        let of_x = |x| part_of_x(variant, parameters, x);
-        sum(all, every, of_x, |c| part_of_times(variant, parameters, c))
-    }))
+    let time = mean(all, |c| c.t)?;
+    let start = [1.0, time, 1.0, 1.0];
+    let f = |every, parameters: &Parameters| log_likelihood(every, variant, parameters, all);
+    Some(likeliest(all, start, f))
 }
 
 /// How much likelier it is that the customer is gone than that they are alive.
@@ -131,10 +131,8 @@ mod tests {
         for variant in [Variant::Bg, Variant::Mbg] {
             for (x, t_x, t) in [(0.0, 0.0, 30.0), (1.0, 3.0, 39.0), (7.0, 30.0, 31.0)] {
                 let all = [Alike { x, t_x, t, customers: 3.0 }];
-                slopes_are_those_of_the_value([0.3, 4.4, 0.8, 2.4], |at| {
-                    let of_x = |x| part_of_x(variant, at, x);
-                    sum(&all, 1, of_x, |c| part_of_times(variant, at, c))
-                });
+                let f = |at: &Parameters| log_likelihood(1, variant, at, &all);
+                slopes_are_those_of_the_value([0.3, 4.4, 0.8, 2.4], f);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Fader and Hardie, "The gamma-gamma model of monetary value" (2013).
 
 use super::special::{digamma, ln_gamma};
-use super::{Counted, Fit, likeliest, sum};
+use super::{Counted, Fit, likeliest, mean, sum};
 
 /// `p`, `q` and `gamma`.
 pub type Parameters = [f64; 3];
@@ -51,12 +51,7 @@ fn log_likelihood(every: usize, [p, q, gamma]: &Parameters, all: &[Spending]) ->
 ///
 /// Cost: some 10 passes over the distinct (x, mean).
 pub fn fit(all: &[Spending]) -> Option<Fit<3>> {
-    let customers: f64 = all.iter().map(|c| c.customers).sum();
-    if customers <= 0.0 {
-        return None;
-    }
-    let mean = all.iter().map(|c| c.customers * c.mean).sum::<f64>() / customers;
-    let start = [2.0, 2.0, mean.max(1e-6)];
+    let start = [2.0, 2.0, mean(all, |c| c.mean)?];
     Some(likeliest(all, start, |every, parameters| log_likelihood(every, parameters, all)))
 }
 

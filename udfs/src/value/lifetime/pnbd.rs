@@ -4,7 +4,7 @@
 //! on deriving the Pareto/NBD model and related expressions" (2005).
 
 use super::special::{digamma, ln_gamma, ln_sum};
-use super::{Alike, Fit, likeliest, mean_time, sum};
+use super::{Alike, Fit, likeliest, mean, sum};
 
 /// `r`, `alpha` of the rates of buying, `s`, `beta` of the rates of being gone.
 pub type Parameters = [f64; 4];
@@ -112,7 +112,7 @@ fn log_likelihood(every: usize, parameters: &Parameters, all: &[Alike]) -> (f64,
 ///
 /// Cost: some 10 passes over the distinct (x, t_x, t), with an integral for each.
 pub fn fit(all: &[Alike]) -> Option<Fit<4>> {
-    let time = mean_time(all)?;
+    let time = mean(all, |c| c.t)?;
     let start = [1.0, time, 1.0, time];
     Some(likeliest(all, start, |every, parameters| log_likelihood(every, parameters, all)))
 }
