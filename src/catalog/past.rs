@@ -128,7 +128,7 @@ pub async fn held_then(
 }
 
 /// That what `name` held then is there no more.
-pub fn gone(name: &Name, when: &str, why: &str) -> Error {
+fn gone(name: &Name, when: &str, why: &str) -> Error {
     Error::new(Kind::UndefinedTable, format!("what table \"{name}\" held at {when} is gone"))
         .detail(why.to_owned())
 }

@@ -288,7 +288,7 @@ async fn take_columns_back(
     progress: &dyn Progress,
 ) {
     let mut change = TableChange::append(name.clone(), before.path.clone(), vec![]);
-    change.restore = Some(RestoreVersion { version: before.version, from: wider, undone: vec![] });
+    change.restore = Some(RestoreVersion { version: before.version, from: wider });
     match wider.is_some() && warehouse.publish(Group::of(change)).await.is_ok() {
         true => progress.note("the new columns are taken back, for nothing was loaded"),
         false => progress.note("the new columns stay, although nothing was loaded"),

@@ -6,10 +6,10 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Outcome;
 use super::statement::{Words, syntax};
-use crate::catalog::{Moment, gone, held_then};
+use crate::catalog::{Moment, held_then};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
-use crate::store::{Change, Generation, Group, Name, Relation, TableChange};
+use crate::store::{Change, Generation, Group, Name, Relation, RestoreVersion, TableChange};
 
 const FORM: &str = "RESTORE TABLE name, ... | WAREHOUSE TO VERSION AS OF n | TIMESTAMP AS OF '...'";
 
@@ -67,7 +67,6 @@ pub(super) fn parse(words: &Words) -> Result<Restore> {
 
 /// Publishes what was published then: all of it in one moment, as a new version, so that it can be taken back the same way.
 pub(super) async fn run(session: &Session, restore: &Restore) -> Result<Outcome> {
-    let warehouse = session.engine().warehouse();
     let moment = match &restore.to {
         RestoreTo::Version(number) => Moment::Version(*number),
         RestoreTo::Time(text) => {
@@ -81,12 +80,43 @@ pub(super) async fn run(session: &Session, restore: &Restore) -> Result<Outcome>
             Moment::At(at_us)
         }
     };
+    // Somebody else may write to a table between the look at it and its commit. What they wrote is published first, so that the
+    // version that is kept has it.
+    const TRIES_MAX: u32 = 20;
+    let mut attempt = 1;
+    loop {
+        match publish(session, restore, &moment).await {
+            Err(error) if error.kind() == Kind::StaleBase && attempt < TRIES_MAX => attempt += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn publish(session: &Session, restore: &Restore, moment: &Moment) -> Result<Outcome> {
+    let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
     let then = moment.generation(warehouse, &newest).await?;
-    let group = match restore.tables.is_empty() {
+    let mut group = match restore.tables.is_empty() {
         true => everything(session, &newest, &then).await?,
         false => some(session, &newest, &then, &restore.tables).await?,
     };
+    let version = |table: &TableChange| newest.table(&table.name).map(|def| def.version);
+    match &mut group.tables[..] {
+        // Its own commit can be bound to the version that was looked at; of several, some would go back and some would not.
+        [table] => {
+            let from = version(table);
+            table.restore = table.restore.take().map(|back| RestoreVersion { from, ..back });
+        }
+        tables => {
+            for table in tables {
+                warehouse.publish_committed(&table.name, &table.path).await?;
+            }
+            let now = warehouse.newest().await?;
+            if group.tables.iter().any(|t| now.table(&t.name).map(|d| d.version) != version(t)) {
+                return Err(Error::new(Kind::StaleBase, "the tables were changed meanwhile"));
+            }
+        }
+    }
     let (tables, names) = (group.tables.len(), group.names.len());
     if tables + names > 0 {
         warehouse.publish(group).await?;
@@ -171,15 +201,8 @@ async fn change(
         _ => error,
     };
     held_then(warehouse, name, def, newest, &when).await.map_err(hinted)?;
-    let undone = warehouse.loads_after(name, def).await;
-    let undone = undone.map_err(|error| hinted(gone(name, &when, error.message())))?;
     let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
     change.is_new = newest.table(name).is_none();
-    change.restore = Some(crate::store::RestoreVersion {
-        version: def.version,
-        // What others write meanwhile goes back too: of several tables all have to.
-        from: None,
-        undone,
-    });
+    change.restore = Some(RestoreVersion { version: def.version, from: None });
     Ok(Some(change))
 }

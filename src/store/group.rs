@@ -47,8 +47,6 @@ pub struct RestoreVersion {
     /// The version that the table must still be at, where what somebody else has written since is not to be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
-    /// Transaction ids of loads since; they can be loaded again.
-    pub undone: Vec<String>,
 }
 
 impl TableChange {
@@ -69,15 +67,15 @@ impl TableChange {
         Self { replace: true, ..Self::append(name, path, files) }
     }
 
-    /// Up to which version of `system.erased` the table is clean, once this is in it.
-    fn clean_to(&self, state: &Generation) -> u64 {
-        if self.restore.is_some() {
-            // Who was erased since is in the files of that time.
-            return 0;
-        }
+    /// Up to which version of `system.erased` the table is clean, once this is in it, committed as `version`.
+    fn clean_to(&self, state: &Generation, version: u64) -> u64 {
         let added = self.files.iter().map(|file| file.erased).min().unwrap_or(state.erasures());
         match state.table(&self.name) {
-            Some(def) if !self.replace => def.erased.min(added),
+            // Who was erased since is in the files of that time.
+            _ if self.restore.is_some() => 0,
+            // So are those in files that somebody else brings back right now, in a commit that is not published yet.
+            Some(def) if def.version + 1 < version => 0,
+            Some(def) if !self.replace || def.version > version => def.erased.min(added),
             _ => added,
         }
     }
@@ -222,7 +220,7 @@ impl Warehouse {
                         Some(def) => (def.version, def.content.clone()),
                         None => (versions[&table.name], Some(contents[&table.name].clone())),
                     };
-                    let erased = table.clean_to(state);
+                    let erased = table.clean_to(state, versions[&table.name]);
                     let path = table.path.clone();
                     let rows_version = version;
                     let def = TableDef { path, version, erased, content, rows_version };
@@ -359,7 +357,7 @@ mod tests {
         add(2).await;
         let back = async |from| {
             let mut change = TableChange::append(name.clone(), path.clone(), vec![]);
-            change.restore = Some(RestoreVersion { version: before, from, undone: vec![] });
+            change.restore = Some(RestoreVersion { version: before, from });
             warehouse.publish(Group::of(change)).await
         };
         let rows = async || {

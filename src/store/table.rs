@@ -1,6 +1,6 @@
 //! Delta tables: create, look at a version, commit files.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -324,17 +324,6 @@ impl Tables {
         Ok(table)
     }
 
-    /// Which of the transaction ids the table had seen at `version`.
-    pub(crate) async fn seen_at(
-        &self,
-        path: &str,
-        version: u64,
-        transactions: &[String],
-    ) -> Result<Vec<String>> {
-        let table = self.past(path, version).await?;
-        Ok(seen_in(&table, transactions).await?)
-    }
-
     /// Which of the transaction ids the table has seen.
     pub(crate) async fn seen(&self, path: &str, transactions: &[String]) -> Result<Vec<String>> {
         let table = self.load(path, None).await?;
@@ -386,11 +375,15 @@ impl Tables {
                 )
                 .hint("run the load again"));
             }
-            let past = match &mode {
-                CommitMode::Restore(restore) => Some(self.past(path, restore.version).await?),
-                _ => None,
-            };
-            match try_commit(path, &table, files, &mode, transactions, past.as_ref()).await {
+            let mut ids: Vec<Transaction> =
+                transactions.iter().map(|id| Transaction::new(id, 1)).collect();
+            let mut past = None;
+            if let CommitMode::Restore(restore) = &mode {
+                let then = self.past(path, restore.version).await?;
+                ids.extend(loads_back(path, &table, &then).await?);
+                past = Some(then);
+            }
+            match try_commit(path, &table, files, &mode, ids, past.as_ref()).await {
                 Ok(version) => return Ok(Committed::Version(version)),
                 Err(error) if is_lost_race(&error) => {
                     if is_shortened_log(&error) {
@@ -668,7 +661,7 @@ async fn try_commit(
     table: &DeltaTable,
     files: &[WrittenFile],
     mode: &CommitMode,
-    transactions: &[String],
+    transactions: Vec<Transaction>,
     past: Option<&DeltaTable>,
 ) -> std::result::Result<u64, DeltaTableError> {
     let state = table.snapshot()?;
@@ -689,16 +682,12 @@ async fn try_commit(
         },
     };
     actions.extend(files.iter().map(|file| Action::Add(add_of(file))));
-    let mut ids: Vec<Transaction> = transactions.iter().map(|id| Transaction::new(id, 1)).collect();
-    if let CommitMode::Restore(restore) = mode {
-        ids.extend(restore.undone.iter().map(|id| Transaction::new(id, 0)));
-    }
     let mut properties = CommitProperties::default()
         .with_cleanup_expired_logs(Some(false))
         .with_create_checkpoint(true);
     // A rewrite must be based on exactly the version it read: Delta's own conflict check lets two rewrites pass.
     properties = properties.with_max_retries(if *mode == CommitMode::Append { 15 } else { 0 });
-    properties = properties.with_application_transactions(ids);
+    properties = properties.with_application_transactions(transactions);
     let save_mode =
         if *mode == CommitMode::Replace { SaveMode::Overwrite } else { SaveMode::Append };
     let operation = match mode {
@@ -708,6 +697,45 @@ async fn try_commit(
         _ => DeltaOperation::Write { mode: save_mode, partition_by: None, predicate: None },
     };
     commit_actions(table, actions, properties, operation).await
+}
+
+/// The loads since `past` that `table` has taken or forgotten, as `past` knew them: what goes can be loaded again, what comes back
+/// cannot. They are read from the log that is built on, so that none is missed which somebody commits meanwhile.
+async fn loads_back(path: &str, table: &DeltaTable, past: &DeltaTable) -> Result<Vec<Transaction>> {
+    let log = table.log_store();
+    let (then, now) = (past.version().unwrap_or(0), table.version().unwrap_or(0));
+    let mut ids = BTreeSet::new();
+    for version in then + 1..=now {
+        let entry = log.read_commit_entry(version).await?.ok_or_else(|| {
+            Error::new(
+                Kind::DataCorrupted,
+                format!("the log of table {path:?} is damaged: entry {version} is missing"),
+            )
+        })?;
+        for line in entry.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let action: serde_json::Value = serde_json::from_slice(line).map_err(|_| {
+                let told = format!("the log of table {path:?} is damaged at entry {version}");
+                Error::new(Kind::DataCorrupted, told)
+            })?;
+            if let Some(id) = action["txn"]["appId"].as_str()
+                && id.starts_with("load:")
+            {
+                ids.insert(id.to_owned());
+            }
+        }
+    }
+    let mut back = Vec::new();
+    for id in ids {
+        let known = async |table: &DeltaTable| -> std::result::Result<i64, DeltaTableError> {
+            let version = table.snapshot()?.transaction_version(log.as_ref(), id.as_str()).await?;
+            Ok(version.unwrap_or(0))
+        };
+        let before = known(past).await?;
+        if before != known(table).await? {
+            back.push(Transaction::new(&id, before));
+        }
+    }
+    Ok(back)
 }
 
 /// What makes `table` hold what `past` held: its files and columns.

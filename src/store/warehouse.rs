@@ -251,25 +251,6 @@ impl Warehouse {
         Ok(seen.into_iter().map(|id| id.trim_start_matches("load:").to_owned()).collect())
     }
 
-    /// The loads that a table has taken since a version of it.
-    pub async fn loads_after(&self, name: &Name, then: &TableDef) -> Result<Vec<String>> {
-        let newest = self.newest().await?;
-        let Some(loads) = newest.table(&super::system::loads().0) else { return Ok(vec![]) };
-        let mut ids = Vec::new();
-        let wanted = name.to_string();
-        self.read_pairs(loads, ["load_id", "table_name"], |id, table| {
-            if table == wanted {
-                ids.push(format!("load:{id}"));
-            }
-        })
-        .await?;
-        ids.sort_unstable();
-        ids.dedup();
-        let before = self.tables.seen_at(&then.path, then.version, &ids).await?;
-        let now = self.tables.seen(&then.path, &ids).await?;
-        Ok(now.into_iter().filter(|id| !before.contains(id)).collect())
-    }
-
     /// Makes the folder of a new table, unseen until a group with it is published, and gives its path.
     pub async fn prepare_table(
         &self,
@@ -404,7 +385,7 @@ impl Warehouse {
 
     /// Makes visible what the log of a table has beyond its published version: a process that ended between a commit and its
     /// publishing has left it, and everybody who compares with what is published would find the table changed for ever.
-    pub(super) async fn publish_committed(&self, name: &Name, path: &str) -> Result<()> {
+    pub async fn publish_committed(&self, name: &Name, path: &str) -> Result<()> {
         let committed = self.tables.newest_version(path).await?;
         // A commit that is of a group becomes visible with the others of it. The version was read before: what is still not
         // published then is of no group.
@@ -453,6 +434,8 @@ impl Warehouse {
             if let Some(def) = state.table(name).filter(|def| def.path == path) {
                 // What is known of this version says nothing of a later one.
                 let clean_to = clean_to.filter(|_| def.version <= version);
+                // A commit between the two may have brought people back, and is not published yet.
+                let known = if def.version + 1 < version { 0 } else { def.erased };
                 let content = match def.version > version {
                     true => def.content.clone(),
                     false => Some(content.clone()),
@@ -460,7 +443,7 @@ impl Warehouse {
                 let def = TableDef {
                     path: def.path.clone(),
                     version: def.version.max(version),
-                    erased: clean_to.unwrap_or(def.erased),
+                    erased: clean_to.unwrap_or(known),
                     content,
                     rows_version: def.rows_version,
                 };

@@ -125,7 +125,14 @@ fn a_bad_load_is_taken_back_and_can_be_loaded_again() {
     let loaded =
         |path: &str| String::from_utf8(run(&["load", "--dir", &w, "t", path]).stderr).unwrap();
     assert!(loaded(&good).contains("already loaded"));
+    let twice = line(&w, "SELECT max(version) AS v FROM system.versions");
     assert!(loaded(&bad).contains("2 rows loaded"));
+    assert!(loaded(&bad).contains("already loaded"));
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM t"), "4");
+    // Back and forth: a table knows the loads whose rows it has.
+    let with_it = line(&w, "SELECT max(version) AS v FROM system.versions");
+    run_well(&["sql", "--dir", &w, &format!("RESTORE TABLE t TO VERSION AS OF {twice}")]);
+    run_well(&["sql", "--dir", &w, &format!("RESTORE TABLE t TO VERSION AS OF {with_it}")]);
     assert!(loaded(&bad).contains("already loaded"));
     assert_eq!(line(&w, "SELECT count(*) AS n FROM t"), "4");
 
@@ -146,6 +153,47 @@ fn a_bad_load_is_taken_back_and_can_be_loaded_again() {
         assert_eq!(refused.status.code(), Some(2), "{sql}");
         let all = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(all.contains(told), "{sql}: {all}");
+    }
+}
+
+/// Loads and restores at once, from different processes: in the end a table has each file once, or takes it when it is loaded again.
+#[test]
+fn what_is_loaded_beside_a_restore_is_there_or_can_be_loaded_again() {
+    const FILES: usize = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    let files: Vec<String> = (0..FILES)
+        .map(|n| {
+            let path = dir.path().join(format!("{n}.csv"));
+            std::fs::write(&path, format!("n\n{n}\n")).unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&["sql", "--dir", &w, "CREATE TABLE t (n BIGINT); CREATE TABLE u (n BIGINT)"]);
+    let version = line(&w, "SELECT max(version) AS v FROM system.versions");
+    std::thread::scope(|scope| {
+        let loads = scope.spawn(|| {
+            for file in &files {
+                run_well(&["load", "--dir", &w, "t", file]);
+                run_well(&["load", "--dir", &w, "u", file]);
+            }
+        });
+        let mut restores = 0;
+        while !loads.is_finished() {
+            let tables = if restores % 2 == 0 { "t" } else { "t, u" };
+            let sql = format!("RESTORE TABLE {tables} TO VERSION AS OF {version}");
+            run_well(&["sql", "--dir", &w, &sql]);
+            restores += 1;
+        }
+        assert!(restores > 1);
+    });
+    for table in ["t", "u"] {
+        for file in &files {
+            run_well(&["load", "--dir", &w, table, file]);
+        }
+        let sql = format!("SELECT count(*) AS n, count(DISTINCT n) AS d FROM {table}");
+        assert_eq!(line(&w, &sql), format!("{FILES},{FILES}"));
     }
 }
 
