@@ -411,9 +411,15 @@ impl TableWriter {
             let variety = Variety::of(column);
             let is_number = column.data_type().is_integer() || column.data_type().is_temporal();
             if variety != Variety::Repeats && is_number {
-                properties = properties
-                    .set_column_dictionary_enabled(at.clone(), false)
-                    .set_column_encoding(at.clone(), Encoding::DELTA_BINARY_PACKED);
+                properties = properties.set_column_dictionary_enabled(at.clone(), false);
+                properties = match variety == Variety::Unique && is_scattered(column) {
+                    true => properties
+                        .set_column_encoding(at.clone(), Encoding::PLAIN)
+                        .set_column_compression(at.clone(), Compression::UNCOMPRESSED),
+                    false => {
+                        properties.set_column_encoding(at.clone(), Encoding::DELTA_BINARY_PACKED)
+                    }
+                };
             }
             // A dictionary of texts that are all different is given up when it is full, after every text was looked up in it.
             if variety == Variety::Unique && *field.data_type() == DataType::Utf8 {
@@ -514,6 +520,13 @@ fn ascends(column: &ArrayRef) -> bool {
     }
 }
 
+/// Whether numbers are hashes: all over what 64 bits can hold, so that neither their differences nor a compression are shorter.
+fn is_scattered(column: &ArrayRef) -> bool {
+    const FAR: u64 = 1 << 60;
+    let is_far = |(low, high): (i64, i64)| high.abs_diff(low) > FAR;
+    *column.data_type() == DataType::Int64 && !ascends(column) && bounds(column).is_some_and(is_far)
+}
+
 /// Smallest and largest value of a column, in its own unit.
 fn bounds(column: &ArrayRef) -> Option<(i64, i64)> {
     macro_rules! of {
@@ -585,6 +598,12 @@ mod tests {
             ("quantity", Arc::new(Int64Array::from_iter_values(ids.iter().map(|n| n % 9)))),
             ("record_id", texts("r")),
             ("phone", texts("154")),
+            (
+                "hash",
+                Arc::new(Int64Array::from_iter_values(
+                    ids.iter().map(|n| n.wrapping_mul(0x09e3_779b_97f4_a7c1)),
+                )),
+            ),
         ];
         let fields = columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -609,5 +628,12 @@ mod tests {
         assert_eq!(kept(1), (false, false, true));
         assert_eq!(kept(2), (false, true, true));
         assert_eq!(kept(3), (false, false, false));
+        assert_eq!(kept(4), (false, true, true));
+        let compression =
+            |column: usize| reader.metadata().row_group(0).column(column).compression();
+        assert_eq!(
+            (compression(0) == compression(4), compression(4)),
+            (false, Compression::UNCOMPRESSED)
+        );
     }
 }
