@@ -8,12 +8,14 @@ use arrow::datatypes::{DataType, SchemaRef};
 use clientele_udfs::identity::collect::Collected;
 use clientele_udfs::identity::graph::{Graph, Limit, Value};
 use clientele_udfs::identity::ids::{Event, assign, bytes_to_assign};
+use clientele_udfs::identity::records::Keys;
 use datafusion::execution::memory_pool::MemoryReservation;
 
-use super::findings::{self, Use};
+use super::collection::{Asked, Collection, Use};
 use super::graph::definition_of;
+use super::map::Map;
 use super::refresh::{
-    collector, ids_before, in_background, last_run, resolve, say_by_hand, told_before, type_name,
+    LastRun, ids_before, in_background, last_run, resolve, said, told_before, type_name,
     values_told,
 };
 use super::rules::{Definition, Rule};
@@ -49,25 +51,59 @@ pub fn preview_schema() -> SchemaRef {
 struct Resolved {
     source: Source,
     definition: Definition,
+    last: LastRun,
+    map: Map,
+    has_numbered_ids: bool,
     collected: Collected,
     graph: Graph,
 }
 
+/// Everything as one refresh left it: a refresh that is published meanwhile gives its records other numbers.
 async fn resolved(
     warehouse: &Warehouse,
     name: &str,
     change: RuleChange,
     memory: &MemoryReservation,
 ) -> Result<Resolved> {
+    const TRIES_MAX: u32 = 5;
+    for _ in 0..TRIES_MAX {
+        definition_of(warehouse.newest().await?.as_ref(), name)?;
+        let mut map = Table::open(warehouse, name, MAP).await?;
+        let resolved = resolved_with(warehouse, name, change.clone(), &mut map, memory).await;
+        if !map.is_outdated().await? {
+            return resolved;
+        }
+        memory.free();
+    }
+    Err(Error::new(Kind::Serialization, "the graph was refreshed again and again meanwhile")
+        .hint("run the statement again"))
+}
+
+async fn resolved_with(
+    warehouse: &Warehouse,
+    name: &str,
+    change: RuleChange,
+    map: &mut Table<'_>,
+    memory: &MemoryReservation,
+) -> Result<Resolved> {
     let mut definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     definition.apply(change);
     definition.check()?;
     let source = Source::open(warehouse, &definition).await?;
-    let mut collector = collector(&definition, warehouse.key());
-    findings::collect(warehouse, name, &source, Use::Seen, &mut collector, memory).await?;
-    say_by_hand(warehouse, name, &mut collector).await?;
-    let (collected, graph) = resolve(collector, memory).await?;
-    Ok(Resolved { source, definition, collected, graph })
+    let last = last_run(&mut Table::open(warehouse, name, RUNS).await?).await?;
+    let (graph, said) = (name, said(warehouse, name, &definition).await?);
+    let asked = Asked {
+        warehouse,
+        graph,
+        definition: &definition,
+        source: &source,
+        last: &last,
+        said: &said,
+    };
+    let all = asked.collect(map, Use::Seen, memory).await?;
+    let Collection { map, has_numbered_ids, collector, .. } = all;
+    let (collected, graph) = resolve(collector, map.bytes(), memory).await?;
+    Ok(Resolved { source, definition, last, map, has_numbered_ids, collected, graph })
 }
 
 /// Why two records, named `source/record_id`, are one customer, step by step, or what they share and are not.
@@ -201,15 +237,17 @@ pub async fn preview(
     change: &str,
     memory: &MemoryReservation,
 ) -> Result<RecordBatch> {
-    let all = resolved(warehouse, name, read_change(change)?, memory).await?;
-    let mut map = Table::open(warehouse, name, MAP).await?;
-    let (before, gone) = ids_before(&mut map, &all.collected.records).await?;
-    let mut runs = Table::open(warehouse, name, RUNS).await?;
-    let run = last_run(&mut runs).await?.run + 1;
+    let mut all = resolved(warehouse, name, read_change(change)?, memory).await?;
+    let records = &all.collected.records;
+    let (before, gone) = match all.has_numbered_ids {
+        true => all.map.take_ids(records.len()),
+        false => ids_before(&mut Table::open(warehouse, name, MAP).await?, records).await?,
+    };
+    let run = all.last.run + 1;
     memory.try_grow(bytes_to_assign(all.collected.records.len()))?;
     let assigned = in_background(move || {
         let collected = all.collected;
-        assign(&collected.records, &collected.resolution.roots, &before, &gone, run)
+        assign(&collected.records, &collected.resolution.roots, before, &gone, run)
     })
     .await?;
     let mut sizes: BTreeMap<i64, i64> = BTreeMap::new();

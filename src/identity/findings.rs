@@ -1,215 +1,366 @@
 //! What was found in the files of a graph's source, kept from run to run: a file is read once, and never changes.
 //!
-//! `<graph>.findings` has a row for each record of each file: who it is, and its identifiers cleaned and hashed. A row without a
-//! record says of its file that all of it is there, and how many of its rows had no record. Where a file is not there, or
-//! rows are read in another way than then, it is read; rows of files that the source has no more are left out and, with the file of
-//! findings they are in, written anew.
+//! `<graph>.identifiers` has a row for each identifier of each file, cleaned and hashed, with the number of its record in the graph's
+//! map; each run adds its rows in the order of hashes. A record of which a file has no good identifier has a row too, which may
+//! say why. `<graph>.files` are the files that were read. Where a file is not among them, or was read in another way, it is
+//! read; when the source has one no more, or records were erased, the rows that stay are written anew.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int64Array, RecordBatch,
-    StringArray, StringBuilder,
+    Array, ArrayRef, AsArray, Int32Builder, Int64Array, Int64Builder, RecordBatch, StringArray,
 };
-use arrow::datatypes::Int64Type;
-use clientele_udfs::identity::collect::Collector;
-use clientele_udfs::identity::findings::{Finding, each, push};
+use arrow::datatypes::{Int32Type, Int64Type};
+use clientele_udfs::identity::Reject;
+use clientele_udfs::identity::collect::{Cleaner, Collector, Finding};
+use clientele_udfs::identity::graph::{BYTES_AN_IDENTIFIER, OF_NO_FILE, Value};
+use clientele_udfs::identity::records::{KeyHashing, Records};
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
+use super::lookup::{signed, unsigned};
+use super::map::Numbers;
+use super::refresh::in_background;
 use super::source::{Sighting, Source};
-use super::tables::{BATCH_ROWS, FINDINGS, Table};
+use super::tables::{BATCH_ROWS, FILES, IDENTIFIERS, Table};
 use crate::error::{Error, Kind, Result};
-use crate::store::{FileEntry, TableChange, Warehouse};
+use crate::store::{FileEntry, Warehouse};
 
-/// Counts up with every change of cleaning and hashing.
-const HOW: u32 = 1;
+/// Counts up with every change of cleaning and hashing, and of how it is kept.
+const HOW: u32 = 2;
 
-/// Columns of the table.
-const COLUMNS: [&str; 5] = ["file", "source", "record_id", "types", "found"];
+/// What stands for each reason in the table.
+const REASONS: [Reject; 3] = [Reject::Null, Reject::Placeholder, Reject::Invalid];
 
-/// What a collection did beside collecting.
-pub(super) struct Taken {
-    /// Rows of the source that had no record.
-    pub(super) without_key: u64,
-    /// The table of findings as it is to be; `None` when it is as it was, or was not to change.
-    pub(super) change: Option<TableChange>,
-    /// Paths of the files of the source that were read.
-    pub(super) read: Vec<String>,
+/// A file of the source.
+#[derive(Debug, Clone)]
+pub(super) struct ReadFile {
+    /// A number that stands for it and the way it is read: of text a copy a row would be read.
+    pub(super) name: i64,
+    entry: FileEntry,
+    /// Rows of it that had no record; `None` when it was not read yet.
+    without_key: Option<u64>,
+    /// Its number among the files of this refresh; that of none, when its findings stay as they are kept.
+    number: u16,
 }
 
-/// How much of what is known is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// All of it, and what is found is kept.
-    Kept,
-    /// All of it, and nothing is kept.
-    Seen,
-    /// None: every file is read, and what is found is kept.
-    Anew,
+/// The files of the source, and what of them is kept.
+#[derive(Debug)]
+pub(super) struct Files {
+    all: Vec<ReadFile>,
+    /// Whether findings of files are kept that the source has no more.
+    pub(super) has_gone: bool,
 }
 
-/// Gives everything that is known of the source's rows to a collector, as far as there is memory for it. Files that were read
-/// in an earlier run are not read again.
-pub(super) async fn collect(
-    warehouse: &Warehouse,
-    graph: &str,
-    source: &Source,
-    how: Use,
-    collector: &mut Collector,
-    memory: &MemoryReservation,
-) -> Result<Taken> {
-    let mut table = Table::open(warehouse, graph, FINDINGS).await?;
-    let reading = blake3::hash(format!("{HOW} {}", source.reading()).as_bytes()).to_hex();
-    // A number stands for a file and the way it is read: of text a copy a row would be read.
-    let name_of = |file: &FileEntry| {
-        let name = file.path.rsplit('/').next().unwrap_or_default();
-        let hash = blake3::hash(format!("{name} {reading}").as_bytes());
-        i64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default())
-    };
-    let wanted: HashSet<i64> = source.files().iter().map(name_of).collect();
-    let kept = match how {
-        Use::Anew => Kept { outdated: paths(&table.files().await?), ..Kept::default() },
-        Use::Kept | Use::Seen => Kept::of(&mut table, &wanted).await?,
-    };
-    let mut taking =
-        Taking { collector, memory, known: HashSet::new(), without_key: 0, types: HashMap::new() };
-    let is_clean = table.is_clean_of(source.erased());
-    for (file, is_mixed) in &kept.files {
-        let mut batches = table.read_file(file, &COLUMNS).await?;
-        while let Some(batch) = batches.next().await {
-            let mut batch = batch?;
-            if *is_mixed {
-                batch = of_files(&batch, &wanted)?;
-            }
-            if !is_clean {
-                batch = source.erased().sieve(&batch)?.0;
-            }
-            taking.take(&batch)?;
-            if *is_mixed && how != Use::Seen {
-                table.write_batch(batch).await?;
-            }
-        }
-    }
-    let mut read = Vec::new();
-    for file in source.files() {
-        let name = name_of(file);
-        if !taking.known.contains(&name) {
-            let into = (how != Use::Seen).then_some(&mut table);
-            read_file(warehouse, source, file, name, &mut taking, into).await?;
-            read.push(file.path.clone());
-        }
-    }
-    let without_key = taking.without_key;
-    let mixed = kept.files.into_iter().filter(|(_, is_mixed)| *is_mixed);
-    let outdated: Vec<String> = mixed.map(|(file, _)| file.path).chain(kept.outdated).collect();
-    let is_same = how == Use::Seen || read.is_empty() && outdated.is_empty();
-    let change = if is_same { None } else { Some(table.replaced_in(outdated).await?) };
-    Ok(Taken { without_key, change, read })
-}
-
-fn paths(files: &[FileEntry]) -> Vec<String> {
-    files.iter().map(|file| file.path.clone()).collect()
-}
-
-/// The files of findings, by what they are of.
-#[derive(Default)]
-struct Kept {
-    /// Those of files that the source has, oldest first, and whether they are of others too.
-    files: Vec<(FileEntry, bool)>,
-    /// Paths of those that are of none.
-    outdated: Vec<String>,
-}
-
-impl Kept {
-    async fn of(table: &mut Table<'_>, wanted: &HashSet<i64>) -> Result<Self> {
-        let mut kept = Self::default();
-        for file in table.files().await? {
-            let (mut has_wanted, mut has_others) = (false, false);
-            let mut batches = table.read_file(&file, &COLUMNS[..1]).await?;
-            while let Some(batch) = batches.next().await {
-                let batch = batch?;
-                for same in names_of(&batch).chunk_by(i64::eq) {
-                    match wanted.contains(&same[0]) {
-                        true => has_wanted = true,
-                        false => has_others = true,
+impl Files {
+    /// The source's files, with what `graph` knows of them, unless it `forgets` all.
+    pub(super) async fn open(
+        table: &mut Table<'_>,
+        source: &Source,
+        forgets: bool,
+    ) -> Result<Self> {
+        let mut known: HashMap<i64, u64> = HashMap::new();
+        table
+            .read(|batch| {
+                let of = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+                for (name, without_key) in of(0).iter().zip(of(2)) {
+                    if let (Some(name), Some(count)) = (name, without_key) {
+                        known.insert(name, count.max(0) as u64);
                     }
                 }
-            }
-            match has_wanted {
-                true => kept.files.push((file, has_others)),
-                false => kept.outdated.push(file.path),
-            }
+            })
+            .await?;
+        if forgets {
+            known.clear();
         }
-        Ok(kept)
+        let reading = blake3::hash(format!("{HOW} {}", source.reading()).as_bytes()).to_hex();
+        let mut file = |entry: &FileEntry| {
+            let name = entry.path.rsplit('/').next().unwrap_or_default();
+            let hash = blake3::hash(format!("{name} {reading}").as_bytes());
+            let name = i64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default());
+            let without_key = known.remove(&name);
+            ReadFile { name, entry: entry.clone(), without_key, number: OF_NO_FILE }
+        };
+        let all: Vec<ReadFile> = source.files().iter().map(&mut file).collect();
+        Ok(Self { all, has_gone: !known.is_empty() })
     }
-}
 
-/// The files that rows are of; those of one stand together.
-fn names_of(batch: &RecordBatch) -> &[i64] {
-    batch.column(0).as_primitive::<Int64Type>().values()
-}
-
-/// The rows of files that the source has.
-fn of_files(batch: &RecordBatch, wanted: &HashSet<i64>) -> Result<RecordBatch> {
-    let mut is_wanted = Vec::with_capacity(batch.num_rows());
-    for same in names_of(batch).chunk_by(i64::eq) {
-        is_wanted.extend(std::iter::repeat_n(wanted.contains(&same[0]), same.len()));
-    }
-    Ok(arrow::compute::filter_record_batch(batch, &is_wanted.into())?)
-}
-
-/// Findings on their way to a collector.
-struct Taking<'a> {
-    collector: &'a mut Collector,
-    memory: &'a MemoryReservation,
-    /// Files of the source of which everything was taken.
-    known: HashSet<i64>,
-    without_key: u64,
-    /// Numbers of types that a list of names stands for.
-    types: HashMap<String, Vec<u16>>,
-}
-
-impl Taking<'_> {
-    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        let text = |at: usize| batch.column(at).as_string::<i32>();
-        let (files, sources, record_ids, types) = (names_of(batch), text(1), text(2), text(3));
-        let found = batch.column(4).as_binary::<i32>();
-        let (mut listed, mut numbers) = (String::new(), Vec::new());
-        for (row, file) in files.iter().enumerate() {
-            if sources.is_null(row) {
-                self.known.insert(*file);
-                let count = found.value(row).try_into().map_err(|_| damaged())?;
-                self.without_key += u64::from_le_bytes(count);
-                continue;
-            }
-            if types.value(row) != listed {
-                types.value(row).clone_into(&mut listed);
-                numbers = self.numbers(&listed)?;
-            }
-            let record = self.collector.record(sources.value(row), record_ids.value(row));
-            let mut is_known = true;
-            let take = |at: u16, finding| match numbers.get(usize::from(at)) {
-                Some(id_type) => self.collector.take(record, *id_type, finding),
-                None => is_known = false,
-            };
-            each(found.value(row), take).filter(|()| is_known).ok_or_else(damaged)?;
+    /// Gives numbers to those whose findings are to be written: all of them, or those that were not read yet.
+    pub(super) fn number(&mut self, all: bool) -> Result<()> {
+        let wanted = self.all.iter_mut().filter(|file| all || file.without_key.is_none());
+        for (number, file) in (1..).zip(wanted) {
+            file.number = u16::try_from(number).map_err(|_| {
+                Error::new(Kind::LimitExceeded, "the source has more than 65535 files to be read")
+                    .hint("COMPACT TABLE makes few files of many")
+            })?;
         }
-        self.memory.try_resize(self.collector.bytes())?;
         Ok(())
     }
 
-    /// The collector's numbers of a list of types, which is JSON.
-    fn numbers(&mut self, listed: &str) -> Result<Vec<u16>> {
-        if let Some(known) = self.types.get(listed) {
-            return Ok(known.clone());
-        }
-        let names: Vec<String> = serde_json::from_str(listed).map_err(|_| damaged())?;
-        let numbers: Vec<u16> = names.iter().map(|name| self.collector.id_type(name)).collect();
-        self.types.insert(listed.to_owned(), numbers.clone());
-        Ok(numbers)
+    /// Those that were not read yet.
+    pub(super) fn fresh(&self) -> impl Iterator<Item = &ReadFile> {
+        self.all.iter().filter(|file| file.without_key.is_none())
     }
+
+    /// How many rows they have.
+    pub(super) fn fresh_rows(&self) -> u64 {
+        self.fresh().map(|file| file.entry.rows).sum()
+    }
+
+    /// Their paths.
+    pub(super) fn fresh_paths(&self) -> Vec<String> {
+        self.fresh().map(|file| file.entry.path.clone()).collect()
+    }
+
+    /// Says how many rows of those that were read had no record, in their order.
+    pub(super) fn were_read(&mut self, without_key: Vec<u64>) {
+        let fresh = self.all.iter_mut().filter(|file| file.without_key.is_none());
+        fresh.zip(without_key).for_each(|(file, count)| file.without_key = Some(count));
+    }
+
+    /// Rows without a record, of all of them.
+    pub(super) fn without_key(&self) -> u64 {
+        self.all.iter().filter_map(|file| file.without_key).sum()
+    }
+
+    /// The rows of the table.
+    pub(super) fn rows(&self) -> Vec<(&'static str, ArrayRef)> {
+        let number = |of: &dyn Fn(&ReadFile) -> i64| -> ArrayRef {
+            Arc::new(Int64Array::from_iter_values(self.all.iter().map(of)))
+        };
+        let paths = self.all.iter().map(|file| &file.entry.path);
+        vec![
+            ("file", number(&|file| file.name)),
+            ("path", Arc::new(StringArray::from_iter_values(paths))),
+            ("without_key", number(&|file| file.without_key.unwrap_or(0) as i64)),
+        ]
+    }
+
+    /// The name of each number.
+    fn names(&self) -> HashMap<u16, i64> {
+        self.all.iter().map(|file| (file.number, file.name)).collect()
+    }
+}
+
+/// What was found, with the number of its type; `None` where a row tells of its record only that it is there.
+type Told = Option<(u16, Finding)>;
+
+/// A row of a file that was read: record, number of the file, and what was found.
+pub(super) type Row = (u32, u16, Told);
+
+/// Reads a file of the source. The rows of each batch are given to `take`, with the records that they are of: these are added to
+/// `apart`, when it is given, and else to the collector's. Gives the number of rows that have no record.
+pub(super) async fn read_file(
+    warehouse: &Warehouse,
+    source: &Source,
+    file: &ReadFile,
+    collector: &mut Collector,
+    mut apart: Option<&mut Records>,
+    mut take: impl FnMut(&mut Collector, &mut Vec<Row>) -> Result<()>,
+) -> Result<u64> {
+    /// Batches that are cleaned at once.
+    const BATCHES: usize = 2;
+    let (source, cleaner) = (Arc::new(source.clone()), collector.cleaner());
+    let hashing = collector.records().hashing();
+    let batches = source.open_file(warehouse, &file.entry).await?;
+    let clean = |batch: Result<RecordBatch>| {
+        let (source, cleaner) = (Arc::clone(&source), cleaner.clone());
+        async move {
+            let batch = batch?;
+            in_background(move || Cleaned::of(&source, cleaner, hashing, &batch)).await?
+        }
+    };
+    let mut batches = std::pin::pin!(batches.map(clean).buffered(BATCHES));
+    let mut without_key = 0;
+    let mut rows: Vec<Row> = Vec::new();
+    while let Some(cleaned) = batches.next().await {
+        let Cleaned { keys: [sources, ids], hashes, found, types, without_key: without } = cleaned?;
+        without_key += without;
+        let types: Vec<u16> = types.iter().map(|name| collector.id_type(name)).collect();
+        let records = match &mut apart {
+            Some(records) => &mut **records,
+            None => collector.records_mut(),
+        };
+        records.look_ahead(&hashes);
+        let mut hashes = hashes.into_iter();
+        let mut last = None;
+        for (row, is_first, found) in found {
+            let row = row as usize;
+            if is_first {
+                let hash = hashes.next().unwrap_or_default();
+                last = Some(records.add_hashed(hash, sources.value(row), ids.value(row)));
+            }
+            let found = found.map(|(id_type, finding)| (types[usize::from(id_type)], finding));
+            rows.extend(last.map(|record| (record, file.number, found)));
+        }
+        take(collector, &mut rows)?;
+    }
+    Ok(without_key)
+}
+
+/// A batch of the source, cleaned and hashed.
+struct Cleaned {
+    /// Sources and records.
+    keys: [StringArray; 2],
+    /// Of keys, each that is not that of the row before.
+    hashes: Vec<u64>,
+    /// Row, whether it is the first of its record here, and what was found, with the number of its type among `types`.
+    found: Vec<(u32, bool, Told)>,
+    types: Vec<String>,
+    without_key: u64,
+}
+
+impl Cleaned {
+    fn of(
+        source: &Source,
+        mut cleaner: Cleaner,
+        hashing: KeyHashing,
+        batch: &RecordBatch,
+    ) -> Result<Self> {
+        let mut cleaned = Self {
+            keys: Source::keys_of(batch)?,
+            hashes: Vec::new(),
+            found: Vec::with_capacity(batch.num_rows()),
+            types: Vec::new(),
+            without_key: 0,
+        };
+        let [sources, ids] = &cleaned.keys;
+        let key = |row: usize| (sources.value(row), ids.value(row));
+        let mut last: Option<usize> = None;
+        source.of_batch(batch, &mut cleaned.without_key, &mut |seen: Sighting<'_>| {
+            let row = seen.row;
+            let is_first = last != Some(row) && last.is_none_or(|last| key(last) != key(row));
+            if is_first {
+                cleaned.hashes.push(hashing.hash(seen.source, seen.record_id));
+            }
+            last = Some(row);
+            let found = seen.identifier.map(|(id_type, value)| {
+                let id_type = cleaner.id_type(id_type);
+                (id_type, cleaner.find(id_type, value, seen.scope, seen.seen_at))
+            });
+            cleaned.found.push((row as u32, is_first, found));
+            true
+        })?;
+        cleaned.types = cleaner.type_names().map(str::to_owned).collect();
+        Ok(cleaned)
+    }
+}
+
+/// Gives rows of files to a collector. A row without a finding says that its record is there, which needs to be kept when no
+/// other row of it is.
+pub(super) fn take_rows(collector: &mut Collector, rows: impl Iterator<Item = Row>) {
+    let mut rows = rows.peekable();
+    let mut last_found = None;
+    while let Some((record, file, found)) = rows.next() {
+        match found {
+            Some((id_type, finding)) => {
+                collector.take(file, record, id_type, finding);
+                last_found = Some((record, file));
+            }
+            // What belongs to a record mostly comes together, this first.
+            None => {
+                let is_followed = matches!(rows.peek(), Some((next, of, Some(_))) if (*next, *of) == (record, file));
+                if !is_followed && last_found != Some((record, file)) {
+                    collector.take_record(file, record);
+                }
+            }
+        }
+    }
+}
+
+/// Which records, by their numbers in the map, are in files that the source still has.
+pub(super) async fn live_records(table: &mut Table<'_>, files: &Files) -> Result<Vec<bool>> {
+    let names: HashSet<i64> = files.all.iter().map(|file| file.name).collect();
+    let mut live = Vec::new();
+    for file in table.files().await? {
+        let mut batches = table.read_file(&file, &["file", "record"]).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let of_files = batch.column(0).as_primitive::<Int64Type>().values();
+            let records = batch.column(1).as_primitive::<Int32Type>().values();
+            for (file, record) in of_files.iter().zip(records) {
+                if names.contains(file) {
+                    let record = *record as u32 as usize;
+                    if live.len() <= record {
+                        live.resize(record + 1, false);
+                    }
+                    live[record] = true;
+                }
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// Gives everything that is kept to a collector, as far as there is memory for it: of files that the source still has, and of
+/// records that the map has. `types` are the names of types by their numbers in the table.
+pub(super) async fn take_kept(
+    table: &mut Table<'_>,
+    files: &Files,
+    is_of_files: bool,
+    numbers: &Numbers,
+    types: &[String],
+    (collector, memory): (&mut Collector, &MemoryReservation),
+) -> Result<()> {
+    const COLUMNS: [&str; 7] =
+        ["record", "id_type", "hash", "hash_low", "seen_at", "reason", "file"];
+    let mut kept = table.files().await?;
+    let most = kept.iter().map(|file| file.rows).max().unwrap_or(0);
+    // First what is most of it, in order.
+    let first = |file: &FileEntry| file.bounds.get("hash").and_then(|(low, _)| low.as_i64());
+    kept.sort_by_key(|file| (file.rows < most / 2, first(file)));
+    let held = memory.size().saturating_sub(collector.bytes());
+    if !is_of_files {
+        let rows = kept.iter().map(|file| file.rows as usize).sum();
+        memory.try_grow(rows * BYTES_AN_IDENTIFIER)?;
+        collector.reserve_in_order(rows);
+    }
+    let types: Vec<u16> = types.iter().map(|name| collector.id_type(name)).collect();
+    let number_of: HashMap<i64, u16> =
+        files.all.iter().map(|file| (file.name, file.number)).collect();
+    // Which file a row is of does not matter when all of them are there, and no row is written again.
+    let columns = &COLUMNS[..COLUMNS.len() - usize::from(!is_of_files)];
+    for file in kept {
+        let mut batches = table.read_file(&file, columns).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let small = |at: usize| batch.column(at).as_primitive::<Int32Type>();
+            let large = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+            let (records, kinds, reasons) = (small(0), small(1), small(5));
+            let (highs, lows, times) = (large(2), large(3), large(4));
+            let has_times = times.null_count() < times.len();
+            let is_whole = highs.null_count() == 0;
+            let of_files = is_of_files.then(|| large(6).values());
+            for row in 0..batch.num_rows() {
+                let number = match of_files {
+                    Some(names) => match number_of.get(&names[row]) {
+                        Some(number) => *number,
+                        None => continue,
+                    },
+                    None => OF_NO_FILE,
+                };
+                let Some(record) = numbers.in_memory(records.value(row) as u32) else { continue };
+                let of_type = || {
+                    let id_type = types.get(kinds.value(row) as usize);
+                    id_type.copied().ok_or_else(damaged)
+                };
+                if is_whole || highs.is_valid(row) {
+                    let value = [unsigned(highs.value(row)), lows.value(row) as u64];
+                    let seen_at = (has_times && times.is_valid(row)).then(|| times.value(row));
+                    let finding = Finding::Identifier(value, seen_at);
+                    collector.take(number, record, of_type()?, finding);
+                } else if reasons.is_valid(row) {
+                    let reason = REASONS.get(reasons.value(row) as usize).ok_or_else(damaged)?;
+                    collector.take(number, record, of_type()?, Finding::Rejected(*reason));
+                } else if number != OF_NO_FILE {
+                    collector.take_record(number, record);
+                }
+            }
+            memory.try_resize(held + collector.bytes())?;
+        }
+    }
+    Ok(())
 }
 
 fn damaged() -> Error {
@@ -217,115 +368,119 @@ fn damaged() -> Error {
         .hint("REFRESH IDENTITY GRAPH ... FULL reads all rows again")
 }
 
-/// Reads a file of the source: what is found is taken, and written into the table.
-async fn read_file(
-    warehouse: &Warehouse,
-    source: &Source,
-    file: &FileEntry,
-    name: i64,
-    taking: &mut Taking<'_>,
-    mut into: Option<&mut Table<'_>>,
+/// Writes what numbered files say, in the order of hashes. `types` are the names of types by their numbers in the table; those that
+/// are new are added.
+pub(super) async fn write(
+    table: &mut Table<'_>,
+    files: &Files,
+    numbers: &Numbers,
+    types: &mut Vec<String>,
+    collector: &mut Collector,
 ) -> Result<()> {
-    let mut without_key = 0;
-    let mut rows = Rows::default();
-    let is_kept = into.is_some();
-    let mut batches = source.open_file(warehouse, file).await?;
-    while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        let collector = &mut *taking.collector;
-        source.of_batch(&batch, &mut without_key, &mut |seen: Sighting<'_>| {
-            let record = collector.record(seen.source, seen.record_id);
-            if is_kept {
-                rows.begin(record, seen.source, seen.record_id);
-            }
-            if let Some((id_type, value)) = seen.identifier {
-                let id_type = collector.id_type(id_type);
-                let finding = collector.find(id_type, value, seen.scope, seen.seen_at);
-                collector.take(record, id_type, finding);
-                if is_kept {
-                    rows.add(id_type, finding);
-                }
-            }
-            true
-        })?;
-        taking.memory.try_resize(taking.collector.bytes())?;
-        if let Some(table) = into.as_deref_mut().filter(|_| rows.len() >= BATCH_ROWS) {
-            table.write(rows.columns(name, taking.collector)?).await?;
+    for name in collector.type_names() {
+        if !types.iter().any(|known| known == name) {
+            types.push(name.to_owned());
         }
     }
-    taking.without_key += without_key;
-    let Some(table) = into else { return Ok(()) };
-    table.write(rows.columns(name, taking.collector)?).await?;
-    let of_file: ArrayRef = Arc::new(BinaryArray::from_vec(vec![&without_key.to_le_bytes()]));
-    let name: ArrayRef = Arc::new(Int64Array::from(vec![name]));
-    table.write(vec![("file", name), ("found", of_file)]).await
+    let place = |name: &str| types.iter().position(|known| known == name).unwrap_or(0);
+    let kinds: Vec<i32> = collector.type_names().map(|name| place(name) as i32).collect();
+    let kind = |id_type: u16| kinds[usize::from(id_type)];
+    let names = files.names();
+    let mut rows = Rows::default();
+    let (aside, found) = collector.of_files();
+    for (found, id_type) in found {
+        let record = numbers.on_disk(found.record);
+        rows.add_identifier(names[&found.file], record, kind(id_type), found.value, found.seen_at);
+        if rows.files.len() >= BATCH_ROWS {
+            table.write(rows.columns()).await?;
+        }
+    }
+    for aside in aside {
+        let (file, record) = (names[&aside.file], numbers.on_disk(aside.record));
+        match aside.what {
+            Some((id_type, Finding::Identifier(value, seen_at))) => {
+                rows.add_identifier(file, record, kind(id_type), value, seen_at);
+            }
+            Some((id_type, Finding::Rejected(reason))) => {
+                let reason = REASONS.iter().position(|known| *known == reason).unwrap_or(0);
+                rows.add(file, record, Some(kind(id_type)), Some(reason as i32));
+            }
+            None => rows.add(file, record, None, None),
+        }
+        if rows.files.len() >= BATCH_ROWS {
+            table.write(rows.columns()).await?;
+        }
+    }
+    table.write(rows.columns()).await
 }
 
 /// Rows of findings that are to be written.
 #[derive(Default)]
 struct Rows {
-    /// The collector's numbers of the types that were met in this file.
-    types: Vec<u16>,
-    sources: StringBuilder,
-    record_ids: StringBuilder,
-    found: BinaryBuilder,
-    /// The record that is being read, and what was found of it.
-    open: Option<u32>,
-    found_of_open: Vec<u8>,
+    files: Vec<i64>,
+    records: Vec<i32>,
+    kinds: Int32Builder,
+    highs: Int64Builder,
+    lows: Int64Builder,
+    times: Int64Builder,
+    reasons: Int32Builder,
 }
 
 impl Rows {
-    fn len(&self) -> usize {
-        self.sources.len()
+    fn add_identifier(
+        &mut self,
+        file: i64,
+        record: u32,
+        kind: i32,
+        value: Value,
+        seen_at: Option<i64>,
+    ) {
+        self.files.push(file);
+        self.records.push(record as i32);
+        self.kinds.append_value(kind);
+        self.highs.append_value(signed(value[0]));
+        self.lows.append_value(value[1] as i64);
+        self.times.append_option(seen_at);
+        self.reasons.append_null();
     }
 
-    /// What is added from now on is of this record.
-    fn begin(&mut self, record: u32, source: &str, record_id: &str) {
-        if self.open == Some(record) {
-            return;
-        }
-        self.end();
-        self.sources.append_value(source);
-        self.record_ids.append_value(record_id);
-        self.open = Some(record);
-    }
-
-    fn end(&mut self) {
-        if self.open.take().is_some() {
-            self.found.append_value(&self.found_of_open);
-            self.found_of_open.clear();
-        }
-    }
-
-    fn add(&mut self, id_type: u16, finding: Finding) {
-        let at = match self.types.iter().position(|known| *known == id_type) {
-            Some(at) => at,
-            None => {
-                self.types.push(id_type);
-                self.types.len() - 1
-            }
-        };
-        push(&mut self.found_of_open, at as u16, finding);
+    fn add(&mut self, file: i64, record: u32, kind: Option<i32>, reason: Option<i32>) {
+        self.files.push(file);
+        self.records.push(record as i32);
+        self.kinds.append_option(kind);
+        self.highs.append_null();
+        self.lows.append_null();
+        self.times.append_null();
+        self.reasons.append_option(reason);
     }
 
     /// The rows as columns of the table; the next ones begin anew.
-    fn columns(
-        &mut self,
-        name: i64,
-        collector: &Collector,
-    ) -> Result<Vec<(&'static str, ArrayRef)>> {
-        self.end();
-        let count = self.len();
-        let types: Vec<&str> =
-            self.types.iter().map(|number| collector.type_name(*number)).collect();
-        let types = serde_json::to_string(&types)?;
-        let types = StringArray::from_iter_values(std::iter::repeat_n(&types, count));
-        Ok(vec![
-            ("file", Arc::new(Int64Array::from_value(name, count))),
-            ("source", Arc::new(self.sources.finish())),
-            ("record_id", Arc::new(self.record_ids.finish())),
-            ("types", Arc::new(types)),
-            ("found", Arc::new(self.found.finish())),
-        ])
+    fn columns(&mut self) -> Vec<(&'static str, ArrayRef)> {
+        use arrow::array::Int32Array;
+        vec![
+            ("file", Arc::new(Int64Array::from(std::mem::take(&mut self.files)))),
+            ("record", Arc::new(Int32Array::from(std::mem::take(&mut self.records)))),
+            ("id_type", Arc::new(self.kinds.finish())),
+            ("hash", Arc::new(self.highs.finish())),
+            ("hash_low", Arc::new(self.lows.finish())),
+            ("seen_at", Arc::new(self.times.finish())),
+            ("reason", Arc::new(self.reasons.finish())),
+        ]
     }
+}
+
+/// The table of files.
+pub(super) async fn files_of(
+    warehouse: &Warehouse,
+    graph: &str,
+    source: &Source,
+    forgets: bool,
+) -> Result<Files> {
+    let mut table = Table::open(warehouse, graph, FILES).await?;
+    Files::open(&mut table, source, forgets).await
+}
+
+/// The table of findings.
+pub(super) async fn table<'a>(warehouse: &'a Warehouse, graph: &str) -> Result<Table<'a>> {
+    Table::open(warehouse, graph, IDENTIFIERS).await
 }

@@ -5,9 +5,11 @@
 //! and what was said by hand: no order of rows, files or loads changes it.
 
 mod ask;
+mod collection;
 mod findings;
 mod graph;
 mod lookup;
+mod map;
 mod mask;
 mod refresh;
 mod rules;

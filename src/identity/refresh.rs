@@ -8,31 +8,33 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type};
-use clientele_udfs::identity::collect::{Collected, Collector, value_of};
-use clientele_udfs::identity::graph::{Graph, Limit, Review, TypeRule, Value};
-use clientele_udfs::identity::ids::{Assigned, Event, Ids, assign, bytes_to_assign};
-use clientele_udfs::identity::records::Records;
+use clientele_udfs::identity::collect::{Collected, Collector, Rejected, value_of};
+use clientele_udfs::identity::graph::{Graph, Limit, Lookup, Review, TypeRule, Value};
+use clientele_udfs::identity::ids::{Assigned, Changes, Event, Ids, bytes_to_assign};
+use clientele_udfs::identity::records::{Keys, Records};
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
 use super::Answer;
-use super::findings::{self, Use};
+use super::collection::{Asked, Collection, Extent, Use};
+use super::findings::{self, Files};
 use super::graph::definition_of;
 use super::lookup;
+use super::map::{Map, Numbers, write_from};
 use super::mask::masked;
 use super::rules::Definition;
 use super::source::{Sighting, Source};
 use super::tables::{
-    ALIAS, BATCH_ROWS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, TOLD, Table,
+    ALIAS, BATCH_ROWS, FILES, FINDINGS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, TOLD, Table,
 };
 use crate::error::{Error, Kind, Result};
-use crate::store::{FileEntry, Group, MAP, MOVED, Name, OVERRIDES, Warehouse};
+use crate::store::{Change, FileEntry, Group, MAP, MOVED, Name, OVERRIDES, TableChange, Warehouse};
 
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
 
 /// Counts up with every change of cleaning, hashing or joining: then the same rows can give other customers.
-const HOW: u32 = 1;
+const HOW: u32 = 2;
 
 /// REFRESH IDENTITY GRAPH.
 ///
@@ -62,111 +64,276 @@ async fn run(
     full: bool,
     memory: &MemoryReservation,
 ) -> Result<Answer> {
+    definition_of(warehouse.newest().await?.as_ref(), name)?;
+    // The map comes first: if another refresh has taken its place meanwhile, nothing of this one is published, whatever of the
+    // other was read.
+    let mut map = Table::open(warehouse, name, MAP).await?;
     let definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     let source = Source::open(warehouse, &definition).await?;
-    let made_of = made_of(warehouse, name, &definition, &source).await?;
-    let mut runs = Table::open(warehouse, name, RUNS).await?;
-    let last = last_run(&mut runs).await?;
+    let said = said(warehouse, name, &definition).await?;
+    let made_of = word(&format!("{} {said}", source.state()));
+    let last = last_run(&mut Table::open(warehouse, name, RUNS).await?).await?;
     if !full && last.made_of.as_ref() == Some(&made_of) {
         let notice = format!("nothing has changed since run {}", last.run);
         return Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) });
     }
-    let run = last.run + 1;
-    let mut collector = collector(&definition, warehouse.key());
-    collector.reserve(last.records);
-    memory.try_resize(collector.bytes())?;
+    let asked = Asked {
+        warehouse,
+        graph: name,
+        definition: &definition,
+        source: &source,
+        last: &last,
+        said: &said,
+    };
     let how = if full { Use::Anew } else { Use::Kept };
-    let taken = findings::collect(warehouse, name, &source, how, &mut collector, memory).await?;
-    let unknown = say_by_hand(warehouse, name, &mut collector).await?;
-    let (collected, graph) = resolve(collector, memory).await?;
-    let (collected, lookup) = in_background(move || {
-        let lookup = graph.into_lookup(&collected.resolution);
-        (collected, lookup)
-    })
-    .await?;
-    memory.try_resize(collected.bytes() + lookup.bytes())?;
+    let all = match asked.collect(&mut map, how, memory).await {
+        Err(error) if error.kind() == Kind::DataCorrupted && map.is_outdated().await? => {
+            return Err(Error::new(Kind::StaleBase, "the graph was refreshed meanwhile"));
+        }
+        collected => collected?,
+    };
+    let (settled, found) = settle(&asked, all, &mut map, memory).await?;
+    memory.try_resize(settled.bytes())?;
+    let (mut group, reviews) = write(&asked, &settled, map, full).await?;
+    group.tables.push(match settled.extent {
+        Extent::Anew => found.replaced().await?,
+        Extent::Added | Extent::Day => found.appended().await?,
+    });
+    let mut runs = Table::open(warehouse, name, RUNS).await?;
+    let mut row = run_row(&settled.collected, &settled.assigned, settled.run, reviews, &made_of);
+    row.push(("said", text(std::iter::once(said.as_str()))));
+    row.push(("types", text(std::iter::once(serde_json::to_string(&settled.types)?))));
+    runs.write(row).await?;
+    group.tables.push(runs.appended().await?);
+    // What has no new rows stays as it is; but the map says that nobody else was here.
+    let is_new = |(at, change): &(usize, TableChange)| {
+        *at == 0 || change.replace || !change.files.is_empty()
+    };
+    let tables = std::mem::take(&mut group.tables).into_iter().enumerate().filter(is_new);
+    group.tables = tables.map(|(_, change)| change).collect();
+    let earlier = Name::new(name, FINDINGS);
+    if warehouse.newest().await?.table(&earlier).is_some() {
+        group.names.insert(earlier, Change::Dropped);
+    }
+    warehouse.publish(group).await?;
+    Ok(settled.answer(reviews))
+}
 
-    let mut map = Table::open(warehouse, name, MAP).await?;
-    let (before, gone) = ids_before(&mut map, &collected.records).await?;
-    memory.try_grow(bytes_to_assign(collected.records.len()))?;
-    let (collected, assigned) = in_background(move || {
-        let roots = &collected.resolution.roots;
-        let assigned = assign(&collected.records, roots, &before, &gone, run);
-        (collected, assigned)
+/// What a refresh has found out, to be written.
+struct Settled {
+    run: u32,
+    extent: Extent,
+    collected: Collected,
+    assigned: Assigned,
+    lookup: Lookup,
+    /// Whether the lookup's rows come to those that are there.
+    adds_lookup: bool,
+    /// The map as it was.
+    as_read: Map,
+    numbers: Numbers,
+    files: Files,
+    types: Vec<String>,
+    read: Vec<String>,
+    unknown: Vec<(String, String)>,
+}
+
+impl Settled {
+    /// Bytes that are held.
+    fn bytes(&self) -> usize {
+        self.collected.bytes() + self.lookup.bytes() + self.assigned.bytes() + self.as_read.bytes()
+    }
+
+    fn answer(&self, reviews: usize) -> Answer {
+        let count =
+            |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+        let mut notice = format!(
+            "{} records are {} customers; {} identifiers rejected, {}, {}",
+            self.collected.records.len(),
+            self.assigned.customers,
+            self.collected.rejected.len(),
+            count(self.collected.resolution.hubs.len(), "hub", "hubs"),
+            count(reviews, "item for review", "items for review"),
+        );
+        let without_key = self.files.without_key();
+        if without_key > 0 {
+            notice.push_str(&format!(
+                "; {without_key} rows without a source or a record were left out"
+            ));
+        }
+        Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) }
+    }
+}
+
+/// Who is who, and which ids they have. Gives the table of findings too, with those that are new.
+async fn settle<'a>(
+    asked: &Asked<'a>,
+    all: Collection,
+    map: &mut Table<'_>,
+    memory: &MemoryReservation,
+) -> Result<(Settled, Table<'a>)> {
+    let Asked { warehouse, graph: name, last, .. } = *asked;
+    let held = all.map.bytes() + all.touched.capacity() * size_of::<u32>();
+    let Collection { extent, has_numbered_ids, files, mut types, mut touched, .. } = all;
+    let (mut as_read, read, unknown) = (all.map, all.read, all.unknown);
+    let numbers = match extent {
+        // Everything is numbered as it came.
+        Extent::Anew => Numbers::default(),
+        Extent::Added | Extent::Day => std::mem::take(&mut as_read.numbers),
+    };
+    let mut collector = all.collector;
+    memory.try_grow(collector.bytes_to_sort())?;
+    let mut collector = in_background(move || {
+        collector.sort();
+        collector
     })
     .await?;
+    let mut found = findings::table(warehouse, name).await?;
+    findings::write(&mut found, &files, &numbers, &mut types, &mut collector).await?;
+    let (collected, graph) = resolve(collector, held, memory).await?;
+    let (before, gone) = match has_numbered_ids {
+        true => as_read.take_ids(collected.records.len()),
+        false => ids_before(map, &collected.records).await?,
+    };
+    let customers = last.customers.filter(|_| extent != Extent::Anew);
+    memory.try_grow(bytes_to_assign(collected.records.len()))?;
+    let (mut collected, before, gone, changes) = in_background(move || {
+        let changes = Changes::find(&collected.resolution.roots, &before, &gone, customers);
+        (collected, before, gone, changes)
+    })
+    .await?;
+    let of_reviews = collected.resolution.reviews.iter().flat_map(|r| r.records.iter().copied());
+    let mut wanted: Vec<u32> = changes.keys_needed().chain(of_reviews).collect();
+    wanted.retain(|number| !collected.records.knows(*number));
+    wanted.sort_unstable();
+    wanted.dedup();
+    let records = &mut collected.records;
+    let tell = |number, source: &str, record_id: &str| records.tell(number, source, record_id);
+    as_read.keys_of(map, &wanted, tell).await?;
+    let lookup = Table::open(warehouse, name, LOOKUP).await?;
+    // Each day adds rows, in the place of some that count no more: until these may be a quarter of what counts.
+    let is_long = lookup.rows().await? / 5 > graph.len() as u64 / 4;
+    let adds_lookup = extent == Extent::Day && !is_long;
+    let run = last.run + 1;
+    let (collected, assigned, lookup) = in_background(move || {
+        let roots = &collected.resolution.roots;
+        let assigned = changes.assign(&collected.records, roots, before, &gone, run);
+        let lookup = match adds_lookup {
+            true => {
+                let mut is_touched = vec![false; collected.records.len() as usize];
+                touched.extend(&assigned.changed);
+                touched.iter().for_each(|record| is_touched[*record as usize] = true);
+                graph.into_lookup_of(&collected.resolution, &is_touched)
+            }
+            false => graph.into_lookup(&collected.resolution),
+        };
+        (collected, assigned, lookup)
+    })
+    .await?;
+    let settled = Settled {
+        run,
+        extent,
+        collected,
+        assigned,
+        lookup,
+        adds_lookup,
+        as_read,
+        numbers,
+        files,
+        types,
+        read,
+        unknown,
+    };
+    Ok((settled, found))
+}
+
+/// Writes what is to be published, the map first; gives the number of items for review too.
+async fn write(
+    asked: &Asked<'_>,
+    settled: &Settled,
+    mut map: Table<'_>,
+    full: bool,
+) -> Result<(Group, usize)> {
+    let Asked { warehouse, graph: name, definition, source, .. } = *asked;
+    let Settled { run, extent, collected, assigned, lookup, as_read, numbers, files, .. } = settled;
     // Each is written by a task of its own.
-    let mut found = Table::open(warehouse, name, LOOKUP).await?;
+    let mut of_lookup = Table::open(warehouse, name, LOOKUP).await?;
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
-    tokio::try_join!(
-        lookup::write(&mut found, lookup, &assigned.ids),
-        write_map(&mut map, &collected.records, &assigned.ids),
-        write_rejected(&mut rejected, &collected),
+    let rejections = match extent {
+        Extent::Day => &collected.newly_rejected,
+        Extent::Anew | Extent::Added => &collected.rejected,
+    };
+    let write_map = async {
+        let (outdated, from) = match extent {
+            Extent::Anew => (Vec::new(), 0),
+            Extent::Added | Extent::Day => {
+                let changed = as_read.write_changed(&mut map, &assigned.changed, &assigned.ids);
+                (changed.await?, as_read.len())
+            }
+        };
+        write_from(&mut map, from, numbers, &collected.records, &assigned.ids).await?;
+        Ok(outdated)
+    };
+    let (_, outdated, ()) = tokio::try_join!(
+        lookup::write(&mut of_lookup, lookup, &assigned.ids, *run),
+        write_map,
+        write_rejected(&mut rejected, collected, rejections),
     )?;
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let mut told = Table::open(warehouse, name, TOLD).await?;
-    let known = if full { HashMap::new() } else { told_before(&mut told).await? };
+    let told_then = if full { HashMap::new() } else { told_before(&mut told).await? };
     let of = of_reviews.chain(of_hubs);
-    let values = values_told(warehouse, &source, &collected, of, known, &taken.read).await?;
+    let values = values_told(warehouse, source, collected, of, told_then, &settled.read).await?;
 
-    // The map comes first: if another refresh has taken its place meanwhile, nothing of this one is published.
     let mut group = Group::default();
-    group.tables.push(map.replaced_as_read().await?);
-    group.tables.push(found.replaced().await?);
+    group.tables.push(match extent {
+        Extent::Anew => map.replaced_as_read().await?,
+        Extent::Added | Extent::Day => map.replaced_in(outdated).await?,
+    });
+    group.tables.push(match settled.adds_lookup {
+        true => of_lookup.appended().await?,
+        false => of_lookup.replaced().await?,
+    });
+    group.tables.push(match extent {
+        Extent::Day => rejected.appended().await?,
+        Extent::Anew | Extent::Added => rejected.replaced().await?,
+    });
     let mut moved = Table::open(warehouse, name, MOVED).await?;
-    let rows = moved_rows(&mut moved, &assigned, run).await?;
+    let rows = moved_rows(&mut moved, assigned, *run).await?;
     moved.write(rows).await?;
     group.tables.push(moved.replaced().await?);
-    group.tables.extend(taken.change);
+    let mut of_files = Table::open(warehouse, name, FILES).await?;
+    of_files.write(files.rows()).await?;
+    group.tables.push(of_files.replaced().await?);
     told.write(told_rows(&values)).await?;
     group.tables.push(told.replaced().await?);
-    group.tables.push(rejected.replaced().await?);
     let mut hubs = Table::open(warehouse, name, HUBS).await?;
-    hubs.write(hub_rows(&definition, &collected, &values)).await?;
+    hubs.write(hub_rows(definition, collected, &values)).await?;
     group.tables.push(hubs.replaced().await?);
     let mut review = Table::open(warehouse, name, REVIEW).await?;
-    let items = review_rows(&definition, &collected, &values, &unknown);
+    let items = review_rows(definition, collected, &values, &settled.unknown);
     let reviews = items.first().map_or(0, |(_, column)| column.len());
     review.write(items).await?;
     group.tables.push(review.replaced().await?);
     let mut alias = Table::open(warehouse, name, ALIAS).await?;
-    let aliases = aliases(&mut alias, &assigned, run).await?;
+    let aliases = aliases(&mut alias, assigned, *run).await?;
     alias.write(aliases).await?;
     group.tables.push(alias.replaced().await?);
     let mut history = Table::open(warehouse, name, HISTORY).await?;
-    history.write(history_rows(&assigned, run)).await?;
+    history.write(history_rows(assigned, *run)).await?;
     group.tables.push(history.appended().await?);
-    runs.write(run_row(&collected, &assigned, run, reviews, &made_of)).await?;
-    group.tables.push(runs.appended().await?);
-    warehouse.publish(group).await?;
-
-    let count =
-        |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
-    let mut notice = format!(
-        "{} records are {} customers; {} identifiers rejected, {}, {}",
-        collected.records.len(),
-        assigned.customers,
-        collected.rejected.len(),
-        count(collected.resolution.hubs.len(), "hub", "hubs"),
-        count(reviews, "item for review", "items for review"),
-    );
-    if taken.without_key > 0 {
-        let without_key = taken.without_key;
-        notice
-            .push_str(&format!("; {without_key} rows without a source or a record were left out"));
-    }
-    Ok(Answer { tag: "REFRESH IDENTITY GRAPH".to_owned(), notice: Some(notice) })
+    Ok((group, reviews))
 }
 
-/// Resolves what was collected, as far as there is memory for it.
+/// Resolves what was collected, as far as there is memory for it beside what is `held`.
 pub(super) async fn resolve(
     collector: Collector,
+    held: usize,
     memory: &MemoryReservation,
 ) -> Result<(Collected, Graph)> {
-    memory.try_grow(collector.bytes_to_resolve())?;
+    memory.try_resize(held + collector.bytes() + collector.bytes_to_resolve())?;
     let (collected, graph) = in_background(move || collector.resolve()).await?;
-    memory.try_resize(collected.bytes() + graph.bytes())?;
+    memory.try_resize(held + collected.bytes() + graph.bytes())?;
     Ok((collected, graph))
 }
 
@@ -189,45 +356,6 @@ pub(super) fn collector(definition: &Definition, key: &[u8; 32]) -> Collector {
         definition.rules.keys().map(|name| (name.clone(), definition.rule_of(name))).collect();
     let rule_of = if declared.is_empty() { usual } else { undeclared };
     Collector::new(key, &declared, definition.max_cluster_records, rule_of)
-}
-
-/// Adds what was said by hand; gives what speaks of records that are not there, or says nothing that is known.
-pub(super) async fn say_by_hand(
-    warehouse: &Warehouse,
-    name: &str,
-    collector: &mut Collector,
-) -> Result<Vec<(String, String)>> {
-    let mut overrides = Table::open(warehouse, name, OVERRIDES).await?;
-    let mut unknown = Vec::new();
-    overrides
-        .read(|batch| {
-            let text = |at: usize| batch.column(at).as_string::<i32>();
-            let (ops, a, b) = (text(0), text(1), text(2));
-            for row in 0..batch.num_rows() {
-                let of = |of: &StringArray| {
-                    if of.is_valid(row) { of.value(row).to_owned() } else { String::new() }
-                };
-                let (op, a, b) = (of(ops), of(a), of(b));
-                let number = |key: &str| {
-                    let (source, record_id) = key.split_once('/')?;
-                    collector.number(source, record_id)
-                };
-                let keys = format!("{a}, {b}");
-                match (op.as_str(), number(&a), number(&b)) {
-                    ("must_link", Some(a), Some(b)) => collector.must_link(a, b),
-                    ("cannot_link", Some(a), Some(b)) => collector.cannot_link(a, b),
-                    ("must_link" | "cannot_link", _, _) => unknown.push((
-                        format!("{op}: a record is not there; records are named source/record_id"),
-                        keys,
-                    )),
-                    _ => unknown.push(("op is none of must_link, cannot_link".to_owned(), keys)),
-                }
-            }
-        })
-        .await?;
-    unknown.sort_unstable();
-    unknown.dedup();
-    Ok(unknown)
 }
 
 /// The ids that records had, and those of records that are not there any more.
@@ -267,25 +395,42 @@ pub(super) struct LastRun {
     /// Its number; 0 when there was none.
     pub(super) run: u32,
     /// Records that there were.
-    records: u32,
+    pub(super) records: u32,
+    /// Customers that there were.
+    pub(super) customers: Option<usize>,
     /// What it was made of; `None` when it was made by a version that did not say.
     made_of: Option<String>,
+    /// What of that are not rows.
+    pub(super) said: Option<String>,
+    /// Names of types by their numbers in the findings; `None` when it was made by a version that kept them in another way.
+    pub(super) types: Option<Vec<String>>,
 }
 
 pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<LastRun> {
     let mut last = LastRun::default();
     runs.read(|batch| {
-        let numbers = batch.column_by_name("run").map(|c| c.as_primitive::<Int32Type>());
-        let made_of = batch.column_by_name("made_of").map(|c| c.as_string::<i32>());
-        let records = batch.column_by_name("records").map(|c| c.as_primitive::<Int64Type>());
-        let (Some(numbers), Some(records), Some(made_of)) = (numbers, records, made_of) else {
-            return;
+        let column = |name: &str| batch.column_by_name(name);
+        let text = |name: &str, row: usize| {
+            let column = column(name)?.as_string::<i32>();
+            column.is_valid(row).then(|| column.value(row).to_owned())
         };
-        for ((run, records), made_of) in numbers.iter().zip(records).zip(made_of) {
+        let count = |name: &str, row: usize| {
+            let column = column(name)?.as_primitive::<Int64Type>();
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let Some(numbers) = column("run").map(|c| c.as_primitive::<Int32Type>()) else { return };
+        for (row, run) in numbers.iter().enumerate() {
             let run = run.unwrap_or(0) as u32;
             if run > last.run {
-                let records = records.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-                last = LastRun { run, records, made_of: made_of.map(str::to_owned) };
+                let types = text("types", row);
+                last = LastRun {
+                    run,
+                    records: count("records", row).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+                    customers: count("customers", row).and_then(|n| usize::try_from(n).ok()),
+                    made_of: text("made_of", row),
+                    said: text("said", row),
+                    types: types.and_then(|json| serde_json::from_str(&json).ok()),
+                };
             }
         }
     })
@@ -293,19 +438,21 @@ pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<LastRun> {
     Ok(last)
 }
 
-/// Everything that a refresh depends on, in a word: the rows, the rules, what was said by hand, and this program.
-async fn made_of(
+/// Everything but rows that a refresh depends on, in a word: the rules, what was said by hand, and this program.
+pub(super) async fn said(
     warehouse: &Warehouse,
     name: &str,
     definition: &Definition,
-    source: &Source,
 ) -> Result<String> {
     let newest = warehouse.newest().await?;
     let by_hand = newest.table(&Name::new(name, OVERRIDES)).map(|def| (&def.path, def.version));
     let rules = serde_json::to_string(definition)?;
     let program = env!("CARGO_PKG_VERSION");
-    let all = format!("{} {rules} {by_hand:?} {program} {HOW}", source.state());
-    Ok(blake3::hash(all.as_bytes()).to_hex()[..32].to_owned())
+    Ok(word(&format!("{rules} {by_hand:?} {program} {HOW}")))
+}
+
+fn word(all: &str) -> String {
+    blake3::hash(all.as_bytes()).to_hex()[..32].to_owned()
 }
 
 /// The masked values of some identifiers. Of those that are not `known` the rows are read once more, until all are found:
@@ -384,16 +531,19 @@ fn text(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
-fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
+pub(super) fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values))
 }
 
-fn small(values: impl Iterator<Item = u32>) -> ArrayRef {
+pub(super) fn small(values: impl Iterator<Item = u32>) -> ArrayRef {
     Arc::new(Int32Array::from_iter_values(values.map(|n| n.min(i32::MAX as u32) as i32)))
 }
 
 /// Source and id of some records, as two columns.
-fn key_columns(records: &Records, of: impl Iterator<Item = u32> + Clone) -> [ArrayRef; 2] {
+pub(super) fn key_columns(
+    records: &Records,
+    of: impl Iterator<Item = u32> + Clone,
+) -> [ArrayRef; 2] {
     let (mut sources, mut ids) = (StringBuilder::new(), StringBuilder::new());
     for number in of {
         let (source, record_id) = records.key(number);
@@ -401,22 +551,6 @@ fn key_columns(records: &Records, of: impl Iterator<Item = u32> + Clone) -> [Arr
         ids.append_value(record_id);
     }
     [Arc::new(sources.finish()), Arc::new(ids.finish())]
-}
-
-async fn write_map(map: &mut Table<'_>, records: &Records, ids: &Ids) -> Result<()> {
-    for from in (0..records.len()).step_by(BATCH_ROWS) {
-        let to = records.len().min(from + BATCH_ROWS as u32);
-        let [sources, record_ids] = key_columns(records, from..to);
-        let part = from as usize..to as usize;
-        map.write(vec![
-            ("source", sources),
-            ("record_id", record_ids),
-            ("one_id", numbers(ids.ids[part.clone()].iter().copied())),
-            ("since_run", small(ids.since[part].iter().copied())),
-        ])
-        .await?;
-    }
-    Ok(())
 }
 
 /// Ids that lost records with the last refreshes: of as many refreshes as are worth knowing. One that took none from anybody
@@ -454,8 +588,12 @@ async fn moved_rows(
     ])
 }
 
-async fn write_rejected(table: &mut Table<'_>, collected: &Collected) -> Result<()> {
-    for part in collected.rejected.chunks(BATCH_ROWS) {
+async fn write_rejected(
+    table: &mut Table<'_>,
+    collected: &Collected,
+    rejected: &[Rejected],
+) -> Result<()> {
+    for part in rejected.chunks(BATCH_ROWS) {
         let [sources, record_ids] = key_columns(&collected.records, part.iter().map(|r| r.record));
         let name = |at: u16| &collected.types[usize::from(at)];
         table

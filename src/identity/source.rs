@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::compute::cast;
+use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Erased, FileEntry, Relation, TableSnapshot, Warehouse};
 
 /// A version of the table that a graph reads, its columns checked.
+#[derive(Clone)]
 pub(super) struct Source {
     path: String,
     snapshot: Arc<TableSnapshot>,
@@ -22,6 +23,7 @@ pub(super) struct Source {
 
 /// One row's identifier: source, record, type, value, scope, time.
 pub(super) struct Sighting<'a> {
+    pub(super) row: usize,
     pub(super) source: &'a str,
     pub(super) record_id: &'a str,
     /// Type and value; `None` for a record of which nothing is known.
@@ -123,7 +125,12 @@ impl Source {
         let types: Vec<(&str, &str)> = { self.definition.ids.iter() }
             .map(|id| (id.column.as_str(), id.id_type.as_str()))
             .collect();
-        format!("{:?} {types:?} {scope:?} {:?}", self.definition.columns, self.definition.seen_at)
+        // Times are kept of those types alone where they matter.
+        let rules = self.definition.rules.iter();
+        let timed: Vec<&String> =
+            rules.filter(|(_, rule)| rule.reuse_gap_days.is_some()).map(|(name, _)| name).collect();
+        let Definition { columns, seen_at, .. } = &self.definition;
+        format!("{columns:?} {types:?} {scope:?} {seen_at:?} {timed:?}")
     }
 
     /// The rows of a file that may be seen, as [`Self::of_batch`] takes them.
@@ -134,7 +141,23 @@ impl Source {
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let batches = warehouse.open_file(&self.snapshot, file, &self.columns()).await?;
         let erased = Arc::clone(&self.erased);
-        Ok(batches.map(move |batch| Ok(erased.sieve(&batch?)?.0)).boxed())
+        // Whatever the columns are called that name the records.
+        let sieve = move |batch: Result<RecordBatch>| {
+            let batch = batch?;
+            if erased.is_empty() {
+                return Ok(batch);
+            }
+            Ok(filter_record_batch(&batch, &erased.keeps(batch.column(0), batch.column(1))?)?)
+        };
+        Ok(batches.map(sieve).boxed())
+    }
+
+    /// The sources and the records of rows, as texts.
+    pub(super) fn keys_of(batch: &RecordBatch) -> Result<[StringArray; 2]> {
+        let text = |at: usize| -> Result<StringArray> {
+            Ok(cast(batch.column(at), &DataType::Utf8)?.as_string::<i32>().clone())
+        };
+        Ok([text(0)?, text(1)?])
     }
 
     /// Gives every identifier in rows of the source to `take`, until it says that it has enough, and counts the rows that have
@@ -168,6 +191,7 @@ impl Source {
                 continue;
             };
             let sighting = |identifier| Sighting {
+                row,
                 source: texts[0].value(row),
                 record_id: texts[1].value(row),
                 identifier,

@@ -36,7 +36,13 @@ pub(super) const HUBS: &str = "hubs";
 pub(super) const RUNS: &str = "runs";
 
 /// What was found in the files of the source, so that each is read once.
+pub(super) const IDENTIFIERS: &str = "identifiers";
+
+/// Where earlier versions kept it, in another way.
 pub(super) const FINDINGS: &str = "findings";
+
+/// The files of the source that were read.
+pub(super) const FILES: &str = "files";
 
 /// Masked values of the identifiers that hubs and reviews tell of, by their hashes.
 pub(super) const TOLD: &str = "told";
@@ -56,7 +62,6 @@ pub(super) fn schema(columns: &[(&str, &DataType)]) -> SchemaRef {
 /// Every table of a graph: name and columns.
 pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
     let (text, id, number) = (DataType::Utf8, DataType::Int64, DataType::Int32);
-    let bytes = DataType::Binary;
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     vec![
         (
@@ -66,21 +71,26 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
                 ("record_id", &text),
                 ("one_id", &id),
                 ("since_run", &number),
+                ("record", &number),
+                ("key", &id),
             ]),
         ),
         (MOVED, schema(&[("run", &number), ("one_id", &id)])),
         (
-            FINDINGS,
+            IDENTIFIERS,
             schema(&[
                 ("file", &id),
-                ("source", &text),
-                ("record_id", &text),
-                ("types", &text),
-                ("found", &bytes),
+                ("record", &number),
+                ("id_type", &number),
+                ("hash", &id),
+                ("hash_low", &id),
+                ("seen_at", &id),
+                ("reason", &number),
             ]),
         ),
+        (FILES, schema(&[("file", &id), ("path", &text), ("without_key", &id)])),
         (TOLD, schema(&[("hash", &text), ("value", &text)])),
-        (LOOKUP, schema(&[("hash", &id), ("one_id", &id)])),
+        (LOOKUP, schema(&[("hash", &id), ("one_id", &id), ("run", &number)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (
             HISTORY,
@@ -142,6 +152,8 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
                 ("hubs", &id),
                 ("reviews", &id),
                 ("made_of", &text),
+                ("said", &text),
+                ("types", &text),
             ]),
         ),
     ]
@@ -222,8 +234,9 @@ impl<'a> Table<'a> {
         };
         let schema = Arc::clone(&warehouse.snapshot(&def).await?.schema);
         let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
-        // They are read whole.
-        let writer = if table == FINDINGS { writer.without_filters() } else { writer };
+        // They are read whole, or by bounds.
+        let is_sorted = table == IDENTIFIERS || table == LOOKUP;
+        let writer = if is_sorted { writer.without_filters() } else { writer };
         Ok(Self { warehouse, name, def, schema, writer: Writing::new(writer) })
     }
 
@@ -241,9 +254,14 @@ impl<'a> Table<'a> {
         self.writer.write(RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await
     }
 
-    /// Adds rows that have all columns.
-    pub(super) async fn write_batch(&mut self, batch: RecordBatch) -> Result<()> {
-        self.writer.write(batch).await
+    /// The names of its columns.
+    pub(super) fn column_names(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// Rows that it has.
+    pub(super) async fn rows(&self) -> Result<u64> {
+        Ok(self.warehouse.snapshot(&self.def).await?.rows())
     }
 
     /// What is to be published: rows that take the place of all others.
@@ -252,12 +270,21 @@ impl<'a> Table<'a> {
         Ok(TableChange::replace(self.name, self.def.path, files))
     }
 
+    /// The paths of its files.
+    pub(super) async fn paths(&mut self) -> Result<Vec<String>> {
+        Ok(self.files().await?.into_iter().map(|file| file.path).collect())
+    }
+
     /// As [`Self::replaced`], when the table is still the one that was read.
-    pub(super) async fn replaced_as_read(self) -> Result<TableChange> {
-        let snapshot = self.warehouse.snapshot(&self.def).await?;
-        let files = snapshot.files.iter().map(|file| file.path.clone()).collect();
-        let replaced = Some(Replaced { version: self.def.version, files });
+    pub(super) async fn replaced_as_read(mut self) -> Result<TableChange> {
+        let replaced = Some(Replaced { version: self.def.version, files: self.paths().await? });
         Ok(TableChange { replaced, ..self.replaced().await? })
+    }
+
+    /// Whether somebody else has changed it since it was opened.
+    pub(super) async fn is_outdated(&self) -> Result<bool> {
+        let newest = self.warehouse.newest().await?;
+        Ok(newest.table(&self.name).is_none_or(|def| *def != self.def))
     }
 
     /// What is to be published: rows beside the others.
@@ -297,8 +324,7 @@ impl<'a> Table<'a> {
     /// Rows that are published, batch by batch; columns that they have not are NULL.
     pub(super) async fn read(&mut self, mut take: impl FnMut(RecordBatch)) -> Result<()> {
         let snapshot = self.warehouse.snapshot(&self.def).await?;
-        let columns: Vec<String> =
-            self.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let columns = self.column_names();
         self.warehouse.read_columns(&snapshot, &columns, &mut take).await
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, Value,
@@ -144,14 +144,18 @@ fn check(pinned: &Pinned, graph: &str) -> Result<()> {
 }
 
 async fn look_up(planning: &Planning, graph: &str, hash: i64) -> Result<Option<i64>> {
-    let query = format!("SELECT one_id FROM {}.lookup WHERE hash = {hash}", quoted(graph));
+    let query = format!("SELECT run, one_id FROM {}.lookup WHERE hash = {hash}", quoted(graph));
     let plan = planning.plan_query(parse_query(&query)?)?;
     let mut rows = planning.run(&plan).await?;
-    let mut found = None;
+    // What the newest run says; rows from before runs were told of are the oldest.
+    let mut found = (None, None);
     while let Some(batch) = rows.next().await {
-        found = batch?.column(0).as_primitive::<Int64Type>().iter().flatten().next().or(found);
+        let batch = batch?;
+        let runs = batch.column(0).as_primitive::<Int32Type>().iter();
+        let all = runs.zip(batch.column(1).as_primitive::<Int64Type>());
+        found = all.chain([found]).max().unwrap_or_default();
     }
-    Ok(found)
+    Ok(found.1)
 }
 
 /// Puts in the place of a call what `known` says of it, and else a query.
@@ -164,9 +168,9 @@ fn replace(node: NodeMut<'_>, known: impl Fn(&Call<'_>) -> Option<String>) -> Re
     let call = read(function)?;
     let text = match known(&call) {
         Some(known) => format!("CAST({known} AS BIGINT)"),
-        // A hash has one row at most; an aggregate says so to the planner. The names keep clear of the statement's own.
+        // A hash has a row a run at most, of which the newest counts. The names keep clear of the statement's own.
         None => format!(
-            "(SELECT max(__lookup.__one_id) FROM {}.lookup AS __lookup (__hash, __one_id) \
+            "(SELECT last_value(__lookup.__one_id ORDER BY coalesce(__lookup.__run, 0)) FROM {}.lookup AS __lookup (__hash, __one_id, __run) \
              WHERE __lookup.__hash = oneid_hash({}, {}, {}))",
             quoted(&call.graph),
             call.id_type,

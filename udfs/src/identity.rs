@@ -3,7 +3,6 @@
 mod check_digit;
 pub mod clusters;
 pub mod collect;
-pub mod findings;
 pub mod graph;
 pub mod id_reject_reason;
 pub mod ids;

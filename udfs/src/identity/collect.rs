@@ -4,10 +4,30 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::findings::Finding;
-use super::graph::{Graph, Resolution, Rules, TypeRule, Value};
+use super::graph::{Found, Graph, OF_NO_FILE, Resolution, Rules, TypeRule, Value};
 use super::norm_id::{Reject, clean};
 use super::records::Records;
+
+/// What became of one value. It depends on the row and the warehouse's secret alone; what rules make of it is decided when it is
+/// taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// An identifier, and when it was seen, in microseconds.
+    Identifier(Value, Option<i64>),
+    /// None.
+    Rejected(Reject),
+}
+
+/// What a file says of a record that joins nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aside {
+    /// Number of the file.
+    pub file: u16,
+    /// Number of the record.
+    pub record: u32,
+    /// Number of the type's name, and what was found; `None` where the file knows nothing of the record but that it is there.
+    pub what: Option<(u16, Finding)>,
+}
 
 /// An identifier that joins nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +92,9 @@ pub struct Collector {
     records: Records,
     graph: Graph,
     rejected: Vec<Rejected>,
+    /// How many of them were known before.
+    rejected_before: usize,
+    aside: Vec<Aside>,
     rule_of: fn(&str) -> Option<TypeRule>,
 }
 
@@ -84,6 +107,8 @@ pub struct Collected {
     pub resolution: Resolution,
     /// What joins nobody, each once.
     pub rejected: Vec<Rejected>,
+    /// What of it is new, when the collector was told what is not.
+    pub newly_rejected: Vec<Rejected>,
     /// Names of types, by number.
     pub types: Vec<String>,
     /// Number of a type's name by the number of its rule.
@@ -93,7 +118,8 @@ pub struct Collected {
 impl Collected {
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
-        let rejected = self.rejected.capacity() * size_of::<Rejected>();
+        let rejected = self.rejected.capacity() + self.newly_rejected.capacity();
+        let rejected = rejected * size_of::<Rejected>();
         self.records.bytes() + rejected + self.resolution.roots.capacity() * size_of::<u32>()
     }
 }
@@ -117,6 +143,8 @@ impl Collector {
             records: Records::new(of_records),
             graph: Graph::new(Rules { types: Vec::new(), max_cluster_records }),
             rejected: Vec::new(),
+            rejected_before: 0,
+            aside: Vec::new(),
             rule_of,
         };
         for (name, rule) in declared {
@@ -134,19 +162,9 @@ impl Collector {
         self.types.len() - 1
     }
 
-    /// Makes room for so many records.
-    pub fn reserve(&mut self, records: u32) {
-        self.records.reserve(records);
-    }
-
     /// A record, whatever is known of it.
     pub fn record(&mut self, source: &str, record_id: &str) -> u32 {
         self.records.add(source, record_id)
-    }
-
-    /// The number of a record that was collected.
-    pub fn number(&self, source: &str, record_id: &str) -> Option<u32> {
-        self.records.number(source, record_id)
     }
 
     /// An identifier of a record. It joins within its `scope`, when there is one; an empty one is none.
@@ -160,7 +178,22 @@ impl Collector {
     ) {
         let id_type = self.id_type(id_type);
         let finding = self.find(id_type, value, scope, seen_at);
-        self.take(record, id_type, finding);
+        self.take(OF_NO_FILE, record, id_type, finding);
+    }
+
+    /// The records.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// The records, to add to them.
+    pub fn records_mut(&mut self) -> &mut Records {
+        &mut self.records
+    }
+
+    /// What comes from now on is new.
+    pub fn begin_new(&mut self) {
+        self.rejected_before = self.rejected.len();
     }
 
     /// The number of a type.
@@ -172,31 +205,28 @@ impl Collector {
         at as u16
     }
 
-    /// The name of a type, by its number.
-    pub fn type_name(&self, id_type: u16) -> &str {
-        &self.types[usize::from(id_type)].hashing.name
-    }
-
     /// What a value of a type is, whatever the rules say.
-    pub fn find(
+    fn find(
         &self,
         id_type: u16,
         value: &str,
         scope: Option<&str>,
         seen_at: Option<i64>,
     ) -> Finding {
-        let hashing = &self.types[usize::from(id_type)].hashing;
-        match clean(&hashing.name, value) {
-            Ok(cleaned) => Finding::Identifier(hashing.hash(&cleaned, scope), seen_at),
-            Err(reason) => Finding::Rejected(reason),
-        }
+        found(&self.types[usize::from(id_type)].hashing, value, scope, seen_at)
     }
 
-    /// A record has what was found, now or in an earlier run.
-    pub fn take(&mut self, record: u32, id_type: u16, finding: Finding) {
+    /// What cleans and hashes as this does, beside it.
+    pub fn cleaner(&self) -> Cleaner {
+        let types = self.types.iter().map(|of| of.hashing.clone()).collect();
+        Cleaner { secret: self.secret, types }
+    }
+
+    /// A record has what was found in a file; [`OF_NO_FILE`] when which one need not be kept.
+    pub fn take(&mut self, file: u16, record: u32, id_type: u16, finding: Finding) {
         let reason = match (self.types[usize::from(id_type)].kind, finding) {
             (Some(kind), Finding::Identifier(value, seen_at)) => {
-                self.graph.add(kind, value, record, seen_at);
+                self.graph.add_of(file, kind, value, record, seen_at);
                 return;
             }
             // A value that is missing is missing, whatever its type.
@@ -205,12 +235,51 @@ impl Collector {
             (Some(_), Finding::Rejected(reason)) => reason.as_str(),
         };
         self.rejected.push(Rejected { record, id_type, reason });
+        if file != OF_NO_FILE {
+            self.aside.push(Aside { file, record, what: Some((id_type, finding)) });
+        }
+    }
+
+    /// A file has a record and knows nothing more of it.
+    pub fn take_record(&mut self, file: u16, record: u32) {
+        if file != OF_NO_FILE {
+            self.aside.push(Aside { file, record, what: None });
+        }
+    }
+
+    /// Makes room for so many identifiers that come in the order of their hashes.
+    pub fn reserve_in_order(&mut self, count: usize) {
+        self.graph.reserve(count);
+    }
+
+    /// Bytes that [`Self::sort`] takes besides.
+    pub fn bytes_to_sort(&self) -> usize {
+        self.graph.bytes_to_sort()
+    }
+
+    /// Puts what was taken in order.
+    pub fn sort(&mut self) {
+        self.graph.sort();
+    }
+
+    /// What files say that joins nobody, and what may join; in the order of hashes, once it is sorted.
+    pub fn of_files(&mut self) -> (Vec<Aside>, impl Iterator<Item = (Found, u16)>) {
+        let aside = std::mem::take(&mut self.aside);
+        let names = &self.names;
+        let found = self.graph.of_files();
+        (aside, found.map(|found| (found, names[usize::from(found.kind)])))
+    }
+
+    /// Names of types, by number.
+    pub fn type_names(&self) -> impl Iterator<Item = &str> {
+        self.types.iter().map(|of| of.hashing.name.as_str())
     }
 
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
         let rejected = self.rejected.capacity() * size_of::<Rejected>();
-        self.records.bytes() + self.graph.bytes() + rejected
+        let aside = self.aside.capacity() * size_of::<Aside>();
+        self.records.bytes() + self.graph.bytes() + rejected + aside
     }
 
     /// Bytes that [`Self::resolve`] takes besides: a record has a parent, a size, and a root.
@@ -230,17 +299,66 @@ impl Collector {
 
     /// Who is who; the graph can be asked why.
     pub fn resolve(mut self) -> (Collected, Graph) {
+        let mut newly_rejected = self.rejected.split_off(self.rejected_before);
+        for rejected in [&mut newly_rejected, &mut self.rejected] {
+            rejected.sort_unstable();
+            rejected.dedup();
+        }
+        newly_rejected.retain(|new| self.rejected.binary_search(new).is_err());
+        self.rejected.extend_from_slice(&newly_rejected);
         self.rejected.sort_unstable();
-        self.rejected.dedup();
         let resolution = self.graph.resolve(self.records.len());
         let collected = Collected {
             records: self.records,
             resolution,
             rejected: self.rejected,
+            newly_rejected,
             types: self.types.into_iter().map(|of| of.hashing.name).collect(),
             names: self.names,
         };
         (collected, self.graph)
+    }
+}
+
+/// Cleans and hashes values, whatever the rules say of them.
+#[derive(Debug, Clone)]
+pub struct Cleaner {
+    secret: [u8; 32],
+    types: Vec<Hashing>,
+}
+
+impl Cleaner {
+    /// The number of a type, here.
+    pub fn id_type(&mut self, name: &str) -> u16 {
+        let known = self.types.iter().position(|known| known.name == name);
+        let at = known.unwrap_or_else(|| {
+            self.types.push(Hashing::new(&self.secret, name));
+            self.types.len() - 1
+        });
+        at as u16
+    }
+
+    /// Names of types, by number.
+    pub fn type_names(&self) -> impl Iterator<Item = &str> {
+        self.types.iter().map(Hashing::name)
+    }
+
+    /// What a value of a type is.
+    pub fn find(
+        &self,
+        id_type: u16,
+        value: &str,
+        scope: Option<&str>,
+        seen_at: Option<i64>,
+    ) -> Finding {
+        found(&self.types[usize::from(id_type)], value, scope, seen_at)
+    }
+}
+
+fn found(of: &Hashing, value: &str, scope: Option<&str>, seen_at: Option<i64>) -> Finding {
+    match clean(&of.name, value) {
+        Ok(cleaned) => Finding::Identifier(of.hash(&cleaned, scope), seen_at),
+        Err(reason) => Finding::Rejected(reason),
     }
 }
 
@@ -261,6 +379,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::records::Keys;
     use super::*;
 
     fn plain(_: &str) -> Option<TypeRule> {

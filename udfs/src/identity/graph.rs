@@ -124,9 +124,12 @@ pub struct Graph {
 pub struct Lookup {
     /// The first half of each value, ascending.
     pub halves: Vec<u64>,
-    /// A record of the customer that has it.
+    /// A record of the customer that has it; [`NOBODY`] where none has it alone.
     pub records: Vec<u32>,
 }
+
+/// No record.
+pub const NOBODY: u32 = u32::MAX;
 
 impl Lookup {
     /// Bytes that are held.
@@ -159,6 +162,27 @@ fn whose(
     of_last.all(|other| root(other) == root(first)).then_some(first.record)
 }
 
+/// Bytes that an identifier of a record takes.
+pub const BYTES_AN_IDENTIFIER: usize = size_of::<Observation>();
+
+/// The number of no file.
+pub const OF_NO_FILE: u16 = 0;
+
+/// An identifier of a record, as a file has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Number of the file.
+    pub file: u16,
+    /// Number of the type.
+    pub kind: u16,
+    /// The value.
+    pub value: Value,
+    /// The record.
+    pub record: u32,
+    /// When it was seen, where that matters.
+    pub seen_at: Option<i64>,
+}
+
 /// One step of a chain between two records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
@@ -189,12 +213,62 @@ impl Graph {
     /// The time matters where the type has a `reuse_gap_us`. An identifier without a time is of the value's only owner; when
     /// it has had several, it joins nobody.
     pub fn add(&mut self, kind: u16, value: Value, record: u32, seen_at: Option<i64>) {
+        self.add_of(OF_NO_FILE, kind, value, record, seen_at);
+    }
+
+    /// As [`Self::add`], found in a file with this number.
+    pub fn add_of(
+        &mut self,
+        file: u16,
+        kind: u16,
+        value: Value,
+        record: u32,
+        seen_at: Option<i64>,
+    ) {
         let has_owners = self.rules.types[usize::from(kind)].reuse_gap_us.is_some();
-        let observation = Observation { value, record, kind };
+        let observation = Observation { value, record, kind, file };
         match has_owners {
             true => self.timed.push(Timed { observation, seen_at }),
             false => self.plain.push(observation),
         }
+    }
+
+    /// Makes room for so many identifiers that come in the order of their values.
+    pub fn reserve(&mut self, count: usize) {
+        self.plain.reserve(count);
+    }
+
+    /// How many identifiers of records there are, once resolved.
+    pub fn len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that [`Self::sort`] takes besides.
+    pub fn bytes_to_sort(&self) -> usize {
+        self.plain.bytes_to_sort()
+    }
+
+    /// Puts identifiers in order.
+    pub fn sort(&mut self) {
+        self.plain.sort();
+        self.timed.sort_unstable_by_key(|timed| (timed.observation, timed.seen_at));
+        self.timed.dedup();
+    }
+
+    /// What was found in files: once it is sorted, in the order of values, each once of a file. It is asked before it is resolved.
+    pub fn of_files(&self) -> impl Iterator<Item = Found> {
+        let plain = self.plain.all().map(|observation| (observation, None));
+        let timed = self.timed.iter().map(|timed| (&timed.observation, timed.seen_at));
+        let is_of_file = |(observation, _): &(&Observation, _)| observation.file != OF_NO_FILE;
+        plain.chain(timed).filter(is_of_file).map(|(observation, seen_at)| {
+            let Observation { value, record, kind, file } = *observation;
+            Found { file, kind, value, record, seen_at }
+        })
     }
 
     /// Bytes that are held.
@@ -253,11 +327,29 @@ impl Graph {
     }
 
     /// Whose every identifier is, once resolved. Of a value that had several owners it is the last one's. Hubs, and what
-    /// records of several customers have, are nobody's.
-    pub fn into_lookup(mut self, resolution: &Resolution) -> Lookup {
+    /// records of several customers have, are nobody's, and are left out.
+    pub fn into_lookup(self, resolution: &Resolution) -> Lookup {
+        self.look_up(resolution, |_| true, false)
+    }
+
+    /// As [`Self::into_lookup`], of the identifiers that one of the `touched` records has; of nobody's too.
+    pub fn into_lookup_of(self, resolution: &Resolution, touched: &[bool]) -> Lookup {
+        let is_touched = |observation: &Observation| touched[observation.record as usize];
+        self.look_up(resolution, |same| same.iter().any(is_touched), true)
+    }
+
+    fn look_up(
+        mut self,
+        resolution: &Resolution,
+        is_wanted: impl Fn(&[Observation]) -> bool,
+        tells_of_nobody: bool,
+    ) -> Lookup {
         let mut lookup = Lookup::default();
         let owners = std::mem::take(&mut self.owners);
         self.plain.each_first_half(|links, same| {
+            if !is_wanted(same) {
+                return;
+            }
             let found = match same {
                 // Nearly all: what one record has alone. Its root is not looked at, that would be a miss of every cache.
                 [only] if owners.is_empty() => {
@@ -265,9 +357,9 @@ impl Graph {
                 }
                 _ => whose(same, links, &owners, resolution),
             };
-            if let Some(record) = found {
+            if found.is_some() || tells_of_nobody {
                 lookup.halves.push(same[0].value[0]);
-                lookup.records.push(record);
+                lookup.records.push(found.unwrap_or(NOBODY));
             }
         });
         lookup

@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
-use super::records::Records;
+use super::records::Keys;
 
 /// Ids of records, and the run that gave each out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,6 +52,8 @@ pub struct Assigned {
     pub events: Vec<(i64, Event, Option<i64>)>,
     /// Ids that had records which now have another id, or are gone; in order.
     pub moved: Vec<i64>,
+    /// Records whose id changed, or is their first one; in order.
+    pub changed: Vec<u32>,
     /// Ids that are new and not split from another.
     pub created: usize,
     /// Customers.
@@ -61,123 +63,266 @@ pub struct Assigned {
 /// An id that a customer was offered: the oldest is best, then the one with most records, then the smallest.
 type Offer = (u32, Reverse<u32>, i64);
 
-/// Bytes that [`assign`] takes for so many records, with those of the ids before and after.
+/// What a record had: the id, the place of its customer's first record, and the run that gave the id out.
+type Had = (i64, u32, u32);
+
+/// Bytes that it takes to find what changes for so many records and to give ids, with those of the ids before.
 pub fn bytes_to_assign(records: u32) -> usize {
-    // Ids and runs before and after, first records, counts, roots of customers, and what each record had, in order.
-    let of_ids = 2 * (size_of::<i64>() + size_of::<u32>());
-    let a_record =
-        of_ids + 3 * size_of::<u32>() + 2 * size_of::<i64>() + size_of::<(i64, u32, u32)>();
-    records as usize * a_record
+    // Ids and runs; whether a customer changes; places, roots, first records, counts, ids and runs of those that do, what
+    // their records had, in order, and what is given out.
+    let of_all = size_of::<i64>() + size_of::<u32>() + 1;
+    let of_changes = 6 * size_of::<u32>() + 2 * size_of::<i64>() + size_of::<Had>();
+    records as usize * (of_all + of_changes)
 }
 
 /// The ids of run number `run`, for customers as `roots` tell: the smallest record of each record's customer. `gone` are ids of
 /// records that are not there any more.
 ///
-/// Cost: one sort of the records that had an id, and of the ids; some 30 bytes a record.
-pub fn assign(records: &Records, roots: &[u32], before: &Ids, gone: &[i64], run: u32) -> Assigned {
-    // By root: the record with the smallest key, and the best offer.
-    let mut first: Vec<u32> = (0..roots.len() as u32).collect();
-    for (record, root) in roots.iter().enumerate() {
-        let (record, first) = (record as u32, &mut first[*root as usize]);
-        if record != *first && records.key(record) < records.key(*first) {
-            *first = record;
-        }
-    }
-    let mut kept = Ids::none(roots.len() as u32);
-    let mut counts: Vec<u32> = vec![0; roots.len()];
-    let mut merged: Vec<(i64, u32)> = Vec::new();
-    let mut from: BTreeMap<u32, i64> = BTreeMap::new();
-    let mut had: Vec<(i64, u32, u32)> = (0..roots.len())
-        .filter(|at| before.ids[*at] != NO_ID)
-        .map(|at| (before.ids[at], roots[at], before.since[at]))
-        .collect();
-    had.sort_unstable();
-    for of_id in had.chunk_by(|a, b| a.0 == b.0) {
-        let (id, _, since) = of_id[0];
-        let shares =
-            of_id.chunk_by(|a, b| a.1 == b.1).map(|share| (share.len() as u32, share[0].1));
-        let first_key = |root: &u32| records.key(first[*root as usize]);
-        let most = shares
-            .clone()
-            .max_by(|(n, a), (m, b)| n.cmp(m).then_with(|| first_key(b).cmp(&first_key(a))));
-        let Some((count, winner)) = most else { continue };
-        for (_, root) in shares.filter(|(_, root)| *root != winner) {
-            let known = from.entry(root).or_insert(id);
-            *known = id.min(*known);
-        }
-        let at = winner as usize;
-        let offer: Offer = (since, Reverse(count), id);
-        let known: Offer = (kept.since[at], Reverse(counts[at]), kept.ids[at]);
-        if kept.ids[at] != NO_ID && known < offer {
-            merged.push((id, winner));
-            continue;
-        }
-        if kept.ids[at] != NO_ID {
-            merged.push((kept.ids[at], winner));
-        }
-        (kept.ids[at], kept.since[at], counts[at]) = (id, since, count);
-    }
-    let customers: Vec<u32> =
-        (0..roots.len() as u32).filter(|root| roots[*root as usize] == *root).collect();
-    let mut live: Vec<i64> = { customers.iter() }
-        .map(|root| kept.ids[*root as usize])
-        .filter(|id| *id != NO_ID)
-        .collect();
-    live.sort_unstable();
-    let without = customers.iter().filter(|root| kept.ids[**root as usize] == NO_ID);
-    let minted = mint(records, without.map(|root| (first[*root as usize], *root)).collect(), &live);
-    let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
-    let is_first = had.is_empty() && gone.is_empty();
-    let mut created = 0;
-    for (id, root) in minted {
-        kept.ids[root as usize] = id;
-        kept.since[root as usize] = run;
-        match from.get(&root) {
-            Some(other) => events.push((id, Event::Split, Some(*other))),
-            None => created += 1,
-        }
-        if !is_first && !from.contains_key(&root) {
-            events.push((id, Event::Created, None));
-        }
-        live.push(id);
-    }
-    live.sort_unstable();
-    let kept_by = |root: u32| Some(kept.ids[root as usize]);
-    events.extend(merged.into_iter().map(|(id, root)| (id, Event::Merged, kept_by(root))));
-    let is_had = |id: &i64| had.binary_search_by_key(id, |(had, _, _)| *had).is_ok();
-    let retired = gone.iter().filter(|id| !is_had(id) && live.binary_search(id).is_err());
-    events.extend(retired.map(|id| (*id, Event::Retired, None)));
-    events.sort_unstable();
-    events.dedup();
-    let ids = Ids {
-        ids: roots.iter().map(|root| kept.ids[*root as usize]).collect(),
-        since: roots.iter().map(|root| kept.since[*root as usize]).collect(),
-    };
-    let had_before = before.ids.iter().zip(&ids.ids).filter(|(had, _)| **had != NO_ID);
-    let mut moved: Vec<i64> =
-        had_before.filter(|(had, has)| had != has).map(|(had, _)| *had).collect();
-    moved.extend(gone);
-    moved.sort_unstable();
-    moved.dedup();
-    Assigned { ids, events, moved, created, customers: customers.len() }
+/// Cost: see [`Changes`].
+pub fn assign(records: &impl Keys, roots: &[u32], before: Ids, gone: &[i64], run: u32) -> Assigned {
+    Changes::find(roots, &before, gone, None).assign(records, roots, before, gone, run)
 }
 
-/// Ids for customers without one, given as their first record and root: hashes of the first keys.
-fn mint(records: &Records, without: Vec<(u32, u32)>, live: &[i64]) -> Vec<(i64, u32)> {
+/// Customers that are not those they were: only their ids can change.
+///
+/// A customer is what it was when all of its records had the same id and no other records had it.
+///
+/// Cost: a pass over the records, one sort of what records of changing customers had, and one of all ids where their number
+/// does not tell that no id has come apart.
+#[derive(Debug)]
+pub struct Changes {
+    /// Their records, in order.
+    members: Vec<u32>,
+    /// By place among the members: the place of the customer's first one.
+    roots: Vec<u32>,
+    /// What the members had, in order.
+    had: Vec<Had>,
+    /// By place of a customer's first record: whether the smallest of its keys matters.
+    needs_keys: Vec<bool>,
+    /// Ids of records that are gone which customers have that do not change.
+    held: Vec<i64>,
+    /// Customers that do not change.
+    unchanged: usize,
+}
+
+impl Changes {
+    /// What changes with `roots`. `customers` is the number of different ids in `before` and `gone`, where it is known.
+    pub fn find(roots: &[u32], before: &Ids, gone: &[i64], customers: Option<usize>) -> Self {
+        let mut is_changing = vec![false; roots.len()];
+        for (id, root) in before.ids.iter().zip(roots) {
+            let root = *root as usize;
+            is_changing[root] |= *id == NO_ID || *id != before.ids[root];
+        }
+        let mut ids: Vec<i64> = { before.ids.iter().zip(roots) }
+            .filter(|(id, root)| **id != NO_ID && is_changing[**root as usize])
+            .map(|(id, _)| *id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let is_first = |(record, root): &(usize, &u32)| *record == **root as usize;
+        let firsts = roots.iter().enumerate().filter(is_first).map(|(record, _)| record);
+        let mut unchanged = firsts.clone().filter(|root| !is_changing[*root]).count();
+        let mut held = Vec::new();
+        // Each of them has an id of its own, unless there are fewer ids than that.
+        if !gone.is_empty() || customers != Some(unchanged + ids.len()) {
+            let mut of: Vec<(i64, u32)> = { firsts.filter(|root| !is_changing[*root]) }
+                .map(|root| (before.ids[root], root as u32))
+                .collect();
+            of.sort_unstable();
+            for same in of.chunk_by(|a, b| a.0 == b.0) {
+                if same.len() > 1 || ids.binary_search(&same[0].0).is_ok() {
+                    same.iter().for_each(|(_, root)| is_changing[*root as usize] = true);
+                    unchanged -= same.len();
+                }
+            }
+            let has = |id: &&i64| of.binary_search_by_key(*id, |(id, _)| *id).is_ok();
+            held = gone.iter().filter(has).copied().collect();
+        }
+        let mut places = vec![0; roots.len()];
+        let mut changes = Self {
+            members: Vec::new(),
+            roots: Vec::new(),
+            had: Vec::new(),
+            needs_keys: Vec::new(),
+            held,
+            unchanged,
+        };
+        for (record, root) in roots.iter().enumerate() {
+            if is_changing[*root as usize] {
+                // The first record comes before the others.
+                places[record] = changes.members.len() as u32;
+                let root = places[*root as usize];
+                changes.members.push(record as u32);
+                changes.roots.push(root);
+                if before.ids[record] != NO_ID {
+                    changes.had.push((before.ids[record], root, before.since[record]));
+                }
+            }
+        }
+        changes.had.sort_unstable();
+        changes.needs_keys = vec![true; changes.members.len()];
+        for (_, root, _) in &changes.had {
+            changes.needs_keys[*root as usize] = false;
+        }
+        for of_id in changes.had.chunk_by(|a, b| a.0 == b.0) {
+            if of_id.iter().any(|(_, root, _)| *root != of_id[0].1) {
+                for (_, root, _) in of_id {
+                    changes.needs_keys[*root as usize] = true;
+                }
+            }
+        }
+        changes
+    }
+
+    /// Records whose keys it takes to give ids: those of customers that come from no other, or of an id that came apart.
+    pub fn keys_needed(&self) -> impl Iterator<Item = u32> {
+        let needed = self.members.iter().zip(&self.roots);
+        needed.filter(|(_, root)| self.needs_keys[**root as usize]).map(|(record, _)| *record)
+    }
+
+    /// The ids of run number `run`, with what was given to [`Self::find`].
+    pub fn assign(
+        self,
+        records: &impl Keys,
+        roots: &[u32],
+        before: Ids,
+        gone: &[i64],
+        run: u32,
+    ) -> Assigned {
+        let Self { members, roots: roots_of, had, needs_keys, held, unchanged } = self;
+        // By place of the root: the place of the record with the smallest key.
+        let key = |place: u32| records.key(members[place as usize]);
+        let mut first: Vec<u32> = (0..members.len() as u32).collect();
+        for (place, root) in (0..).zip(&roots_of) {
+            let (root, place) = (*root as usize, place as u32);
+            if needs_keys[root] && place != first[root] && key(place) < key(first[root]) {
+                first[root] = place;
+            }
+        }
+        let mut kept = Ids::none(members.len() as u32);
+        let mut counts: Vec<u32> = vec![0; members.len()];
+        let mut merged: Vec<(i64, u32)> = Vec::new();
+        let mut from: BTreeMap<u32, i64> = BTreeMap::new();
+        for of_id in had.chunk_by(|a, b| a.0 == b.0) {
+            let (id, _, since) = of_id[0];
+            let shares =
+                of_id.chunk_by(|a, b| a.1 == b.1).map(|share| (share.len() as u32, share[0].1));
+            let first_key = |root: &u32| key(first[*root as usize]);
+            let most = shares
+                .clone()
+                .max_by(|(n, a), (m, b)| n.cmp(m).then_with(|| first_key(b).cmp(&first_key(a))));
+            let Some((count, winner)) = most else { continue };
+            for (_, root) in shares.filter(|(_, root)| *root != winner) {
+                let known = from.entry(root).or_insert(id);
+                *known = id.min(*known);
+            }
+            let at = winner as usize;
+            let offer: Offer = (since, Reverse(count), id);
+            let known: Offer = (kept.since[at], Reverse(counts[at]), kept.ids[at]);
+            if kept.ids[at] != NO_ID && known < offer {
+                merged.push((id, winner));
+                continue;
+            }
+            if kept.ids[at] != NO_ID {
+                merged.push((kept.ids[at], winner));
+            }
+            (kept.ids[at], kept.since[at], counts[at]) = (id, since, count);
+        }
+        drop(counts);
+        let customers = (0..).zip(&roots_of).filter(|(place, root)| place == *root);
+        let customers: Vec<u32> = customers.map(|(place, _)| place).collect();
+        let mut live: Vec<i64> = { customers.iter() }
+            .map(|root| kept.ids[*root as usize])
+            .filter(|id| *id != NO_ID)
+            .collect();
+        live.sort_unstable();
+        let without = customers.iter().filter(|root| kept.ids[**root as usize] == NO_ID);
+        let record = |place: u32| members[place as usize];
+        let without = without.map(|root| (record(first[*root as usize]), *root)).collect();
+        // Members have their ids among `live`, or have lost them.
+        let mut is_member = members.iter().copied().peekable();
+        let others =
+            (0..).zip(&before.ids).filter(move |(at, _)| is_member.next_if_eq(at).is_none());
+        let minted = mint(records, without, &live, others.map(|(_, id)| *id));
+        let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
+        let is_first = had.is_empty() && gone.is_empty() && unchanged == 0;
+        let mut created = 0;
+        for (id, root) in minted {
+            kept.ids[root as usize] = id;
+            kept.since[root as usize] = run;
+            match from.get(&root) {
+                Some(other) => events.push((id, Event::Split, Some(*other))),
+                None => created += 1,
+            }
+            if !is_first && !from.contains_key(&root) {
+                events.push((id, Event::Created, None));
+            }
+            live.push(id);
+        }
+        live.sort_unstable();
+        let kept_by = |root: u32| Some(kept.ids[root as usize]);
+        events.extend(merged.into_iter().map(|(id, root)| (id, Event::Merged, kept_by(root))));
+        let is_had = |id: &i64| had.binary_search_by_key(id, |(had, _, _)| *had).is_ok();
+        let is_live = |id: &i64| held.binary_search(id).is_ok() || live.binary_search(id).is_ok();
+        let retired = gone.iter().filter(|id| !is_had(id) && !is_live(id));
+        events.extend(retired.map(|id| (*id, Event::Retired, None)));
+        events.sort_unstable();
+        events.dedup();
+        let mut ids = before;
+        let (mut moved, mut changed): (Vec<i64>, _) = (Vec::new(), Vec::new());
+        for (record, root) in members.iter().zip(&roots_of) {
+            let (at, root) = (*record as usize, *root as usize);
+            if ids.ids[at] != NO_ID && ids.ids[at] != kept.ids[root] {
+                moved.push(ids.ids[at]);
+            }
+            if (ids.ids[at], ids.since[at]) != (kept.ids[root], kept.since[root]) {
+                changed.push(*record);
+            }
+            (ids.ids[at], ids.since[at]) = (kept.ids[root], kept.since[root]);
+        }
+        moved.extend(gone);
+        moved.sort_unstable();
+        moved.dedup();
+        debug_assert_eq!(ids.ids.len(), roots.len());
+        let customers = unchanged + customers.len();
+        Assigned { ids, events, moved, changed, created, customers }
+    }
+}
+
+impl Assigned {
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        let ids = self.ids.ids.capacity() * (size_of::<i64>() + size_of::<u32>());
+        let events = self.events.capacity() * size_of::<(i64, Event, Option<i64>)>();
+        let moved = self.moved.capacity() * size_of::<i64>();
+        ids + events + moved + self.changed.capacity() * size_of::<u32>()
+    }
+}
+
+/// Ids for customers without one, given as their first record and root: hashes of the first keys. `live` are ids in order, and
+/// `others` more ids, that are taken.
+fn mint(
+    records: &impl Keys,
+    without: Vec<(u32, u32)>,
+    live: &[i64],
+    others: impl Iterator<Item = i64> + Clone,
+) -> Vec<(i64, u32)> {
     let hash = |first: u32| (records.hash(first) & i64::MAX as u64) as i64;
     let mut minted: Vec<(i64, u32)> =
         without.iter().map(|(first, root)| (hash(*first), *root)).collect();
     minted.sort_unstable();
     let is_taken = |pair: &[(i64, u32)]| pair[0].0 == pair[1].0;
+    let new: HashSet<i64> = minted.iter().map(|(id, _)| *id).collect();
     let meet = minted.windows(2).any(is_taken)
-        || minted.iter().any(|(id, _)| live.binary_search(id).is_ok());
+        || minted.iter().any(|(id, _)| live.binary_search(id).is_ok())
+        || !new.is_empty() && others.clone().any(|id| new.contains(&id));
     if !meet {
         return minted;
     }
     // In the order of first keys: of two with the same hash the later one takes the next number that is free.
     let mut ordered = without;
     ordered.sort_unstable_by(|(a, _), (b, _)| records.key(*a).cmp(&records.key(*b)));
-    let mut taken: HashSet<i64> = live.iter().copied().collect();
+    let mut taken: HashSet<i64> = live.iter().copied().chain(others).collect();
     let next = |(first, root): (u32, u32)| {
         let mut id = hash(first);
         while !taken.insert(id) {
@@ -192,6 +337,7 @@ fn mint(records: &Records, without: Vec<(u32, u32)>, live: &[i64]) -> Vec<(i64, 
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::records::Records;
     use super::*;
 
     fn records(n: u32) -> Records {
@@ -213,24 +359,24 @@ mod tests {
     #[test]
     fn the_oldest_survives_a_merge_and_the_larger_side_keeps_it_on_a_split() {
         let records = records(5);
-        let first = assign(&records, &[0, 0, 0, 3, 4], &Ids::none(5), &[], 1);
+        let first = assign(&records, &[0, 0, 0, 3, 4], Ids::none(5), &[], 1);
         let mut before = of(&first);
         before.ids[4] = NO_ID;
-        let second = assign(&records, &[0, 0, 0, 3, 4], &before, &[], 2);
+        let second = assign(&records, &[0, 0, 0, 3, 4], before, &[], 2);
         assert_eq!(second.events, [(id(&second, 4), Event::Created, None)]);
         // Records 3 and 4 become one: 3 is from the first run.
-        let merged = assign(&records, &[0, 0, 0, 3, 3], &of(&second), &[], 3);
+        let merged = assign(&records, &[0, 0, 0, 3, 3], of(&second), &[], 3);
         assert_eq!(id(&merged, 4), id(&first, 3));
         assert_eq!(merged.events, [(id(&second, 4), Event::Merged, Some(id(&first, 3)))]);
         // They part again: as many on each side, so the smaller first key keeps it, and 4 gets back what it had.
-        let parted = assign(&records, &[0, 0, 0, 3, 4], &of(&merged), &[], 4);
+        let parted = assign(&records, &[0, 0, 0, 3, 4], of(&merged), &[], 4);
         assert_eq!((id(&parted, 3), id(&parted, 4)), (id(&first, 3), id(&second, 4)));
         // The first customer splits: the larger side keeps the id.
-        let split = assign(&records, &[0, 1, 1, 3, 4], &of(&parted), &[], 5);
+        let split = assign(&records, &[0, 1, 1, 3, 4], of(&parted), &[], 5);
         assert_eq!(id(&split, 1), id(&first, 0));
         assert_eq!(split.events, [(id(&split, 0), Event::Split, Some(id(&first, 0)))]);
         // And becomes one again.
-        let healed = assign(&records, &[0, 0, 0, 3, 4], &of(&split), &[], 6);
+        let healed = assign(&records, &[0, 0, 0, 3, 4], of(&split), &[], 6);
         assert_eq!(healed.ids, parted.ids);
     }
 
@@ -238,8 +384,101 @@ mod tests {
     fn ids_of_nobody_are_retired() {
         let records = records(1);
         let before = Ids { ids: vec![7], since: vec![1] };
-        let assigned = assign(&records, &[0], &before, &[7, 8], 2);
+        let assigned = assign(&records, &[0], before, &[7, 8], 2);
         assert_eq!(assigned.events, [(8, Event::Retired, None)]);
+    }
+
+    /// The slow twin: of everything, with every key.
+    fn slow(records: &Records, roots: &[u32], before: &Ids, gone: &[i64], run: u32) -> Assigned {
+        // By root: the record with the smallest key, and the best offer.
+        let mut first: Vec<u32> = (0..roots.len() as u32).collect();
+        for (record, root) in roots.iter().enumerate() {
+            let (record, first) = (record as u32, &mut first[*root as usize]);
+            if record != *first && records.key(record) < records.key(*first) {
+                *first = record;
+            }
+        }
+        let mut kept = Ids::none(roots.len() as u32);
+        let mut counts: Vec<u32> = vec![0; roots.len()];
+        let mut merged: Vec<(i64, u32)> = Vec::new();
+        let mut from: BTreeMap<u32, i64> = BTreeMap::new();
+        let mut had: Vec<(i64, u32, u32)> = (0..roots.len())
+            .filter(|at| before.ids[*at] != NO_ID)
+            .map(|at| (before.ids[at], roots[at], before.since[at]))
+            .collect();
+        had.sort_unstable();
+        for of_id in had.chunk_by(|a, b| a.0 == b.0) {
+            let (id, _, since) = of_id[0];
+            let shares =
+                of_id.chunk_by(|a, b| a.1 == b.1).map(|share| (share.len() as u32, share[0].1));
+            let first_key = |root: &u32| records.key(first[*root as usize]);
+            let most = shares
+                .clone()
+                .max_by(|(n, a), (m, b)| n.cmp(m).then_with(|| first_key(b).cmp(&first_key(a))));
+            let Some((count, winner)) = most else { continue };
+            for (_, root) in shares.filter(|(_, root)| *root != winner) {
+                let known = from.entry(root).or_insert(id);
+                *known = id.min(*known);
+            }
+            let at = winner as usize;
+            let offer: Offer = (since, Reverse(count), id);
+            let known: Offer = (kept.since[at], Reverse(counts[at]), kept.ids[at]);
+            if kept.ids[at] != NO_ID && known < offer {
+                merged.push((id, winner));
+                continue;
+            }
+            if kept.ids[at] != NO_ID {
+                merged.push((kept.ids[at], winner));
+            }
+            (kept.ids[at], kept.since[at], counts[at]) = (id, since, count);
+        }
+        let customers: Vec<u32> =
+            (0..roots.len() as u32).filter(|root| roots[*root as usize] == *root).collect();
+        let mut live: Vec<i64> = { customers.iter() }
+            .map(|root| kept.ids[*root as usize])
+            .filter(|id| *id != NO_ID)
+            .collect();
+        live.sort_unstable();
+        let without = customers.iter().filter(|root| kept.ids[**root as usize] == NO_ID);
+        let without = without.map(|root| (first[*root as usize], *root)).collect();
+        let minted = mint(records, without, &live, std::iter::empty());
+        let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
+        let is_first = had.is_empty() && gone.is_empty();
+        let mut created = 0;
+        for (id, root) in minted {
+            kept.ids[root as usize] = id;
+            kept.since[root as usize] = run;
+            match from.get(&root) {
+                Some(other) => events.push((id, Event::Split, Some(*other))),
+                None => created += 1,
+            }
+            if !is_first && !from.contains_key(&root) {
+                events.push((id, Event::Created, None));
+            }
+            live.push(id);
+        }
+        live.sort_unstable();
+        let kept_by = |root: u32| Some(kept.ids[root as usize]);
+        events.extend(merged.into_iter().map(|(id, root)| (id, Event::Merged, kept_by(root))));
+        let is_had = |id: &i64| had.binary_search_by_key(id, |(had, _, _)| *had).is_ok();
+        let retired = gone.iter().filter(|id| !is_had(id) && live.binary_search(id).is_err());
+        events.extend(retired.map(|id| (*id, Event::Retired, None)));
+        events.sort_unstable();
+        events.dedup();
+        let ids = Ids {
+            ids: roots.iter().map(|root| kept.ids[*root as usize]).collect(),
+            since: roots.iter().map(|root| kept.since[*root as usize]).collect(),
+        };
+        let had_before = before.ids.iter().zip(&ids.ids).filter(|(had, _)| **had != NO_ID);
+        let mut moved: Vec<i64> =
+            had_before.filter(|(had, has)| had != has).map(|(had, _)| *had).collect();
+        moved.extend(gone);
+        moved.sort_unstable();
+        moved.dedup();
+        let is_same =
+            |at: &usize| (before.ids[*at], before.since[*at]) == (ids.ids[*at], ids.since[*at]);
+        let changed = (0..roots.len()).filter(|at| !is_same(at)).map(|at| at as u32).collect();
+        Assigned { ids, events, moved, changed, created, customers: customers.len() }
     }
 
     fn partition() -> impl Strategy<Value = Vec<u32>> {
@@ -260,17 +499,61 @@ mod tests {
             let mut before = Ids::none(8);
             for (run, roots) in steps.iter().enumerate() {
                 let run = run as u32 + 1;
-                let assigned = assign(&records, roots, &before, &[], run);
+                let assigned = assign(&records, roots, before, &[], run);
                 for a in 0..8 {
                     for b in 0..8 {
                         prop_assert_eq!(id(&assigned, a) == id(&assigned, b), roots[a] == roots[b]);
                     }
                 }
-                let again = assign(&records, roots, &of(&assigned), &[], run + 1);
+                let again = assign(&records, roots, of(&assigned), &[], run + 1);
                 prop_assert_eq!(&again.ids, &assigned.ids);
                 prop_assert!(again.events.is_empty());
                 before = of(&assigned);
             }
+        }
+
+        /// Looking at what changes alone gives what looking at everything gives, gone records and new ones included.
+        #[test]
+        fn what_changes_is_enough(
+            before in prop::collection::vec((-1i64..6, 1u32..3), 8), roots in partition(),
+            gone in prop::collection::btree_set(0i64..9, 0..3),
+        ) {
+            let records = records(8);
+            // Of one id all records know the same run.
+            let since = |id: i64| if id == NO_ID { 0 } else { 1 + (id % 2) as u32 };
+            let before = Ids {
+                ids: before.iter().map(|(id, _)| *id).collect(),
+                since: before.iter().map(|(id, _)| since(*id)).collect(),
+            };
+            let gone: Vec<i64> = gone.into_iter().collect();
+            let expected = slow(&records, &roots, &before, &gone, 3);
+            let found: HashSet<i64> =
+                before.ids.iter().chain(&gone).copied().filter(|id| *id != NO_ID).collect();
+            for customers in [None, Option::Some(found.len())] {
+                let changes = Changes::find(&roots, &before, &gone, customers);
+                let needed: HashSet<u32> = changes.keys_needed().collect();
+                let some = Some { records: &records, needed };
+                let assigned = changes.assign(&some, &roots, before.clone(), &gone, 3);
+                prop_assert_eq!(&assigned, &expected);
+            }
+        }
+    }
+
+    /// Keys that were asked for.
+    struct Some<'a> {
+        records: &'a Records,
+        needed: HashSet<u32>,
+    }
+
+    impl Keys for Some<'_> {
+        fn key(&self, number: u32) -> super::super::records::RecordKey<'_> {
+            assert!(self.needed.contains(&number));
+            self.records.key(number)
+        }
+
+        fn hash(&self, number: u32) -> u64 {
+            assert!(self.needed.contains(&number));
+            self.records.hash(number)
         }
     }
 }

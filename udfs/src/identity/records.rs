@@ -1,28 +1,40 @@
 //! Records by number.
 
+use std::collections::HashMap;
 use std::hash::Hasher;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use siphasher::sip::SipHasher13;
 
 /// A record's key: its source, and its id within it.
 pub type RecordKey<'a> = (&'a str, &'a str);
 
+/// Keys of records, by number.
+pub trait Keys {
+    /// A record's key.
+    fn key(&self, number: u32) -> RecordKey<'_>;
+
+    /// A keyed hash of a record's key.
+    fn hash(&self, number: u32) -> u64;
+}
+
 /// Records in the order in which they were first seen, each once.
 ///
-/// A record takes some 25 bytes and the text of its id.
+/// Numbers below a base are of records whose keys are elsewhere: those that matter can be told. A record takes some 25 bytes and
+/// the text of its id.
 #[derive(Debug, Clone)]
 pub struct Records {
-    key: [u8; 16],
+    hashing: KeyHashing,
+    base: u32,
+    told: HashMap<u32, (String, String)>,
     sources: Vec<String>,
     source_of: Vec<u32>,
     /// The ids, one after the other, and where each ends.
     text: String,
     ends: Vec<usize>,
     hashes: Vec<u64>,
-    table: HashTable<u32>,
-    /// The record that was found last.
+    /// Places of records: their numbers after the base.
+    table: Table,
+    /// The place of the record that was found last.
     last: u32,
 }
 
@@ -32,16 +44,28 @@ const NEAR: u32 = 3;
 impl Records {
     /// No records yet; `key` is the secret of their hashes.
     pub fn new(key: [u8; 16]) -> Self {
+        Self::after(key, 0)
+    }
+
+    /// So many records whose keys are elsewhere, and no others yet.
+    pub fn after(key: [u8; 16], base: u32) -> Self {
         Self {
-            key,
+            hashing: KeyHashing(key),
+            base,
+            told: HashMap::new(),
             sources: Vec::new(),
             source_of: Vec::new(),
             text: String::new(),
             ends: Vec::new(),
             hashes: Vec::new(),
-            table: HashTable::new(),
+            table: Table::default(),
             last: 0,
         }
+    }
+
+    /// No records yet, with hashes under the same secret, and so many whose keys are elsewhere.
+    pub fn anew(&self, base: u32) -> Self {
+        Self::after(self.hashing.0, base)
     }
 
     /// Makes room for so many, so that coming to that number moves none of those before.
@@ -50,75 +74,90 @@ impl Records {
         self.source_of.reserve_exact(more);
         self.ends.reserve_exact(more);
         self.hashes.reserve_exact(more);
-        let hashes = &self.hashes;
-        self.table.reserve(more, |at| hashes[*at as usize]);
+        self.table.reserve(self.ends.len() + more, &self.hashes);
     }
 
     /// How many there are.
     pub fn len(&self) -> u32 {
-        self.ends.len() as u32
+        self.base + self.ends.len() as u32
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.len() == 0
     }
 
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
         let a_record = size_of::<u32>() + size_of::<usize>() + size_of::<u64>();
-        self.text.capacity() + self.ends.capacity() * a_record + self.table.allocation_size()
+        let told = self.told.len() * (size_of::<(u32, String, String)>() + 2 * TOLD_BYTES);
+        told + self.text.capacity() + self.ends.capacity() * a_record + self.table.bytes()
     }
 
-    /// A record's key.
-    pub fn key(&self, number: u32) -> RecordKey<'_> {
-        key_of((&self.sources, &self.source_of, &self.text, &self.ends), number)
+    /// The key of a record below the base.
+    pub fn tell(&mut self, number: u32, source: &str, record_id: &str) {
+        debug_assert!(number < self.base);
+        self.told.insert(number, (source.to_owned(), record_id.to_owned()));
     }
 
-    /// A keyed hash of a record's key.
-    pub fn hash(&self, number: u32) -> u64 {
-        self.hashes[number as usize]
+    /// Whether a record's key is known here.
+    pub fn knows(&self, number: u32) -> bool {
+        number >= self.base || self.told.contains_key(&number)
     }
 
     /// The number of a record, if it was seen.
     pub fn number(&self, source: &str, record_id: &str) -> Option<u32> {
         let hash = self.hash_of(source, record_id);
-        self.table.find(hash, |at| self.key(*at) == (source, record_id)).copied()
+        self.with_hash(hash).find(|number| self.key(*number) == (source, record_id))
+    }
+
+    /// The numbers of the records that have this hash.
+    pub fn with_hash(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let same = self.table.alike(hash).filter(move |at| self.hashes[*at as usize] == hash);
+        same.map(|at| self.base + at)
     }
 
     /// The number of a record as [`Self::number`], when `near` was found just before: rows that come in the order in which the
     /// records came are found without a look into the table, each of which is a miss of every cache.
     pub fn number_near(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
-        self.at_or_after(near, source, record_id).or_else(|| self.number(source, record_id))
+        let found = self.at_or_after(near.saturating_sub(self.base), source, record_id);
+        found.map(|at| self.base + at).or_else(|| self.number(source, record_id))
     }
 
     fn at_or_after(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
-        let mut few = near..near.saturating_add(NEAR + 1).min(self.len());
-        few.find(|number| self.key(*number) == (source, record_id))
+        let mut few = near..near.saturating_add(NEAR + 1).min(self.ends.len() as u32);
+        few.find(|at| self.key_at(*at) == (source, record_id))
+    }
+
+    fn key_at(&self, at: u32) -> RecordKey<'_> {
+        key_of((&self.sources, &self.source_of, &self.text, &self.ends), at)
+    }
+
+    /// What hashes keys as here.
+    pub fn hashing(&self) -> KeyHashing {
+        self.hashing
     }
 
     /// The number of a record, a new one when it was not seen before.
     pub fn add(&mut self, source: &str, record_id: &str) -> u32 {
+        self.add_hashed(self.hash_of(source, record_id), source, record_id)
+    }
+
+    /// As [`Self::add`], when the key was hashed.
+    pub fn add_hashed(&mut self, hash: u64, source: &str, record_id: &str) -> u32 {
         // Identifiers of one record mostly come together; or those of one type do, records in the same order again.
-        if let Some(number) = self.at_or_after(self.last, source, record_id) {
-            self.last = number;
-            return number;
+        if let Some(at) = self.at_or_after(self.last, source, record_id) {
+            self.last = at;
+            return self.base + at;
         }
-        let hash = self.hash_of(source, record_id);
-        let number = self.len();
-        let texts: Texts<'_> = (&self.sources, &self.source_of, &self.text, &self.ends);
-        let hashes = &self.hashes;
-        let is_it = |at: &u32| key_of(texts, *at) == (source, record_id);
-        self.last = match self.table.entry(hash, is_it, |at| hashes[*at as usize]) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(free) => {
-                free.insert(number);
-                number
-            }
-        };
-        if self.last < number {
-            return self.last;
+        let known = self.with_hash(hash).find(|number| self.key(*number) == (source, record_id));
+        if let Some(known) = known {
+            self.last = known - self.base;
+            return known;
         }
+        let new = self.ends.len() as u32;
+        self.table.insert(hash, new, &self.hashes);
+        self.last = new;
         let of = match self.sources.iter().position(|known| known == source) {
             Some(at) => at,
             None => {
@@ -130,11 +169,29 @@ impl Records {
         self.text.push_str(record_id);
         self.ends.push(self.text.len());
         self.hashes.push(hash);
-        number
+        self.base + new
+    }
+
+    /// Looks where records with these hashes are, or will be, all at once: each look is a miss of every cache, and one after the
+    /// other they would take most of the time. To be followed by [`Self::add`] or [`Self::number`] of them.
+    pub fn look_ahead(&self, hashes: &[u64]) {
+        let seen = hashes.iter().fold(0, |seen, hash| seen ^ self.table.look(*hash));
+        std::hint::black_box(seen);
     }
 
     fn hash_of(&self, source: &str, record_id: &str) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
+        self.hashing.hash(source, record_id)
+    }
+}
+
+/// Hashes keys of records.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyHashing([u8; 16]);
+
+impl KeyHashing {
+    /// A keyed hash of a record's key.
+    pub fn hash(&self, source: &str, record_id: &str) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
         hasher.write(source.as_bytes());
         // No text holds this byte.
         hasher.write_u8(0xff);
@@ -143,11 +200,103 @@ impl Records {
     }
 }
 
+/// Places by hash, one look for nearly all: a slot holds half of the hash beside the place.
+#[derive(Debug, Clone, Default)]
+struct Table {
+    /// Their number is a power of two; an empty one is 0. What does not fit where it belongs is in the next that is free.
+    slots: Vec<u64>,
+    len: usize,
+}
+
+impl Table {
+    /// The slot where a hash belongs: its first bits.
+    fn place(&self, hash: u64) -> usize {
+        (hash >> (u64::BITS - self.slots.len().trailing_zeros())) as usize
+    }
+
+    /// The other half of the hash, and a place.
+    fn slot(hash: u64, at: u32) -> u64 {
+        (hash << 32) | (u64::from(at) + 1)
+    }
+
+    fn look(&self, hash: u64) -> u64 {
+        if self.slots.is_empty() { 0 } else { self.slots[self.place(hash)] }
+    }
+
+    /// Places whose hashes may be this one.
+    fn alike(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let mask = self.slots.len().wrapping_sub(1);
+        let first = if self.slots.is_empty() { 0 } else { self.place(hash) };
+        // There is always one that is empty.
+        (first..)
+            .map_while(move |at| self.slots.get(at & mask).copied().filter(|slot| *slot != 0))
+            .filter(move |slot| slot >> 32 == hash & u64::from(u32::MAX))
+            .map(|slot| (slot as u32) - 1)
+    }
+
+    /// Adds the place of a hash, which is that of the next one in `hashes`.
+    fn insert(&mut self, hash: u64, at: u32, hashes: &[u64]) {
+        self.reserve(self.len + 1, hashes);
+        self.put(hash, at);
+        self.len += 1;
+    }
+
+    fn put(&mut self, hash: u64, at: u32) {
+        let mask = self.slots.len() - 1;
+        let mut place = self.place(hash);
+        while self.slots[place] != 0 {
+            place = (place + 1) & mask;
+        }
+        self.slots[place] = Self::slot(hash, at);
+    }
+
+    /// Makes room for so many; three of four slots may be taken.
+    fn reserve(&mut self, len: usize, hashes: &[u64]) {
+        if len * 4 <= self.slots.len() * 3 {
+            return;
+        }
+        self.slots = vec![0; (len * 4 / 3 + 1).next_power_of_two().max(16)];
+        for (at, hash) in (0..).zip(hashes) {
+            self.put(*hash, at);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<u64>()
+    }
+}
+
+/// A key that was told takes about so many bytes a text.
+const TOLD_BYTES: usize = 24;
+
+impl Keys for Records {
+    fn key(&self, number: u32) -> RecordKey<'_> {
+        match number.checked_sub(self.base) {
+            Some(at) => self.key_at(at),
+            None => {
+                let told = self.told.get(&number);
+                debug_assert!(told.is_some(), "the key of record {number} was not told");
+                told.map_or(("", ""), |(source, id)| (source, id))
+            }
+        }
+    }
+
+    fn hash(&self, number: u32) -> u64 {
+        match number.checked_sub(self.base) {
+            Some(at) => self.hashes[at as usize],
+            None => {
+                let (source, record_id) = self.key(number);
+                self.hash_of(source, record_id)
+            }
+        }
+    }
+}
+
 /// What keys are kept in: sources, whose each record is, ids, and where they end.
 type Texts<'a> = (&'a [String], &'a [u32], &'a str, &'a [usize]);
 
-fn key_of((sources, source_of, text, ends): Texts<'_>, number: u32) -> RecordKey<'_> {
-    let at = number as usize;
+fn key_of((sources, source_of, text, ends): Texts<'_>, at: u32) -> RecordKey<'_> {
+    let at = at as usize;
     let from = if at == 0 { 0 } else { ends[at - 1] };
     (&sources[source_of[at] as usize], &text[from..ends[at]])
 }
@@ -155,6 +304,25 @@ fn key_of((sources, source_of, text, ends): Texts<'_>, number: u32) -> RecordKey
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_that_are_elsewhere_are_told() {
+        let all = Records::new([3; 16]);
+        let mut records = all.anew(5);
+        assert_eq!((records.add("a", "1"), records.add("a", "2"), records.len()), (5, 6, 7));
+        assert_eq!(
+            (records.number("a", "2"), records.number_near(5, "a", "1")),
+            (Some(6), Some(5))
+        );
+        assert!(records.knows(6) && !records.knows(4));
+        records.tell(4, "b", "1");
+        assert_eq!((records.key(4), records.key(6)), (("b", "1"), ("a", "2")));
+        let mut others = all.anew(0);
+        others.add("b", "1");
+        assert_eq!(others.hash(0), records.hash(4));
+        let hash = records.hash(6);
+        assert_eq!(records.with_hash(hash).collect::<Vec<_>>(), [6]);
+    }
 
     #[test]
     fn a_record_has_one_number() {

@@ -1,0 +1,291 @@
+//! All that is known of a graph's records: what was kept of earlier runs, what new files say, and what was said by hand.
+
+use arrow::array::{Array, AsArray};
+use clientele_udfs::identity::collect::Collector;
+use clientele_udfs::identity::records::Keys;
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use super::findings::{self, Files, Row};
+use super::map::Map;
+use super::refresh::{LastRun, collector};
+use super::rules::Definition;
+use super::source::Source;
+use super::tables::Table;
+use crate::error::Result;
+use crate::store::{OVERRIDES, Warehouse};
+
+/// How much of what is known is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// All of it, and what is found is kept.
+    Kept,
+    /// All of it, and nothing is kept.
+    Seen,
+    /// None: every file is read, and what is found is kept.
+    Anew,
+}
+
+/// How much is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Everything: nothing was kept, or not all of it stays.
+    Anew,
+    /// Records and findings that are new, and everything that follows from them: something else than rows is new too.
+    Added,
+    /// What is new, and what changes with it: nothing but rows is new. Keys of records that are not stay where they are.
+    Day,
+}
+
+/// What was collected.
+pub(super) struct Collection {
+    pub(super) collector: Collector,
+    pub(super) extent: Extent,
+    pub(super) files: Files,
+    pub(super) map: Map,
+    /// Whether the map's ids are known by the numbers of records; else by their keys.
+    pub(super) has_numbered_ids: bool,
+    /// Names of types by their numbers in the findings.
+    pub(super) types: Vec<String>,
+    /// Of [`Extent::Day`] the records of which there are new rows.
+    pub(super) touched: Vec<u32>,
+    /// Paths of the files that were read.
+    pub(super) read: Vec<String>,
+    /// What was said by hand of records that are not there, or says nothing that is known.
+    pub(super) unknown: Vec<(String, String)>,
+}
+
+/// What one collection is of.
+pub(super) struct Asked<'a> {
+    pub(super) warehouse: &'a Warehouse,
+    pub(super) graph: &'a str,
+    pub(super) definition: &'a Definition,
+    pub(super) source: &'a Source,
+    /// The last refresh.
+    pub(super) last: &'a LastRun,
+    /// Everything but rows that the result depends on, in a word.
+    pub(super) said: &'a str,
+}
+
+impl Asked<'_> {
+    /// Collects everything that is known, as far as there is memory for it. Files that were read in an earlier run are not read
+    /// again.
+    pub(super) async fn collect(
+        &self,
+        map: &mut Table<'_>,
+        how: Use,
+        memory: &MemoryReservation,
+    ) -> Result<Collection> {
+        let Self { warehouse, graph, definition, source, last, said } = *self;
+        let erased = source.erased();
+        let has_all = map.rows().await? == u64::from(last.records);
+        // Fewer rows than there were are there when some were erased.
+        let is_kept = how != Use::Anew && last.types.is_some() && (has_all || !erased.is_empty());
+        let mut files = findings::files_of(warehouse, graph, source, !is_kept).await?;
+        let stays = is_kept && has_all && !files.has_gone && map.is_clean_of(erased);
+        let fresh = files.fresh_rows();
+        // Much that is new is read faster as if everything was.
+        const FEW: u64 = 100_000;
+        let is_few = fresh <= FEW.max(u64::from(last.records) / 4);
+        let extent = match stays {
+            false => Extent::Anew,
+            true if how == Use::Kept && last.said.as_deref() == Some(said) && is_few => Extent::Day,
+            true => Extent::Added,
+        };
+        if how != Use::Seen {
+            files.number(extent == Extent::Anew)?;
+        }
+        let collected = Collection {
+            collector: collector(definition, warehouse.key()),
+            extent,
+            has_numbered_ids: is_kept,
+            types: last.types.clone().filter(|_| is_kept).unwrap_or_default(),
+            touched: Vec::new(),
+            read: files.fresh_paths(),
+            files,
+            map: Map::default(),
+            unknown: Vec::new(),
+        };
+        match extent {
+            Extent::Day => self.collect_new(collected, map, memory).await,
+            _ => self.collect_all(collected, map, is_kept, memory).await,
+        }
+    }
+
+    /// Everything, with the keys of all records.
+    async fn collect_all(
+        &self,
+        mut all: Collection,
+        map: &mut Table<'_>,
+        is_kept: bool,
+        memory: &MemoryReservation,
+    ) -> Result<Collection> {
+        let Self { warehouse, graph, source, last, .. } = *self;
+        let Collection { collector, files, types, map: known, has_numbered_ids, extent, .. } =
+            &mut all;
+        collector.records_mut().reserve(last.records);
+        memory.try_resize(collector.bytes())?;
+        if is_kept {
+            let mut table = findings::table(warehouse, graph).await?;
+            let live = match files.has_gone {
+                true => Some(findings::live_records(&mut table, files).await?),
+                false => None,
+            };
+            let is_live = |number: u32| {
+                live.as_ref().is_none_or(|live| live.get(number as usize) == Some(&true))
+            };
+            let records = collector.records_mut();
+            *known = Map::with_keys(map, source.erased(), is_live, records, memory).await?;
+            memory.try_resize(collector.bytes() + known.bytes())?;
+            let is_of_files = *extent == Extent::Anew;
+            let to = (&mut *collector, memory);
+            findings::take_kept(&mut table, files, is_of_files, &known.numbers, types, to).await?;
+            // A record that one file has no more may be in another: then its key tells whose it was.
+            *has_numbered_ids = known.gone.is_empty() || files.fresh_rows() == 0;
+        }
+        let mut counts = Vec::new();
+        for file in files.fresh() {
+            let take = |collector: &mut Collector, rows: &mut Vec<Row>| {
+                findings::take_rows(collector, rows.drain(..));
+                Ok(memory.try_resize(collector.bytes())?)
+            };
+            counts.push(findings::read_file(warehouse, source, file, collector, None, take).await?);
+        }
+        files.were_read(counts);
+        let said = by_hand(warehouse, graph).await?;
+        for said in said {
+            let number = |key: &str| {
+                let (source, record_id) = key.split_once('/')?;
+                all.collector.records().number(source, record_id)
+            };
+            let (a, b) = (number(&said.a), number(&said.b));
+            say(&mut all.collector, said, a, b, &mut all.unknown);
+        }
+        Ok(all.end())
+    }
+
+    /// Everything, with the keys of new records only.
+    async fn collect_new(
+        &self,
+        mut all: Collection,
+        map: &mut Table<'_>,
+        memory: &MemoryReservation,
+    ) -> Result<Collection> {
+        let Self { warehouse, graph, source, .. } = *self;
+        let Collection { collector, files, types, map: known, touched, unknown, .. } = &mut all;
+        let mut apart = collector.records().anew(0);
+        let (mut rows, mut counts): (Vec<Row>, _) = (Vec::new(), Vec::new());
+        for file in files.fresh() {
+            let take = |_: &mut Collector, new: &mut Vec<Row>| {
+                rows.append(new);
+                Ok(memory.try_resize(rows.capacity() * size_of::<Row>())?)
+            };
+            let of_files = Some(&mut apart);
+            counts.push(
+                findings::read_file(warehouse, source, file, collector, of_files, take).await?,
+            );
+            memory.try_resize(rows.capacity() * size_of::<Row>() + apart.bytes())?;
+        }
+        files.were_read(counts);
+        let found_in_files = apart.len();
+        let said = by_hand(warehouse, graph).await?;
+        let keys = said.iter().flat_map(|said| [&said.a, &said.b]);
+        for (source, record_id) in keys.filter_map(|key| key.split_once('/')) {
+            apart.add(source, record_id);
+        }
+        // Which of them are in the map is told by their hashes, and by their keys where these are the same.
+        let mut alike: Vec<u32> = Vec::new();
+        let look = |number, hash| alike.extend(apart.with_hash(hash).take(1).map(|_| number));
+        *known = Map::without_keys(map, look, memory).await?;
+        let mut number_of: Vec<Option<u32>> = vec![None; apart.len() as usize];
+        let meet = |number, source: &str, record_id: &str| {
+            if let Some(at) = apart.number(source, record_id) {
+                number_of[at as usize] = Some(number);
+            }
+        };
+        known.keys_of(map, &alike, meet).await?;
+        let mut records = apart.anew(known.len());
+        for (at, number) in (0..).zip(&mut number_of) {
+            let (source, record_id) = apart.key(at);
+            match number {
+                Some(number) => records.tell(*number, source, record_id),
+                None if at < found_in_files => *number = Some(records.add(source, record_id)),
+                None => {}
+            }
+        }
+        *collector.records_mut() = records;
+        let held = known.bytes() + apart.bytes() + rows.capacity() * size_of::<Row>();
+        memory.try_resize(held + collector.bytes())?;
+        let mut table = findings::table(warehouse, graph).await?;
+        let to = (&mut *collector, memory);
+        findings::take_kept(&mut table, files, false, &known.numbers, types, to).await?;
+        collector.begin_new();
+        let rows = rows
+            .into_iter()
+            .filter_map(|(at, file, found)| Some((number_of[at as usize]?, file, found)));
+        findings::take_rows(collector, rows.inspect(|(record, ..)| touched.push(*record)));
+        for said in said {
+            let number = |key: &str| {
+                let (source, record_id) = key.split_once('/')?;
+                apart.number(source, record_id).and_then(|at| number_of[at as usize])
+            };
+            let (a, b) = (number(&said.a), number(&said.b));
+            say(collector, said, a, b, unknown);
+        }
+        Ok(all.end())
+    }
+}
+
+impl Collection {
+    fn end(mut self) -> Self {
+        self.unknown.sort_unstable();
+        self.unknown.dedup();
+        self
+    }
+}
+
+/// A row of overrides.
+struct Said {
+    op: String,
+    a: String,
+    b: String,
+}
+
+async fn by_hand(warehouse: &Warehouse, graph: &str) -> Result<Vec<Said>> {
+    let mut said = Vec::new();
+    let mut overrides = Table::open(warehouse, graph, OVERRIDES).await?;
+    overrides
+        .read(|batch| {
+            let text = |at: usize, row: usize| {
+                let column = batch.column(at).as_string::<i32>();
+                if column.is_valid(row) { column.value(row).to_owned() } else { String::new() }
+            };
+            let rows = (0..batch.num_rows()).map(|row| Said {
+                op: text(0, row),
+                a: text(1, row),
+                b: text(2, row),
+            });
+            said.extend(rows);
+        })
+        .await?;
+    Ok(said)
+}
+
+/// Adds what was said by hand of the records `a` and `b`, or tells why it is not known.
+fn say(
+    collector: &mut Collector,
+    said: Said,
+    a: Option<u32>,
+    b: Option<u32>,
+    unknown: &mut Vec<(String, String)>,
+) {
+    let keys = format!("{}, {}", said.a, said.b);
+    match (said.op.as_str(), a, b) {
+        ("must_link", Some(a), Some(b)) => collector.must_link(a, b),
+        ("cannot_link", Some(a), Some(b)) => collector.cannot_link(a, b),
+        (op @ ("must_link" | "cannot_link"), _, _) => unknown.push((
+            format!("{op}: a record is not there; records are named source/record_id"),
+            keys,
+        )),
+        _ => unknown.push(("op is none of must_link, cannot_link".to_owned(), keys)),
+    }
+}
