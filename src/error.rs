@@ -254,9 +254,14 @@ impl Error {
     /// Whether a log was asked for a version that it does not reach back to, for a vacuum has shortened it or taken it away.
     pub fn is_of_no_log(&self) -> bool {
         self.kind == Kind::DataCorrupted
-            && ["No files in log segment", "Not a Delta table", "LogSegment end version"]
-                .iter()
-                .any(|told| self.message.contains(told))
+            && [
+                "No files in log segment",
+                "Not a Delta table",
+                "LogSegment end version",
+                "Invalid table location",
+            ]
+            .iter()
+            .any(|told| self.message.contains(told))
     }
 
     /// What kind of failure it is.

@@ -1,5 +1,7 @@
 //! `RESTORE TABLE t TO VERSION AS OF n`, `RESTORE WAREHOUSE TO TIMESTAMP AS OF '...'`: what was published then is published again.
 
+use std::collections::BTreeSet;
+
 use chrono_tz::Tz;
 use clientele_udfs::pg::read_time::read_instant_in;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -9,7 +11,9 @@ use super::statement::{Words, syntax};
 use crate::catalog::{Moment, held_then};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
-use crate::store::{Change, Generation, Group, Name, Relation, RestoreVersion, TableChange};
+use crate::store::{
+    Change, Generation, Group, Name, REPORTS, Relation, RestoreVersion, TableChange,
+};
 
 const FORM: &str = "RESTORE TABLE name, ... | WAREHOUSE TO VERSION AS OF n | TIMESTAMP AS OF '...'";
 
@@ -81,18 +85,23 @@ pub(super) async fn run(session: &Session, restore: &Restore) -> Result<Outcome>
         }
     };
     // Somebody else may write to a table between the look at it and its commit. What they wrote is published first, so that the
-    // version that is kept has it.
-    const TRIES_MAX: u32 = 20;
-    let mut attempt = 1;
-    loop {
-        match publish(session, restore, &moment).await {
-            Err(error) if error.kind() == Kind::StaleBase && attempt < TRIES_MAX => attempt += 1,
+    // version that is kept has it. Where others never rest, what they write at that moment counts as written before.
+    const TRIES: u32 = 5;
+    for _ in 0..TRIES {
+        match publish(session, restore, &moment, true).await {
+            Err(error) if error.kind() == Kind::StaleBase => {}
             done => return done,
         }
     }
+    publish(session, restore, &moment, false).await
 }
 
-async fn publish(session: &Session, restore: &Restore, moment: &Moment) -> Result<Outcome> {
+async fn publish(
+    session: &Session,
+    restore: &Restore,
+    moment: &Moment,
+    keeps_all: bool,
+) -> Result<Outcome> {
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
     let then = moment.generation(warehouse, &newest).await?;
@@ -102,6 +111,7 @@ async fn publish(session: &Session, restore: &Restore, moment: &Moment) -> Resul
     };
     let version = |table: &TableChange| newest.table(&table.name).map(|def| def.version);
     match &mut group.tables[..] {
+        _ if !keeps_all => {}
         // Its own commit can be bound to the version that was looked at; of several, some would go back and some would not.
         [table] => {
             let from = version(table);
@@ -121,10 +131,16 @@ async fn publish(session: &Session, restore: &Restore, moment: &Moment) -> Resul
     if tables + names > 0 {
         warehouse.publish(group).await?;
     }
-    let notice = format!(
+    let mut notice = format!(
         "{tables} tables and {names} other relations are as version {} had them; version {} is kept",
         then.number, newest.number
     );
+    if then.erasures() < newest.erasures() {
+        notice.push_str("; records that were erased since stay hidden, and the next upkeep or `clientele compact` takes them out");
+        if restore.tables.is_empty() {
+            notice.push_str(". Reports and audiences were left as they are");
+        }
+    }
     Ok(Outcome::Noticed { tag: "RESTORE".to_owned(), notice })
 }
 
@@ -135,8 +151,10 @@ async fn some(
     tables: &[Name],
 ) -> Result<Group> {
     let mut group = Group::default();
-    for name in tables {
+    for name in tables.iter().collect::<BTreeSet<_>>() {
         super::execute::refuse_reserved(name)?;
+        // What the tables of a graph say of each other, and what a report knows of its rows, holds for all of it at one time.
+        newest.refuse_rows(name)?;
         if then.table(name).is_none() {
             return Err(Error::new(
                 Kind::UndefinedTable,
@@ -152,7 +170,15 @@ async fn some(
 /// Every relation but those that the warehouse keeps about itself: who was erased stays erased.
 async fn everything(session: &Session, newest: &Generation, then: &Generation) -> Result<Group> {
     let mut group = Group::default();
-    let is_own = |name: &Name| ["system", "reports", "cron"].contains(&name.schema.as_str());
+    // A report's rows are nobody's records: who was erased since would be in them, and not be hidden.
+    let has_erased = then.erasures() < newest.erasures();
+    let of_reports: BTreeSet<Name> = { then.relations.keys().chain(newest.relations.keys()) }
+        .filter(|name| has_erased && (then.is_report(name) || newest.is_report(name)))
+        .flat_map(|name| [name.clone(), name.noted(REPORTS)])
+        .collect();
+    let is_own = |name: &Name| {
+        ["system", "reports", "cron"].contains(&name.schema.as_str()) || of_reports.contains(name)
+    };
     for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
         match relation {
             Relation::Table(_) => group.tables.extend(change(session, newest, then, name).await?),
@@ -180,7 +206,10 @@ async fn change(
     let warehouse = session.engine().warehouse();
     let Some(def) = then.table(name) else { return Ok(None) };
     match newest.relations.get(name) {
-        Some(Relation::Table(now)) if now.path == def.path && now.version == def.version => {
+        // A folder may be that of a later table of the same name.
+        Some(Relation::Table(now))
+            if (&now.path, now.version, &now.content) == (&def.path, def.version, &def.content) =>
+        {
             return Ok(None);
         }
         Some(Relation::Table(now)) if now.path == def.path => {}

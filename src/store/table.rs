@@ -369,11 +369,11 @@ impl Tables {
                 CommitMode::Append | CommitMode::Replace => None,
             };
             if base.is_some() && table.version() != base {
-                return Err(Error::new(
-                    Kind::StaleBase,
-                    "the table was changed while the load was compared with it",
-                )
-                .hint("run the load again"));
+                let told = match &mode {
+                    CommitMode::Restore(_) => "others have changed the table meanwhile",
+                    _ => "the table was changed while the load was compared with it",
+                };
+                return Err(Error::new(Kind::StaleBase, told).hint("run it again"));
             }
             let mut ids: Vec<Transaction> =
                 transactions.iter().map(|id| Transaction::new(id, 1)).collect();

@@ -224,6 +224,62 @@ fn a_restore_brings_nobody_back() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
+/// A report's rows are not told by a record's key: they do not come back to where somebody was in them who was forgotten since.
+#[test]
+fn a_restore_brings_nobody_back_into_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    for sql in [
+        "CREATE TABLE crm (source TEXT, record_id TEXT, phone TEXT); INSERT INTO crm VALUES ('web', '1', '15400000001'), ('web', '2', '15400000009')",
+        "CREATE IDENTITY GRAPH g FROM crm (source, record_id) IDS (phone); REFRESH IDENTITY GRAPH g",
+        "CREATE MATERIALIZED VIEW rep AS SELECT m.one_id, c.phone FROM crm AS c JOIN g.map AS m ON m.source = c.source AND m.record_id = c.record_id",
+    ] {
+        run_well(&["sql", "--dir", &w, sql]);
+    }
+    let version = line(&w, "SELECT max(version) AS v FROM system.versions");
+    let forget =
+        "FORGET CUSTOMER (SELECT oneid('g', 'phone', '15400000001')) OF g REASON 'asked for it'";
+    run_well(&["sql", "--dir", &w, forget]);
+    assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000009");
+    for table in ["rep", "g.map"] {
+        let alone = format!("RESTORE TABLE {table} TO VERSION AS OF {version}");
+        assert_eq!(run(&["sql", "--dir", &w, &alone]).status.code(), Some(2), "{table}");
+    }
+    run_well(&["sql", "--dir", &w, &format!("RESTORE WAREHOUSE TO VERSION AS OF {version}")]);
+    assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000009");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM crm"), "1");
+    run_well(&["sql", "--dir", &w, "REFRESH IDENTITY GRAPH g; REFRESH MATERIALIZED VIEW rep"]);
+    assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000009");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM g.map"), "1");
+}
+
+/// A table of the same name in the same folder is not the one that was dropped.
+#[test]
+fn what_was_dropped_and_vacuumed_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, "[storage]\nkeep_days = 0\n").unwrap();
+    let config = config.display().to_string();
+    let sql = |text: &str| run_well(&["sql", "--dir", &w, "--config", &config, text]);
+    sql("CREATE TABLE t AS SELECT 1 AS n");
+    let version = line(&w, "SELECT max(version) AS v FROM system.versions");
+    sql("DROP TABLE t");
+    sql("VACUUM");
+    let back = format!("RESTORE TABLE t TO VERSION AS OF {version}");
+    let told = |text: &str| {
+        let refused = run(&["sql", "--dir", &w, text]);
+        assert_eq!(refused.status.code(), Some(2), "{text}");
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    assert!(told(&back).contains("is gone"), "{}", told(&back));
+    sql("CREATE TABLE t AS SELECT 2 AS n");
+    told(&back);
+    assert_eq!(line(&w, "SELECT n FROM t"), "2");
+}
+
 /// Others read the same table and get the same, after every kind of change.
 #[test]
 fn other_programs_read_the_same() {

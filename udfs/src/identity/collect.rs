@@ -162,25 +162,6 @@ impl Collector {
         self.types.len() - 1
     }
 
-    /// A record, whatever is known of it.
-    pub fn record(&mut self, source: &str, record_id: &str) -> u32 {
-        self.records.add(source, record_id)
-    }
-
-    /// An identifier of a record. It joins within its `scope`, when there is one; an empty one is none.
-    pub fn identifier(
-        &mut self,
-        record: u32,
-        id_type: &str,
-        value: &str,
-        scope: Option<&str>,
-        seen_at: Option<i64>,
-    ) {
-        let id_type = self.id_type(id_type);
-        let finding = self.find(id_type, value, scope, seen_at);
-        self.take(OF_NO_FILE, record, id_type, finding);
-    }
-
     /// The records.
     pub fn records(&self) -> &Records {
         &self.records
@@ -203,17 +184,6 @@ impl Collector {
             None => self.add_type(name, (self.rule_of)(name)),
         };
         at as u16
-    }
-
-    /// What a value of a type is, whatever the rules say.
-    fn find(
-        &self,
-        id_type: u16,
-        value: &str,
-        scope: Option<&str>,
-        seen_at: Option<i64>,
-    ) -> Finding {
-        found(&self.types[usize::from(id_type)].hashing, value, scope, seen_at)
     }
 
     /// What cleans and hashes as this does, beside it.
@@ -351,14 +321,11 @@ impl Cleaner {
         scope: Option<&str>,
         seen_at: Option<i64>,
     ) -> Finding {
-        found(&self.types[usize::from(id_type)], value, scope, seen_at)
-    }
-}
-
-fn found(of: &Hashing, value: &str, scope: Option<&str>, seen_at: Option<i64>) -> Finding {
-    match clean(&of.name, value) {
-        Ok(cleaned) => Finding::Identifier(of.hash(&cleaned, scope), seen_at),
-        Err(reason) => Finding::Rejected(reason),
+        let of = &self.types[usize::from(id_type)];
+        match clean(&of.name, value) {
+            Ok(cleaned) => Finding::Identifier(of.hash(&cleaned, scope), seen_at),
+            Err(reason) => Finding::Rejected(reason),
+        }
     }
 }
 
@@ -395,8 +362,12 @@ mod tests {
             .collect();
         let mut collector = Collector::new(&[7; 32], &declared, None, rule_of);
         for (record, id_type, value, scope) in rows {
-            let record = collector.record("s", record);
-            collector.identifier(record, id_type, value, *scope, None);
+            let record = collector.records_mut().add("s", record);
+            let mut cleaner = collector.cleaner();
+            let known = cleaner.id_type(id_type);
+            let finding = cleaner.find(known, value, *scope, None);
+            let id_type = collector.id_type(id_type);
+            collector.take(OF_NO_FILE, record, id_type, finding);
         }
         collector.resolve().0
     }
