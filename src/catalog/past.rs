@@ -101,26 +101,35 @@ impl Past {
                 format!("there was no table \"{}\" at {when}", self.name),
             ));
         };
-        held_then(warehouse, &self.name, def, newest, &when).await
+        held_then(warehouse, (&self.name, def), &then, newest, &when).await
     }
 }
 
-/// What `name` held by `def`, a definition of the past; `when` says when that was.
+/// What a table held by its definition of `then`, a state of the past; `when` says when that was.
 ///
 /// # Errors
 /// 42P01 when that was taken away since.
 pub async fn held_then(
     warehouse: &Warehouse,
-    name: &Name,
-    def: &TableDef,
+    (name, def): (&Name, &TableDef),
+    then: &Generation,
     newest: &Generation,
     when: &str,
 ) -> Result<Arc<TableSnapshot>> {
     let gone = |why: &str| gone(name, when, why);
-    let snapshot = warehouse.snapshot(def).await.map_err(|error| match error.is_of_no_log() {
-        true => gone("its log begins later"),
-        false => error,
-    })?;
+    let snapshot = match warehouse.snapshot(def).await {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.is_of_no_log() => return Err(gone("its log begins later")),
+        Err(error) if error.kind() == Kind::DataCorrupted => {
+            // A folder that was taken away can be that of a later table of the same name, whose log says something else.
+            let history = warehouse.history(usize::MAX).await?;
+            let is_dropped = history.iter().any(|(number, _, changes)| {
+                *number > then.number && changes.get(name) == Some(&Change::Dropped)
+            });
+            return Err(if is_dropped { gone("it was dropped since") } else { error });
+        }
+        Err(error) => return Err(error),
+    };
     match warehouse.file_taken_away(&snapshot, newest.table(name)).await? {
         Some(path) => Err(gone(&format!("the file {path} was taken away"))),
         None => Ok(snapshot),

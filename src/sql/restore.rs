@@ -229,7 +229,7 @@ async fn change(
         }
         _ => error,
     };
-    held_then(warehouse, name, def, newest, &when).await.map_err(hinted)?;
+    held_then(warehouse, (name, def), then, newest, &when).await.map_err(hinted)?;
     let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
     change.is_new = newest.table(name).is_none();
     change.restore = Some(RestoreVersion { version: def.version, from: None });

@@ -276,7 +276,9 @@ fn what_was_dropped_and_vacuumed_is_gone() {
     };
     assert!(told(&back).contains("is gone"), "{}", told(&back));
     sql("CREATE TABLE t AS SELECT 2 AS n");
-    told(&back);
+    for text in [back, format!("SELECT * FROM t VERSION AS OF {version}")] {
+        assert!(told(&text).contains("is gone"), "{}", told(&text));
+    }
     assert_eq!(line(&w, "SELECT n FROM t"), "2");
 }
 
