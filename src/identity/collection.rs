@@ -80,7 +80,7 @@ impl Asked<'_> {
         let has_all = map.rows().await? == u64::from(last.records);
         // Fewer rows than there were are there when some were erased.
         let is_kept = how != Use::Anew && last.types.is_some() && (has_all || !erased.is_empty());
-        let mut files = findings::files_of(warehouse, graph, source, !is_kept).await?;
+        let mut files = Files::open(warehouse, graph, source, !is_kept).await?;
         let stays = is_kept && has_all && !files.has_gone && map.is_clean_of(erased);
         let fresh = files.fresh_rows();
         // Much that is new is read faster as if everything was.
@@ -153,12 +153,9 @@ impl Asked<'_> {
         files.were_read(counts);
         let said = by_hand(warehouse, graph).await?;
         for said in said {
-            let number = |key: &str| {
-                let (source, record_id) = key.split_once('/')?;
-                all.collector.records().number(source, record_id)
-            };
-            let (a, b) = (number(&said.a), number(&said.b));
-            say(&mut all.collector, said, a, b, &mut all.unknown);
+            let records = all.collector.records();
+            let both = said.both(|source, record_id| records.number(source, record_id));
+            say(&mut all.collector, &said, both, &mut all.unknown);
         }
         Ok(all.end())
     }
@@ -188,9 +185,8 @@ impl Asked<'_> {
         files.were_read(counts);
         let found_in_files = apart.len();
         let said = by_hand(warehouse, graph).await?;
-        let keys = said.iter().flat_map(|said| [&said.a, &said.b]);
-        for (source, record_id) in keys.filter_map(|key| key.split_once('/')) {
-            apart.add(source, record_id);
+        for said in &said {
+            said.both(|source, record_id| Some(apart.add(source, record_id)));
         }
         // Which of them are in the map is told by their hashes, and by their keys where these are the same.
         let mut alike: Vec<u32> = Vec::new();
@@ -224,12 +220,10 @@ impl Asked<'_> {
             .filter_map(|(at, file, found)| Some((number_of[at as usize]?, file, found)));
         findings::take_rows(collector, rows.inspect(|(record, ..)| touched.push(*record)));
         for said in said {
-            let number = |key: &str| {
-                let (source, record_id) = key.split_once('/')?;
+            let both = said.both(|source, record_id| {
                 apart.number(source, record_id).and_then(|at| number_of[at as usize])
-            };
-            let (a, b) = (number(&said.a), number(&said.b));
-            say(collector, said, a, b, unknown);
+            });
+            say(collector, &said, both, unknown);
         }
         Ok(all.end())
     }
@@ -248,6 +242,16 @@ struct Said {
     op: String,
     a: String,
     b: String,
+}
+
+impl Said {
+    /// The numbers of both records.
+    fn both(&self, mut number: impl FnMut(&str, &str) -> Option<u32>) -> [Option<u32>; 2] {
+        [&self.a, &self.b].map(|key| {
+            let (source, record_id) = key.split_once('/')?;
+            number(source, record_id)
+        })
+    }
 }
 
 async fn by_hand(warehouse: &Warehouse, graph: &str) -> Result<Vec<Said>> {
@@ -270,19 +274,18 @@ async fn by_hand(warehouse: &Warehouse, graph: &str) -> Result<Vec<Said>> {
     Ok(said)
 }
 
-/// Adds what was said by hand of the records `a` and `b`, or tells why it is not known.
+/// Adds what was said by hand of two records, or tells why it is not known.
 fn say(
     collector: &mut Collector,
-    said: Said,
-    a: Option<u32>,
-    b: Option<u32>,
+    said: &Said,
+    both: [Option<u32>; 2],
     unknown: &mut Vec<(String, String)>,
 ) {
     let keys = format!("{}, {}", said.a, said.b);
-    match (said.op.as_str(), a, b) {
-        ("must_link", Some(a), Some(b)) => collector.must_link(a, b),
-        ("cannot_link", Some(a), Some(b)) => collector.cannot_link(a, b),
-        (op @ ("must_link" | "cannot_link"), _, _) => unknown.push((
+    match (said.op.as_str(), both) {
+        ("must_link", [Some(a), Some(b)]) => collector.must_link(a, b),
+        ("cannot_link", [Some(a), Some(b)]) => collector.cannot_link(a, b),
+        (op @ ("must_link" | "cannot_link"), _) => unknown.push((
             format!("{op}: a record is not there; records are named source/record_id"),
             keys,
         )),

@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Builder, Int64Array, Int64Builder, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, Int32Array, Int32Builder, Int64Array, Int64Builder, RecordBatch,
+    StringArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::Reject;
@@ -56,10 +57,12 @@ pub(super) struct Files {
 impl Files {
     /// The source's files, with what `graph` knows of them, unless it `forgets` all.
     pub(super) async fn open(
-        table: &mut Table<'_>,
+        warehouse: &Warehouse,
+        graph: &str,
         source: &Source,
         forgets: bool,
     ) -> Result<Self> {
+        let mut table = Table::open(warehouse, graph, FILES).await?;
         let mut known: HashMap<i64, u64> = HashMap::new();
         table
             .read(|batch| {
@@ -456,7 +459,6 @@ impl Rows {
 
     /// The rows as columns of the table; the next ones begin anew.
     fn columns(&mut self) -> Vec<(&'static str, ArrayRef)> {
-        use arrow::array::Int32Array;
         vec![
             ("file", Arc::new(Int64Array::from(std::mem::take(&mut self.files)))),
             ("record", Arc::new(Int32Array::from(std::mem::take(&mut self.records)))),
@@ -467,17 +469,6 @@ impl Rows {
             ("reason", Arc::new(self.reasons.finish())),
         ]
     }
-}
-
-/// The table of files.
-pub(super) async fn files_of(
-    warehouse: &Warehouse,
-    graph: &str,
-    source: &Source,
-    forgets: bool,
-) -> Result<Files> {
-    let mut table = Table::open(warehouse, graph, FILES).await?;
-    Files::open(&mut table, source, forgets).await
 }
 
 /// The table of findings.

@@ -71,8 +71,6 @@ pub(super) struct Map {
     before: Ids,
     /// Ids of rows whose records are not there any more.
     pub(super) gone: Vec<i64>,
-    /// Records that it has.
-    len: u32,
     /// Its files, and the number in memory of the first record of each.
     files: Vec<(FileEntry, u32)>,
 }
@@ -147,11 +145,10 @@ impl Map {
 
     /// Records that it has.
     pub(super) fn len(&self) -> u32 {
-        self.len
+        self.numbers.on_disk.len() as u32
     }
 
     fn push(&mut self, number: u32, one_id: i64, since: i32) {
-        self.len += 1;
         self.numbers.push(number);
         self.before.ids.push(one_id);
         self.before.since.push(since.max(1) as u32);
@@ -243,34 +240,38 @@ impl Map {
         }
         Ok(outdated)
     }
-}
 
-/// Writes the records from number `from` in memory on.
-pub(super) async fn write_from(
-    table: &mut Table<'_>,
-    from: u32,
-    of: &Numbers,
-    records: &Records,
-    ids: &Ids,
-) -> Result<()> {
-    for from in (from..records.len()).step_by(BATCH_ROWS) {
-        let to = records.len().min(from.saturating_add(BATCH_ROWS as u32));
-        let [sources, record_ids] = key_columns(records, from..to);
-        let part = from as usize..to as usize;
-        let on_disk = (from..to).map(|number| of.on_disk(number) as i32);
-        let keys = (from..to).map(|number| records.hash(number) as i64);
-        table
-            .write(vec![
-                ("source", sources),
-                ("record_id", record_ids),
-                ("one_id", numbers(ids.ids[part.clone()].iter().copied())),
-                ("since_run", small(ids.since[part].iter().copied())),
-                ("record", Arc::new(Int32Array::from_iter_values(on_disk))),
-                ("key", Arc::new(Int64Array::from_iter_values(keys))),
-            ])
-            .await?;
+    /// Forgets what the records were numbered as and where they are: from now on all of them are new.
+    pub(super) fn forget_places(&mut self) {
+        (self.numbers, self.files) = (Numbers::default(), Vec::new());
     }
-    Ok(())
+
+    /// Writes the records that it has not.
+    pub(super) async fn write_new(
+        &self,
+        table: &mut Table<'_>,
+        records: &Records,
+        ids: &Ids,
+    ) -> Result<()> {
+        for from in (self.len()..records.len()).step_by(BATCH_ROWS) {
+            let to = records.len().min(from.saturating_add(BATCH_ROWS as u32));
+            let [sources, record_ids] = key_columns(records, from..to);
+            let part = from as usize..to as usize;
+            let on_disk = (from..to).map(|number| self.numbers.on_disk(number) as i32);
+            let keys = (from..to).map(|number| records.hash(number) as i64);
+            table
+                .write(vec![
+                    ("source", sources),
+                    ("record_id", record_ids),
+                    ("one_id", numbers(ids.ids[part.clone()].iter().copied())),
+                    ("since_run", small(ids.since[part].iter().copied())),
+                    ("record", Arc::new(Int32Array::from_iter_values(on_disk))),
+                    ("key", Arc::new(Int64Array::from_iter_values(keys))),
+                ])
+                .await?;
+        }
+        Ok(())
+    }
 }
 
 /// The map's files in the order of their records, so that these are mostly counted as they are numbered.

@@ -20,7 +20,7 @@ use super::collection::{Asked, Collection, Extent, Use};
 use super::findings::{self, Files};
 use super::graph::definition_of;
 use super::lookup;
-use super::map::{Map, Numbers, write_from};
+use super::map::Map;
 use super::mask::masked;
 use super::rules::Definition;
 use super::source::{Sighting, Source};
@@ -130,7 +130,6 @@ struct Settled {
     adds_lookup: bool,
     /// The map as it was.
     as_read: Map,
-    numbers: Numbers,
     files: Files,
     types: Vec<String>,
     read: Vec<String>,
@@ -175,11 +174,10 @@ async fn settle<'a>(
     let held = all.map.bytes() + all.touched.capacity() * size_of::<u32>();
     let Collection { extent, has_numbered_ids, files, mut types, mut touched, .. } = all;
     let (mut as_read, read, unknown) = (all.map, all.read, all.unknown);
-    let numbers = match extent {
+    if extent == Extent::Anew {
         // Everything is numbered as it came.
-        Extent::Anew => Numbers::default(),
-        Extent::Added | Extent::Day => std::mem::take(&mut as_read.numbers),
-    };
+        as_read.forget_places();
+    }
     let mut collector = all.collector;
     memory.try_grow(collector.bytes_to_sort())?;
     let mut collector = in_background(move || {
@@ -188,7 +186,7 @@ async fn settle<'a>(
     })
     .await?;
     let mut found = findings::table(warehouse, name).await?;
-    findings::write(&mut found, &files, &numbers, &mut types, &mut collector).await?;
+    findings::write(&mut found, &files, &as_read.numbers, &mut types, &mut collector).await?;
     let (collected, graph) = resolve(collector, held, memory).await?;
     let (before, gone) = match has_numbered_ids {
         true => as_read.take_ids(collected.records.len()),
@@ -237,7 +235,6 @@ async fn settle<'a>(
         lookup,
         adds_lookup,
         as_read,
-        numbers,
         files,
         types,
         read,
@@ -254,7 +251,7 @@ async fn write(
     full: bool,
 ) -> Result<(Group, usize)> {
     let Asked { warehouse, graph: name, definition, source, .. } = *asked;
-    let Settled { run, extent, collected, assigned, lookup, as_read, numbers, files, .. } = settled;
+    let Settled { run, extent, collected, assigned, lookup, as_read, files, .. } = settled;
     // Each is written by a task of its own.
     let mut of_lookup = Table::open(warehouse, name, LOOKUP).await?;
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
@@ -263,14 +260,8 @@ async fn write(
         Extent::Anew | Extent::Added => &collected.rejected,
     };
     let write_map = async {
-        let (outdated, from) = match extent {
-            Extent::Anew => (Vec::new(), 0),
-            Extent::Added | Extent::Day => {
-                let changed = as_read.write_changed(&mut map, &assigned.changed, &assigned.ids);
-                (changed.await?, as_read.len())
-            }
-        };
-        write_from(&mut map, from, numbers, &collected.records, &assigned.ids).await?;
+        let outdated = as_read.write_changed(&mut map, &assigned.changed, &assigned.ids).await?;
+        as_read.write_new(&mut map, &collected.records, &assigned.ids).await?;
         Ok(outdated)
     };
     let (_, outdated, ()) = tokio::try_join!(
