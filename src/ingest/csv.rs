@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use tokio::sync::mpsc::Sender;
 
 use super::convert::{BadRow, RowBuilder};
-use super::quoted::{MARK, MarkEmpty};
+use super::quoted::{MARK, MarkNull, UNCLOSED};
 use super::{BATCH_ROWS, Chunk};
 use crate::error::{Error, Kind, Result, nearest};
 
@@ -50,8 +50,8 @@ impl CsvOptions {
         Self { delimiter, ..self.clone() }
     }
 
-    /// A reader; where nothing means NULL, an empty quoted value comes as [`MARK`].
-    pub(super) fn reader<R: Read>(&self, text: R) -> ::csv::Reader<MarkEmpty<R>> {
+    /// A reader; a quoted value that is spelt as NULL is comes as [`MARK`].
+    pub(super) fn reader<R: Read>(&self, text: R) -> Records<R> {
         let mut builder = ::csv::ReaderBuilder::new();
         builder
             .delimiter(self.delimiter.unwrap_or(b','))
@@ -63,7 +63,22 @@ impl CsvOptions {
             builder.escape(Some(escape)).double_quote(false);
         }
         let delimiter = self.delimiter.unwrap_or(b',');
-        builder.from_reader(MarkEmpty::new(text, delimiter, self.quote, self.escape))
+        let marked = MarkNull::new(text, delimiter, self.quote, self.escape, &self.null);
+        Records { reader: builder.from_reader(marked), record: ::csv::ByteRecord::new() }
+    }
+}
+
+/// The records of a CSV, one at a time.
+pub(super) struct Records<R> {
+    reader: ::csv::Reader<MarkNull<R>>,
+    record: ::csv::ByteRecord,
+}
+
+impl<R: Read> Records<R> {
+    /// The next record and the line in which it begins; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<(u64, &::csv::ByteRecord)>> {
+        let is_read = self.reader.read_byte_record(&mut self.record).map_err(unreadable)?;
+        Ok(is_read.then(|| (self.reader.get_mut().next_line(), &self.record)))
     }
 }
 
@@ -116,9 +131,9 @@ pub(super) fn unknown_column(name: &str, schema: &Schema) -> Error {
 }
 
 /// The names in a header line, without a byte order mark.
-pub(super) fn header_names(record: &::csv::ByteRecord) -> Vec<String> {
+pub(super) fn header_names(record: &::csv::ByteRecord, null: &str) -> Vec<String> {
     let clean = |name: &[u8]| match name {
-        MARK => String::new(),
+        MARK => null.to_owned(),
         name => String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned(),
     };
     record.iter().map(clean).collect()
@@ -148,21 +163,19 @@ fn read_csv(
     schema: &SchemaRef,
     sender: &Sender<Result<Chunk>>,
 ) -> Result<()> {
-    let mut reader = options.reader(text);
-    let mut record = ::csv::ByteRecord::new();
+    let mut records = options.reader(text);
     let mut layout =
         columns.as_ref().map_or(Ok(Layout::in_order(schema)), |names| Layout::of(names, schema))?;
     if options.has_header
-        && reader.read_byte_record(&mut record).map_err(unreadable)?
+        && let Some((_, header)) = records.next()?
         && columns.is_none()
     {
-        layout = Layout::of(&header_names(&record), schema)?;
+        layout = Layout::of(&header_names(header, &options.null), schema)?;
     }
     let mut rows = Rows::new(schema, sender, count)?;
     // Programs that quote every value write "" for a missing number.
     rows.empty_is_null = schema.fields().iter().map(|f| f.data_type() != &DataType::Utf8).collect();
-    while reader.read_byte_record(&mut record).map_err(unreadable)? {
-        let line = record.position().map_or(0, ::csv::Position::line);
+    while let Some((line, record)) = records.next()? {
         // Before version 18 psql sends the mark that ends inline data as a line of its own.
         if options.has_end_mark && record.len() == 1 && record.get(0) == Some(b"\\.") {
             break;
@@ -170,7 +183,7 @@ fn read_csv(
         rows.add(line, &layout, record.len(), |i| {
             let value = record.get(i)?;
             match value {
-                MARK => Some(b"".as_slice()),
+                MARK => Some(options.null.as_bytes()),
                 _ => (value != options.null.as_bytes()).then_some(value),
             }
         })?;
@@ -180,7 +193,7 @@ fn read_csv(
 
 fn unreadable(error: ::csv::Error) -> Error {
     match error.into_kind() {
-        ::csv::ErrorKind::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+        ::csv::ErrorKind::Io(io) if io.to_string() == UNCLOSED => {
             Error::new(Kind::BadCopyFormat, format!("the CSV cannot be read: {io}"))
                 .hint("look for a quote that opens a value and is not doubled or closed")
         }

@@ -34,13 +34,22 @@ pub(super) fn infer(
     options: &CsvOptions,
     table: &Name,
 ) -> Result<Inferred> {
-    match format.map_or_else(|| Format::of(path), Ok)? {
-        Format::Parquet => {
-            let schema = parquet::schema_of(File::open(path)?)?.as_ref().clone();
+    let inferred = match format.map_or_else(|| Format::of(path), Ok)? {
+        Format::Parquet => File::open(path).map_err(Error::from).and_then(|file| {
+            let schema = parquet::schema_of(file)?.as_ref().clone();
             Ok(Inferred { schema, notes: vec![] })
-        }
+        }),
         Format::Csv => infer_csv(path, options, table),
         Format::Json => infer_json(path, table),
+    };
+    inferred.map_err(|error| unreadable_of(error, path))
+}
+
+/// A failure of the disk, or of what a file was compressed with, says in which file it was met.
+pub(super) fn unreadable_of(error: Error, path: &Path) -> Error {
+    match (error.kind(), path.file_name()) {
+        (Kind::Io, Some(name)) => error.about(&name.to_string_lossy()),
+        _ => error,
     }
 }
 
@@ -54,42 +63,46 @@ pub(super) fn may_have_others(
     if format.map_or_else(|| Format::of(path), Ok)? != Format::Csv {
         return Ok(true);
     }
-    let mut record = ::csv::ByteRecord::new();
-    let mut reader = options.for_file(path).reader(open_text(path)?.0);
+    let mut records = options.for_file(path).reader(open_text(path)?.0);
     // What cannot be read is told by the load.
-    let is_read = reader.read_byte_record(&mut record).unwrap_or(false);
-    Ok(!is_read || header_names(&record).iter().any(|name| !is_known(name)))
+    Ok(match records.next() {
+        Ok(Some((_, header))) => {
+            header_names(header, &options.null).iter().any(|name| !is_known(name))
+        }
+        _ => true,
+    })
 }
 
 fn infer_csv(path: &Path, options: &CsvOptions, table: &Name) -> Result<Inferred> {
     let options = options.for_file(path);
-    let mut reader = options.reader(open_text(path)?.0);
-    let mut record = ::csv::ByteRecord::new();
-    let unreadable =
-        |e: ::csv::Error| Error::new(Kind::BadCopyFormat, format!("the CSV cannot be read: {e}"));
-    if !reader.read_byte_record(&mut record).map_err(unreadable)? {
+    let mut records = options.reader(open_text(path)?.0);
+    let Some((line, first)) = records.next()? else {
         return Err(Error::new(Kind::BadCopyFormat, format!("{} is empty", path.display()))
             .hint("a header line is the least"));
-    }
-    let (names, mut pending) = if options.has_header {
-        (header_names(&record), None)
-    } else {
-        ((1..=record.len()).map(|i| format!("column{i}")).collect(), Some(record.clone()))
+    };
+    let (names, first) = match options.has_header {
+        true => (header_names(first, &options.null), None),
+        false => ((1..=first.len()).map(|i| format!("column{i}")).collect(), Some(first.clone())),
     };
     let mut guesses = vec![Guess::default(); names.len()];
-    for _ in 0..SAMPLE_ROWS {
-        let sample = match pending.take() {
-            Some(first) => first,
-            None if reader.read_byte_record(&mut record).map_err(unreadable)? => record.clone(),
-            None => break,
-        };
-        let line = sample.position().map_or(0, ::csv::Position::line);
-        for (guess, value) in guesses.iter_mut().zip(sample.iter()) {
-            let text = String::from_utf8_lossy(value);
-            if text != options.null && value != MARK {
-                guess.see(&text, line);
+    let mut see = |line: u64, record: &::csv::ByteRecord| {
+        for (guess, value) in guesses.iter_mut().zip(record) {
+            match value {
+                value if value == options.null.as_bytes() => {}
+                // Programs that quote every value write "" for a missing one.
+                MARK if options.null.is_empty() => {}
+                b"" => {}
+                MARK => guess.see(&options.null, line),
+                value => guess.see(&String::from_utf8_lossy(value), line),
             }
         }
+    };
+    if let Some(first) = &first {
+        see(line, first);
+    }
+    for _ in usize::from(first.is_some())..SAMPLE_ROWS {
+        let Some((line, record)) = records.next()? else { break };
+        see(line, record);
     }
     Ok(inferred(names.iter().map(String::as_str).zip(guesses), table))
 }

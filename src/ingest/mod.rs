@@ -228,7 +228,7 @@ async fn load_files(
         if let Err(error) = read {
             load.abandon(warehouse).await;
             return Err(match inputs_count {
-                1 => error,
+                1 => infer::unreadable_of(error, file),
                 _ => error.about(&input.source),
             });
         }
@@ -588,6 +588,7 @@ impl Load {
         let path = self.target.path.clone();
         let mut replaced = None;
         if let Some(key) = key {
+            let key = &key.of(&self.target.schema)?;
             let newest = warehouse.newest().await?;
             let table = match newest.table(&self.target.name) {
                 Some(def) => Some(warehouse.snapshot(def).await?),

@@ -1,52 +1,69 @@
 //! `""` and nothing between two commas: an empty text and a missing one.
 //!
-//! The CSV reader gives both as an empty value. A filter before it puts a mark, which no UTF-8 text can hold, between the
-//! quotes of an empty quoted value.
+//! The CSV reader gives both as an empty value. A filter before it puts a mark, which no UTF-8 text can hold, in the place of a quoted
+//! value that is spelt as NULL is, so that only what stands without quotes means NULL. It also knows in which line a record begins.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
 
-/// What an empty quoted value holds behind the filter.
+/// What a quoted value that is spelt as NULL is holds behind the filter.
 pub(super) const MARK: &[u8] = &[0xff, 0x00, 0xff];
 
 /// What is said of a quoted value that does not end.
-const UNCLOSED: &str = "a quoted value is not closed before the end of the input";
+pub(super) const UNCLOSED: &str = "a quoted value is not closed before the end of the input";
 
-/// Marks empty quoted values in the CSV that passes through.
-pub(super) struct MarkEmpty<R> {
+/// Marks quoted values that are spelt as NULL is in the CSV that passes through.
+pub(super) struct MarkNull<R> {
     inner: BufReader<R>,
     delimiter: u8,
     quote: u8,
     escape: Option<u8>,
+    /// Spelling of NULL.
+    null: Vec<u8>,
     state: State,
     ready: Vec<u8>,
     given: usize,
+    /// Line of the next byte.
+    line: u64,
+    /// Lines in which the records begin that the reader has not given yet.
+    starts: VecDeque<u64>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    RecordStart,
     FieldStart,
     Bare,
-    /// Behind the quote that opens a value.
-    Opened,
-    /// Behind the second quote of `""`, which is held back.
-    Empty,
+    /// Behind the quote that opens a value, and so many bytes of the spelling of NULL, which are held back.
+    Opened(usize),
+    /// Behind the quote that closes a value spelt as NULL is, which is held back with it.
+    Null,
     Quoted,
     /// Behind a quote within a quoted value.
     Quote,
     Escaped,
 }
 
-impl<R: Read> MarkEmpty<R> {
-    pub(super) fn new(inner: R, delimiter: u8, quote: u8, escape: Option<u8>) -> Self {
+impl<R: Read> MarkNull<R> {
+    /// A filter of `inner`. A spelling of NULL that needs quotes itself cannot be told from a quoted one.
+    pub(super) fn new(inner: R, delimiter: u8, quote: u8, escape: Option<u8>, null: &str) -> Self {
         Self {
             inner: BufReader::with_capacity(1 << 17, inner),
             delimiter,
             quote,
             escape: escape.filter(|e| *e != quote),
-            state: State::FieldStart,
+            null: null.as_bytes().to_vec(),
+            state: State::RecordStart,
             ready: Vec::new(),
             given: 0,
+            line: 1,
+            starts: VecDeque::new(),
         }
+    }
+
+    /// The line in which the next record begins, counted from 1; to be asked once for each that the reader gives.
+    pub(super) fn next_line(&mut self) -> u64 {
+        self.starts.pop_front().unwrap_or(self.line)
     }
 
     /// Filters one buffer; whether there was any.
@@ -56,12 +73,12 @@ impl<R: Read> MarkEmpty<R> {
         let buffer = self.inner.fill_buf()?;
         let read = buffer.len();
         if read == 0 {
-            if matches!(self.state, State::Empty) {
+            if self.state == State::Null {
                 self.state = State::FieldStart;
                 self.ready.extend_from_slice(MARK);
                 self.ready.push(self.quote);
             }
-            if matches!(self.state, State::Opened | State::Quoted | State::Escaped) {
+            if matches!(self.state, State::Opened(_) | State::Quoted | State::Escaped) {
                 // The reader would take all that follows the quote for one value.
                 return Err(std::io::Error::new(ErrorKind::UnexpectedEof, UNCLOSED));
             }
@@ -82,44 +99,67 @@ impl<R: Read> MarkEmpty<R> {
             };
             let skip = skip.unwrap_or(rest.len());
             if skip > 0 {
+                self.line += memchr::memchr_iter(b'\n', &rest[..skip]).count() as u64;
                 self.ready.extend_from_slice(&rest[..skip]);
                 rest = &rest[skip..];
                 continue;
             }
+            if self.state == State::RecordStart && byte != b'\n' && byte != b'\r' {
+                self.starts.push_back(self.line);
+                self.state = State::FieldStart;
+            }
+            if let State::Opened(held) = self.state {
+                match self.null.get(held) {
+                    Some(next) if *next == byte && byte != quote && Some(byte) != self.escape => {
+                        self.state = State::Opened(held + 1);
+                        rest = after;
+                        continue;
+                    }
+                    None if byte == quote => {
+                        self.state = State::Null;
+                        rest = after;
+                        continue;
+                    }
+                    _ => {
+                        self.ready.extend_from_slice(&self.null[..held]);
+                        self.state = State::Quoted;
+                    }
+                }
+            }
+            if self.state == State::Null {
+                let spelt = if ends(byte) { MARK } else { &self.null };
+                self.ready.extend_from_slice(spelt);
+                self.ready.push(quote);
+                self.state = State::Quote;
+            }
             rest = after;
+            self.line += u64::from(byte == b'\n');
             self.state = match self.state {
-                State::FieldStart | State::Bare | State::Quote if ends(byte) => State::FieldStart,
-                State::FieldStart if byte == quote => State::Opened,
-                State::FieldStart | State::Bare => State::Bare,
-                State::Opened if byte == quote => {
-                    self.state = State::Empty;
-                    continue;
-                }
-                State::Empty => {
-                    if ends(byte) {
-                        self.ready.extend_from_slice(MARK);
-                    }
-                    self.ready.push(quote);
-                    match byte {
-                        _ if ends(byte) => State::FieldStart,
-                        _ if byte == quote => State::Quoted,
-                        _ => State::Bare,
+                State::RecordStart | State::FieldStart | State::Bare | State::Quote
+                    if ends(byte) =>
+                {
+                    if byte == delimiter {
+                        State::FieldStart
+                    } else {
+                        State::RecordStart
                     }
                 }
-                State::Opened | State::Quoted if Some(byte) == self.escape => State::Escaped,
+                State::FieldStart if byte == quote => State::Opened(0),
+                State::Quoted if Some(byte) == self.escape => State::Escaped,
                 State::Quoted if byte == quote => State::Quote,
                 State::Quote if byte != quote => State::Bare,
-                State::Opened | State::Quoted | State::Quote | State::Escaped => State::Quoted,
+                State::Quote | State::Quoted | State::Escaped => State::Quoted,
+                _ => State::Bare,
             };
             self.ready.push(byte);
         }
         self.inner.consume(read);
-        // A buffer of one held-back quote gives nothing yet; there is more to come.
+        // A buffer of which all is held back gives nothing yet; there is more to come.
         if self.ready.is_empty() { self.refill() } else { Ok(true) }
     }
 }
 
-impl<R: Read> Read for MarkEmpty<R> {
+impl<R: Read> Read for MarkNull<R> {
     fn read(&mut self, out: &mut [u8]) -> Result<usize> {
         if self.given == self.ready.len() && !self.refill()? {
             return Ok(0);
@@ -136,34 +176,64 @@ impl<R: Read> Read for MarkEmpty<R> {
 mod tests {
     use super::*;
 
-    fn marked(csv: &str, chunk: usize) -> String {
-        let mut all = Vec::new();
+    fn filter(csv: &str, chunk: usize, null: &str) -> MarkNull<Box<dyn Read>> {
         let slow = csv
             .as_bytes()
             .chunks(chunk)
+            .map(<[u8]>::to_vec)
             .fold(Box::new(std::io::empty()) as Box<dyn Read>, |before, piece| {
-                Box::new(before.chain(piece))
+                Box::new(before.chain(std::io::Cursor::new(piece)))
             });
-        MarkEmpty::new(slow, b',', b'"', None).read_to_end(&mut all).unwrap();
+        MarkNull::new(slow, b',', b'"', None, null)
+    }
+
+    fn marked(csv: &str, chunk: usize, null: &str) -> String {
+        let mut all = Vec::new();
+        filter(csv, chunk, null).read_to_end(&mut all).unwrap();
         let text: Vec<u8> =
             all.iter().filter(|b| **b != 0).map(|b| if *b == 0xff { b'#' } else { *b }).collect();
         String::from_utf8(text).unwrap()
     }
 
     #[test]
-    fn only_empty_quoted_values_are_marked_wherever_the_buffers_end() {
+    fn only_quoted_values_spelt_as_null_is_are_marked_wherever_the_buffers_end() {
         for chunk in [1, 2, 3, 100] {
-            assert_eq!(marked("a,\"\",\"\"\n\"\",,b", chunk), "a,\"##\",\"##\"\n\"##\",,b");
-            assert_eq!(marked("\"\"", chunk), "\"##\"");
-            assert_eq!(marked("\"x\"\"\",\"\"\"\"\n", chunk), "\"x\"\"\",\"\"\"\"\n");
-            assert_eq!(marked("\"a,\"\",b\",c\"\",d\r\n", chunk), "\"a,\"\",b\",c\"\",d\r\n");
+            let empty = |csv| marked(csv, chunk, "");
+            assert_eq!(empty("a,\"\",\"\"\n\"\",,b"), "a,\"##\",\"##\"\n\"##\",,b");
+            assert_eq!(empty("\"\""), "\"##\"");
+            assert_eq!(empty("\"x\"\"\",\"\"\"\"\n"), "\"x\"\"\",\"\"\"\"\n");
+            assert_eq!(empty("\"a,\"\",b\",c\"\",d\r\n"), "\"a,\"\",b\",c\"\",d\r\n");
+            let word = |csv| marked(csv, chunk, "NULL");
+            assert_eq!(word("NULL,\"NULL\",\"\"\n"), "NULL,\"##\",\"\"\n");
+            for same in ["\"NUL\",\"NULLS\"\n", "\"NULL\"\"\"", "\"NU\nLL\",\"NNULL\",x\"NULL\""] {
+                assert_eq!(word(same), same);
+            }
+        }
+    }
+
+    #[test]
+    fn lines_of_records_are_told_past_line_breaks_and_empty_lines() {
+        let csv = "n,t\n1,\"a\nb\"\n\n\nx,\n\"\n\n\",z\n\"\"\nw";
+        for chunk in [1, 2, 3, 100] {
+            for text in [csv.to_owned(), csv.replace('\n', "\r\n")] {
+                let mut reader = ::csv::ReaderBuilder::new()
+                    .has_headers(false)
+                    .flexible(true)
+                    .from_reader(filter(&text, chunk, ""));
+                let mut record = ::csv::ByteRecord::new();
+                let mut lines = Vec::new();
+                while reader.read_byte_record(&mut record).unwrap() {
+                    lines.push(reader.get_mut().next_line());
+                }
+                assert_eq!(lines, [1, 2, 6, 7, 10, 11], "{text:?}");
+            }
         }
     }
 
     #[test]
     fn a_quote_that_is_never_closed_is_an_error() {
-        for csv in ["a,\"b\nc,d\n", "\"", "x,\"y\"\""] {
-            let mut reader = MarkEmpty::new(csv.as_bytes(), b',', b'"', None);
+        for csv in ["a,\"b\nc,d\n", "\"", "x,\"y\"\"", "\"NUL"] {
+            let mut reader = MarkNull::new(csv.as_bytes(), b',', b'"', None, "NULL");
             let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{csv}");
         }

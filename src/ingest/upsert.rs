@@ -154,7 +154,7 @@ impl Newest {
 
 /// Compares the rows of `written`, which nobody sees yet, with those of the table; `table` is what it holds.
 ///
-/// Keys of the load are held in memory, some 100 bytes each. Files of the table that hold an older version are written anew
+/// `key` is resolved: see [`Key::of`]. Keys of the load are held in memory, some 100 bytes each. Files of the table that hold an older version are written anew
 /// without it; the others are only read.
 pub(super) async fn merge(
     warehouse: &Warehouse,
@@ -163,8 +163,7 @@ pub(super) async fn merge(
     written: Vec<WrittenFile>,
     key: &Key,
 ) -> Result<Merge> {
-    let key = key.of(&target.schema)?;
-    let ranks = Ranks::new(&target.schema, &key)?;
+    let ranks = Ranks::new(&target.schema, key)?;
     let fresh = target.snapshot_of(&written);
     let mut newest = Newest { rows: HashMap::new(), outdated: vec![Vec::new(); fresh.files.len()] };
     for (file, entry) in fresh.files.iter().enumerate() {

@@ -142,6 +142,78 @@ fn json_lines_gzip_patterns_and_folders_load() {
     assert!(stderr(&nothing).contains("no file matches"));
 }
 
+/// What is said of a file that cannot be read, and of rows that do not fit, leads to them.
+#[test]
+fn files_and_lines_are_told_as_an_editor_shows_them() {
+    let (dir, w) = warehouse();
+    run_well(&["user", "--dir", &w, "list"]);
+    run_well(&["sql", "--dir", &w, "CREATE TABLE p (id BIGINT, note TEXT)"]);
+    let text = "id,note\n1,\"two\nlines\"\n\n\nx,one\n2,\"a\n\n\nb\"\ny,two\n";
+    for (name, text) in [("lf.csv", text.to_owned()), ("crlf.csv", text.replace('\n', "\r\n"))] {
+        let csv = file(&dir, name, &text);
+        run_well(&["load", "--dir", &w, "--max-bad", "2", "p", &csv]);
+        let lines =
+            format!("SELECT line FROM system.quarantine WHERE source = '{name}' ORDER BY line");
+        let lines = run_well(&["sql", "--dir", &w, "--format", "csv", &lines]);
+        assert_eq!(lines, "line\n6\n11\n", "{name}");
+    }
+    let mut gz = flate2_file(&dir, "whole.csv.gz");
+    gz.write_all(b"id,note\n1,a\n2,b\n").unwrap();
+    let whole = gz.finish().unwrap();
+    let bytes = std::fs::read(dir.path().join("whole.csv.gz")).unwrap();
+    drop(whole);
+    std::fs::write(dir.path().join("half.csv.gz"), &bytes[..bytes.len() / 2]).unwrap();
+    for table in ["p", "new"] {
+        let half = dir.path().join("half.csv.gz").display().to_string();
+        let refused = run(&["load", "--dir", &w, table, &half]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains("half.csv.gz"), "{}", stderr(&refused));
+    }
+    let odd = run(&["load", "--dir", &w, "a.b.c", &file(&dir, "c.csv", "a\n1\n")]);
+    assert!(stderr(&odd).contains("is not in this database"), "{}", stderr(&odd));
+}
+
+/// What stands between quotes is a text, also where it is spelt as NULL is.
+#[test]
+fn a_quoted_null_is_a_text() {
+    let (dir, w) = warehouse();
+    let csv = file(&dir, "n.csv", "id,note\n1,NULL\n2,\"NULL\"\n3,\n4,\"\"\nNULL,x\n");
+    run_well(&["load", "--dir", &w, "--null", "NULL", "n", &csv]);
+    let rows = "SELECT id, note IS NULL AS missing, note FROM n ORDER BY id NULLS LAST";
+    let rows = run_well(&["sql", "--dir", &w, "--format", "json", rows]);
+    let note = |id: u64, missing: bool, note: &str| {
+        format!("{{\"id\":{id},\"missing\":{missing},\"note\":{note}}}\n")
+    };
+    let wanted = [
+        note(1, true, "null"),
+        note(2, false, "\"NULL\""),
+        note(3, false, "\"\""),
+        note(4, false, "\"\""),
+        "{\"id\":null,\"missing\":false,\"note\":\"x\"}\n".to_owned(),
+    ];
+    assert_eq!(rows, wanted.concat());
+}
+
+#[test]
+fn a_load_with_a_key_says_what_decided() {
+    let (dir, w) = warehouse();
+    let row = |day: &str, b: u32| format!("a,updated_at,b\n1,{day},{b}\n");
+    let loaded = |name: &str, text: &str, more: &[&str]| {
+        let path = file(&dir, name, text);
+        let args = [&["load", "--dir", &w, "--key", "a"], more, &["k", path.as_str()]].concat();
+        let done = run(&args);
+        assert!(done.status.success(), "{}", stderr(&done));
+        stderr(&done)
+    };
+    loaded("one.csv", &row("2024-01-01", 1), &[]);
+    let told = loaded("two.csv", &row("2024-01-02", 2), &[]);
+    assert!(told.contains("1 rows of the table were replaced by newer ones"), "{told}");
+    let told = loaded("old.csv", &row("2023-01-02", 3), &[]);
+    assert!(told.contains("1 rows of the load were older and left out"), "{told}");
+    let rows = run_well(&["sql", "--dir", &w, "--format", "csv", "SELECT b FROM k"]);
+    assert_eq!(rows, "b\n2\n");
+}
+
 fn flate2_file(dir: &tempfile::TempDir, name: &str) -> flate2::write::GzEncoder<std::fs::File> {
     let file = std::fs::File::create(dir.path().join(name)).unwrap();
     flate2::write::GzEncoder::new(file, flate2::Compression::fast())
