@@ -456,6 +456,15 @@ impl Planning {
         &self.state
     }
 
+    /// Views that cannot be planned, where the statement asks for the catalogues.
+    pub fn broken_views(&self) -> BTreeSet<Name> {
+        let relations = self.pinned.relations().iter();
+        let is_broken = |(name, relation): &(&Name, &Relation)| {
+            matches!(relation, Relation::View(_)) && self.pinned.view_schema(name).is_none()
+        };
+        relations.filter(is_broken).map(|(name, _)| name.clone()).collect()
+    }
+
     fn note_view_schemas(&mut self) {
         let views: Vec<(Name, ViewDef)> = self
             .pinned

@@ -38,7 +38,7 @@ impl Moment {
         let found = match self {
             Self::At(at_us) if *at_us > chrono::Utc::now().timestamp_micros() => {
                 return Err(Error::new(Kind::InvalidParameter, "that time has not come yet")
-                    .hint("without a clause a table is read as it is now"));
+                    .hint("SELECT * FROM system.versions shows versions and their times"));
             }
             Self::Version(number) => warehouse.generation(*number).await?,
             Self::At(at_us) => warehouse.generation_at(*at_us).await?,
@@ -101,6 +101,12 @@ impl Past {
                 format!("there was no table \"{}\" at {when}", self.name),
             ));
         };
+        // Who was forgotten since is in the rows of a report without the key of their records, which hides them elsewhere.
+        let is_report = then.is_report(&self.name) || newest.is_report(&self.name);
+        if is_report && then.erasures() < newest.erasures() {
+            return Err(gone(&self.name, &when, "somebody was erased since, who may be in its rows")
+                .hint("a report's versions since the last erasure can be read; REFRESH ... AS OF computes a day anew"));
+        }
         held_then(warehouse, (&self.name, def), &then, newest, &when).await
     }
 }
@@ -124,7 +130,12 @@ pub async fn held_then(
             // A folder that was taken away can be that of a later table of the same name, whose log says something else.
             let history = warehouse.history(usize::MAX).await?;
             let is_dropped = history.iter().any(|(number, _, changes)| {
-                *number > then.number && changes.get(name) == Some(&Change::Dropped)
+                *number > then.number
+                    && match changes.get(name) {
+                        Some(Change::Set(Relation::Table(later))) => later.path != def.path,
+                        Some(_) => true,
+                        None => false,
+                    }
             });
             return Err(if is_dropped { gone("it was dropped since") } else { error });
         }

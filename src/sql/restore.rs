@@ -12,7 +12,7 @@ use crate::catalog::{Moment, held_then};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 use crate::store::{
-    Change, Generation, Group, Name, REPORTS, Relation, RestoreVersion, TableChange,
+    Change, Generation, Group, Name, REPORTS, Relation, RestoreVersion, TableChange, TableDef,
 };
 
 const FORM: &str = "RESTORE TABLE name, ... | WAREHOUSE TO VERSION AS OF n | TIMESTAMP AS OF '...'";
@@ -109,7 +109,11 @@ async fn publish(
         true => everything(session, &newest, &then).await?,
         false => some(session, &newest, &then, &restore.tables).await?,
     };
-    let version = |table: &TableChange| newest.table(&table.name).map(|def| def.version);
+    let version_in = |state: &Generation, table: &TableChange| {
+        let def = state.table(&table.name).filter(|def| def.path == table.path);
+        def.map(|def| def.version)
+    };
+    let version = |table: &TableChange| version_in(&newest, table);
     match &mut group.tables[..] {
         _ if !keeps_all => {}
         // Its own commit can be bound to the version that was looked at; of several, some would go back and some would not.
@@ -122,26 +126,86 @@ async fn publish(
                 warehouse.publish_committed(&table.name, &table.path).await?;
             }
             let now = warehouse.newest().await?;
-            if group.tables.iter().any(|t| now.table(&t.name).map(|d| d.version) != version(t)) {
+            if group.tables.iter().any(|table| version_in(&now, table) != version(table)) {
                 return Err(Error::new(Kind::StaleBase, "the tables were changed meanwhile"));
             }
         }
     }
-    let (tables, names) = (group.tables.len(), group.names.len());
-    if tables + names > 0 {
+    let told = Told::of(&group);
+    let before = broken_views(session).await?;
+    if group != Group::default() {
         warehouse.publish(group).await?;
     }
-    let mut notice = format!(
-        "{tables} tables and {names} other relations are as version {} had them; version {} is kept",
-        then.number, newest.number
-    );
+    let broken: BTreeSet<Name> =
+        { broken_views(session).await? }.difference(&before).cloned().collect();
+    let mut notice = match told.back.is_empty() && told.dropped.is_empty() {
+        true => format!("all is as version {} had it", then.number),
+        false => format!("as version {} had them: {}", then.number, shown(&told.back)),
+    };
+    if !told.dropped.is_empty() {
+        notice.push_str(&format!("; dropped, for they came later: {}", shown(&told.dropped)));
+    }
+    notice.push_str(&format!("; version {} is kept", newest.number));
+    if !broken.is_empty() {
+        let broken = shown(&broken);
+        notice.push_str(&format!("; views that want what is not there any more: {broken}"));
+    }
     if then.erasures() < newest.erasures() {
         notice.push_str("; records that were erased since stay hidden, and the next upkeep or `clientele compact` takes them out");
         if restore.tables.is_empty() {
-            notice.push_str(". Reports and audiences were left as they are");
+            notice.push_str(
+                ". Reports, audiences and identity graphs were left as they are; REFRESH computes them",
+            );
         }
     }
     Ok(Outcome::Noticed { tag: "RESTORE".to_owned(), notice })
+}
+
+/// Views that want what is not there.
+async fn broken_views(session: &Session) -> Result<BTreeSet<Name>> {
+    // Of the catalogues every view is described.
+    Ok(Box::pin(session.planning("SELECT * FROM pg_views", &[])).await?.broken_views())
+}
+
+/// What a user should know of a group.
+#[derive(Default)]
+struct Told {
+    back: BTreeSet<Name>,
+    dropped: BTreeSet<Name>,
+}
+
+impl Told {
+    fn of(group: &Group) -> Self {
+        let mut told = Self::default();
+        told.back.extend(group.tables.iter().map(|table| table.name.clone()));
+        for (name, change) in &group.names {
+            // A report is the table of its rows, and what is kept about it.
+            let of_report = (name.schema == REPORTS).then(|| Name::of_note(name)).flatten();
+            match change {
+                Change::Set(Relation::Note(_)) => told.back.extend(of_report),
+                Change::Set(_) => _ = told.back.insert(name.clone()),
+                Change::Dropped => told.dropped.extend(of_report.or_else(|| {
+                    let is_note = serde_json::from_str::<serde_json::Value>(&name.table).is_ok();
+                    (!is_note).then(|| name.clone())
+                })),
+            }
+        }
+        told.dropped = told.dropped.difference(&told.back).cloned().collect();
+        told
+    }
+}
+
+/// Some names, and how many more there are.
+fn shown(names: &BTreeSet<Name>) -> String {
+    const MOST: usize = 10;
+    let mut shown: Vec<String> = names.iter().take(MOST).map(ToString::to_string).collect();
+    if names.len() > MOST {
+        shown.push(format!("and {} more", names.len() - MOST));
+    }
+    match shown.is_empty() {
+        true => "nothing".to_owned(),
+        false => shown.join(", "),
+    }
 }
 
 async fn some(
@@ -155,6 +219,7 @@ async fn some(
         super::execute::refuse_reserved(name)?;
         // What the tables of a graph say of each other, and what a report knows of its rows, holds for all of it at one time.
         newest.refuse_rows(name)?;
+        then.refuse_rows(name)?;
         if then.table(name).is_none() {
             return Err(Error::new(
                 Kind::UndefinedTable,
@@ -162,9 +227,22 @@ async fn some(
             )
             .hint("SELECT * FROM system.versions shows versions and what they changed"));
         }
+        if newest.relations.get(name).is_some_and(|now| !is_table_of(now, then, name)) {
+            return Err(Error::new(
+                Kind::DuplicateTable,
+                format!("another relation has the name \"{name}\" now"),
+            )
+            .hint("drop it first"));
+        }
         group.tables.extend(change(session, newest, then, name).await?);
     }
     Ok(group)
+}
+
+/// Whether a relation is the table that had a name then.
+fn is_table_of(relation: &Relation, then: &Generation, name: &Name) -> bool {
+    let path = then.table(name).map(|def| &def.path);
+    matches!(relation, Relation::Table(now) if Some(&now.path) == path)
 }
 
 /// Every relation but those that the warehouse keeps about itself: who was erased stays erased.
@@ -177,7 +255,10 @@ async fn everything(session: &Session, newest: &Generation, then: &Generation) -
         .flat_map(|name| [name.clone(), name.noted(REPORTS)])
         .collect();
     let is_own = |name: &Name| {
-        ["system", "reports", "cron"].contains(&name.schema.as_str()) || of_reports.contains(name)
+        ["system", "reports", "cron"].contains(&name.schema.as_str())
+            || of_reports.contains(name)
+            // What a graph knows people by is nobody's record either.
+            || has_erased && then.is_of_graph(name)
     };
     for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
         match relation {
@@ -205,22 +286,10 @@ async fn change(
 ) -> Result<Option<TableChange>> {
     let warehouse = session.engine().warehouse();
     let Some(def) = then.table(name) else { return Ok(None) };
-    match newest.relations.get(name) {
-        // A folder may be that of a later table of the same name.
-        Some(Relation::Table(now))
-            if (&now.path, now.version, &now.content) == (&def.path, def.version, &def.content) =>
-        {
-            return Ok(None);
-        }
-        Some(Relation::Table(now)) if now.path == def.path => {}
-        None => {}
-        Some(_) => {
-            return Err(Error::new(
-                Kind::DuplicateTable,
-                format!("another relation has the name \"{name}\" now"),
-            )
-            .hint("drop it first"));
-        }
+    // A folder may be that of a later table of the same name.
+    let content = |def: &TableDef| (def.path.clone(), def.version, def.content.clone());
+    if newest.table(name).map(content) == Some(content(def)) {
+        return Ok(None);
     }
     let when = format!("version {}", then.number);
     let hinted = |error: Error| match error.kind() {
@@ -231,7 +300,8 @@ async fn change(
     };
     held_then(warehouse, (name, def), then, newest, &when).await.map_err(hinted)?;
     let mut change = TableChange::append(name.clone(), def.path.clone(), vec![]);
-    change.is_new = newest.table(name).is_none();
+    change.is_new = newest.relations.get(name).is_none_or(|now| !is_table_of(now, then, name));
+    change.takes_name = change.is_new && newest.relations.contains_key(name);
     change.restore = Some(RestoreVersion { version: def.version, from: None });
     Ok(Some(change))
 }

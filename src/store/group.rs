@@ -37,6 +37,9 @@ pub struct TableChange {
     /// A version that the table goes back to, instead of getting files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreVersion>,
+    /// Whether it takes its name from another relation that has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_name: bool,
 }
 
 /// A version of a table that it goes back to.
@@ -53,8 +56,8 @@ impl TableChange {
     /// Rows that come to those of an existing table.
     pub fn append(name: Name, path: String, files: Vec<WrittenFile>) -> Self {
         let (replace, is_new, load_ids) = (false, false, vec![]);
-        let (replaced, restore) = (None, None);
-        Self { name, path, files, replace, is_new, load_ids, replaced, restore }
+        let (replaced, restore, takes_name) = (None, None, false);
+        Self { name, path, files, replace, is_new, load_ids, replaced, restore, takes_name }
     }
 
     /// The table's first rows.
@@ -257,6 +260,7 @@ fn check(group: &Group, state: &Generation) -> Result<()> {
         match (state.relations.get(&table.name), table.is_new) {
             (None, true) => {}
             (Some(Relation::Table(def)), _) if def.path == table.path => {}
+            (Some(_), _) if table.takes_name => {}
             (Some(_), true) => return Err(is_taken(&table.name)),
             (Some(_), false) => {
                 return Err(Error::new(

@@ -246,12 +246,66 @@ fn a_restore_brings_nobody_back_into_reports() {
         let alone = format!("RESTORE TABLE {table} TO VERSION AS OF {version}");
         assert_eq!(run(&["sql", "--dir", &w, &alone]).status.code(), Some(2), "{table}");
     }
+    let then = run(&["sql", "--dir", &w, &format!("SELECT * FROM rep VERSION AS OF {version}")]);
+    assert_eq!(then.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&then.stderr).into_owned();
+    assert!(told.contains("is gone") && told.contains("somebody was erased since"), "{told}");
+    let now = line(&w, "SELECT max(version) AS v FROM system.versions");
+    assert_eq!(line(&w, &format!("SELECT phone FROM rep VERSION AS OF {now}")), "15400000009");
     run_well(&["sql", "--dir", &w, &format!("RESTORE WAREHOUSE TO VERSION AS OF {version}")]);
     assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000009");
+    let known = "SELECT oneid('g', 'phone', '15400000001') IS NULL AS forgotten, oneid('g', 'phone', '15400000009') IS NULL AS known";
+    assert_eq!(line(&w, known), "t,f");
     assert_eq!(line(&w, "SELECT count(*) AS n FROM crm"), "1");
     run_well(&["sql", "--dir", &w, "REFRESH IDENTITY GRAPH g; REFRESH MATERIALIZED VIEW rep"]);
     assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000009");
     assert_eq!(line(&w, "SELECT count(*) AS n FROM g.map"), "1");
+}
+
+/// What came later under a name of then gives way, and is told of; it comes back as everything does.
+#[test]
+fn a_restore_of_everything_takes_names_that_others_have_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    let sql = |text: &str| {
+        let done = run(&["sql", "--dir", &w, text]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let version = || line(&w, "SELECT max(version) AS v FROM system.versions");
+    sql("CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE s AS SELECT 1 AS a");
+    sql("CREATE TABLE crm AS SELECT 'web' AS source, '1' AS record_id, '15400000001' AS phone");
+    sql(
+        "CREATE IDENTITY GRAPH g FROM crm (source, record_id) IDS (phone); REFRESH IDENTITY GRAPH g",
+    );
+    let then = version();
+    sql(
+        "DROP TABLE t; CREATE TABLE t AS SELECT 2 AS b; DROP TABLE s; CREATE VIEW s AS SELECT 3 AS c",
+    );
+    sql(
+        "CREATE TABLE u AS SELECT 4 AS d; ALTER TABLE crm ADD COLUMN e TEXT; CREATE VIEW later AS SELECT e FROM crm",
+    );
+    sql(
+        "DROP IDENTITY GRAPH g; CREATE IDENTITY GRAPH g FROM crm (source, record_id) IDS (phone); REFRESH IDENTITY GRAPH g",
+    );
+    let later = version();
+    let alone = run(&["sql", "--dir", &w, &format!("RESTORE TABLE t TO VERSION AS OF {then}")]);
+    let told = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert!(told.contains("another relation has the name \"t\" now"), "{told}");
+    let told = sql(&format!("RESTORE TABLE crm TO VERSION AS OF {then}"));
+    assert!(told.contains("views that want what is not there any more: later"), "{told}");
+    let told = sql(&format!("RESTORE WAREHOUSE TO VERSION AS OF {then}"));
+    assert!(told.contains("dropped, for they came later: later, u;"), "{told}");
+    assert_eq!(line(&w, "SELECT t.a, s.a FROM t, s"), "1,1");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM g.map"), "1");
+    sql("REFRESH IDENTITY GRAPH g");
+    sql(&format!("RESTORE WAREHOUSE TO VERSION AS OF {later}"));
+    assert_eq!(line(&w, "SELECT t.b, s.c, u.d FROM t, s, u"), "2,3,4");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM later"), "1");
+    let told = sql(&format!("RESTORE WAREHOUSE TO VERSION AS OF {}", version()));
+    assert!(told.contains("all is as version"), "{told}");
+    assert!(run(&["check", "--files", "--dir", &w]).status.success());
 }
 
 /// A table of the same name in the same folder is not the one that was dropped.
