@@ -31,7 +31,8 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
     block_on(async {
         let engine = open_engine(dir, config, false).await?;
         let newest = engine.warehouse().newest().await?;
-        let wanted: Vec<Name> = args.tables.iter().map(|table| table_name(table)).collect();
+        let wanted = args.tables.iter().map(|table| table_name(table));
+        let wanted = wanted.collect::<Result<Vec<Name>>>()?;
         if let Some(name) = wanted.iter().find(|name| newest.table(name).is_none()) {
             return Err(Error::new(
                 Kind::UndefinedTable,

@@ -22,7 +22,8 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<()> {
         let engine = open_engine(dir, config, false).await?;
         let session = engine.session(super::sql::LOCAL_USER);
         let newest = engine.warehouse().newest().await?;
-        let mut wanted: Vec<Name> = args.tables.iter().map(|table| table_name(table)).collect();
+        let wanted = args.tables.iter().map(|table| table_name(table));
+        let mut wanted = wanted.collect::<Result<Vec<Name>>>()?;
         if wanted.is_empty() {
             for (name, relation) in &newest.relations {
                 let Relation::Table(def) = relation else { continue };

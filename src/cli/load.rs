@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::progress::Bar;
-use super::{announce, block_on};
-use crate::catalog::DEFAULT_SCHEMA;
+use super::{announce, block_on, table_name};
 use crate::config::{Config, MaxBad};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, CsvOptions, Format, Key, LoadRequest, Loaded};
@@ -65,14 +64,14 @@ pub(super) fn run(args: &Args, dir: &Location, config: &Config) -> Result<()> {
 }
 
 fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
-    let (schema, table) = args.table.split_once('.').unwrap_or((DEFAULT_SCHEMA, &args.table));
-    if schema.is_empty() || table.is_empty() {
+    let table = table_name(&args.table)?;
+    if table.schema.is_empty() || table.table.is_empty() {
         return Err(Error::new(
             Kind::InvalidParameter,
             format!("{:?} is no table's name", args.table),
         ));
     }
-    if Name::new(schema, table).is_reserved() || table.starts_with("pg_") {
+    if table.is_reserved() || table.table.starts_with("pg_") {
         return Err(Error::new(
             Kind::NotAllowed,
             format!("{:?} belongs to the warehouse", args.table),
@@ -85,7 +84,7 @@ fn request(args: &Args, config: &Config) -> Result<LoadRequest> {
         })?),
     };
     Ok(LoadRequest {
-        table: Name::new(schema, table),
+        table,
         files: ingest::expand(&args.files)?,
         format: args.format.as_deref().map(Format::parse).transpose()?,
         csv: CsvOptions {

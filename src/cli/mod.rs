@@ -19,10 +19,10 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::catalog::DEFAULT_SCHEMA;
 use crate::config::{Config, LogFormat};
 use crate::error::{Error, Kind, Result};
 use crate::session::Engine;
+use crate::sql::full_name;
 use crate::store::{Location, Name, Warehouse};
 
 /// A columnar warehouse for customer data: who is who, what each customer is worth and what they do, as SQL over the
@@ -157,9 +157,8 @@ async fn announce(warehouse: &Arc<Warehouse>) -> Result<()> {
 }
 
 /// A table as it is named on the command line: `table` or `schema.table`.
-fn table_name(text: &str) -> Name {
-    let (schema, table) = text.split_once('.').unwrap_or((DEFAULT_SCHEMA, text));
-    Name::new(schema, table)
+fn table_name(text: &str) -> Result<Name> {
+    full_name(text.split('.').map(str::to_owned).collect())
 }
 
 /// One line of data.

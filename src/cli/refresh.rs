@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<()> {
         let engine = open_engine(dir, config, false).await?;
         let session = engine.session(LOCAL_USER);
         for name in &args.names {
-            let full = table_name(name);
+            let full = table_name(name)?;
             let (schema, table) = (quoted(&full.schema), quoted(&full.table));
             let sql = format!("REFRESH MATERIALIZED VIEW {schema}.{table}{days}");
             for parsed in parse(&sql).map_err(|error| error.at(None))? {

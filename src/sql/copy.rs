@@ -1,5 +1,6 @@
 //! COPY, read by our own grammar: the engine's parser knows only its own form.
 
+use super::execute::full_name;
 use super::statement::Words;
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
@@ -60,10 +61,7 @@ struct Options {
 
 /// Reads a COPY statement from its words.
 pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
-    let unexpected = |at: usize, wanted: &str| {
-        Error::new(Kind::Syntax, format!("syntax error in COPY: {wanted} expected"))
-            .at(words.place(at))
-    };
+    let unexpected = |at: usize, wanted: &str| unexpected(words, at, wanted);
     let mut at = 1;
     let source = if words.peek_upper(at) == "(" {
         let end = words.closing(at).ok_or_else(|| unexpected(words.len(), "a closing bracket"))?;
@@ -89,9 +87,7 @@ pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
         } else {
             None
         };
-        let table = name.pop().unwrap_or_default();
-        let schema = name.pop().unwrap_or_else(|| crate::catalog::DEFAULT_SCHEMA.to_owned());
-        CopySource::Table(Name::new(schema, table), columns)
+        CopySource::Table(full_name(name)?, columns)
     };
     let direction = words.peek_upper(at);
     let place = words.peek_upper(at + 1);
@@ -123,6 +119,10 @@ pub(super) fn parse(words: &Words) -> Result<CopyStatement> {
         .then(|| Key { columns: options.key.clone(), latest: options.latest.clone() });
     let max_bad = options.max_bad;
     Ok(CopyStatement { source, target, max_bad, key, format: options.format() })
+}
+
+fn unexpected(words: &Words, at: usize, wanted: &str) -> Error {
+    Error::new(Kind::Syntax, format!("syntax error in COPY: {wanted} expected")).at(words.place(at))
 }
 
 impl Options {
@@ -212,6 +212,9 @@ fn parse_options(words: &Words, from: usize) -> Result<Options> {
                 let end = words.closing(at + 1).unwrap_or(words.len());
                 let columns = (at + 2..end).filter(|i| words.peek_upper(*i) != ",");
                 options.key = columns.map(|i| words.peek_text(i)).collect();
+                if options.key.is_empty() {
+                    return Err(unexpected(words, at + 2, "a column of the key"));
+                }
                 used = end + 1 - at;
             }
             "KEY" => options.key = value.split(',').map(|c| c.trim().to_owned()).collect(),
@@ -285,9 +288,14 @@ mod tests {
         let two = key("COPY t FROM STDIN WITH (KEY (source, \"Id\"), FORMAT csv, HEADER)");
         assert_eq!((two.columns, two.latest), (vec!["source".to_owned(), "Id".to_owned()], None));
         assert_eq!(key("COPY t FROM STDIN (KEY 'a, b')").columns, ["a", "b"]);
-        for bad in ["COPY t TO STDOUT (KEY a)", "COPY t FROM STDIN (LATEST a)"] {
+        for bad in [
+            "COPY t TO STDOUT (KEY a)",
+            "COPY t FROM STDIN (LATEST a)",
+            "COPY t FROM STDIN (KEY ())",
+        ] {
             assert_eq!(parse(bad).unwrap_err().sqlstate(), "42601", "{bad}");
         }
+        assert_eq!(parse("COPY a.b.t FROM STDIN").unwrap_err().sqlstate(), "0A000");
     }
 
     #[test]

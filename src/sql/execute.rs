@@ -24,7 +24,7 @@ use super::{
     Outcome, OutputColumn, alter, check, compact, create_function, cron, delete, erase, forget,
     funnels, materialized, names, oneid, output_columns, past, quality, restore, rewrite, volatile,
 };
-use crate::catalog::DEFAULT_SCHEMA;
+use crate::catalog::{DATABASE, DEFAULT_SCHEMA};
 use crate::config::MaxBad;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, LoadRequest, Silent, model};
@@ -221,14 +221,29 @@ fn done(tag: String, notices: &[String]) -> Outcome {
 
 /// A name as it is stored: folded unless quoted.
 pub(super) fn name_of(name: &ObjectName) -> Result<Name> {
-    let part = |i: usize| -> Option<String> { name.0.get(i)?.as_ident().map(names::folded) };
-    match name.0.len() {
-        1 => part(0).map(|table| Name::new(DEFAULT_SCHEMA, table)),
-        2 => part(0).zip(part(1)).map(|(schema, table)| Name::new(schema, table)),
-        3 => part(1).zip(part(2)).map(|(schema, table)| Name::new(schema, table)),
-        _ => None,
+    let parts = name.0.iter().map(|part| part.as_ident().map(names::folded));
+    match parts.collect() {
+        Some(parts) => full_name(parts),
+        None => Err(Error::new(Kind::Syntax, format!("{name} is not a table's name"))),
     }
-    .ok_or_else(|| Error::new(Kind::Syntax, format!("{name} is not a table's name")))
+}
+
+/// A relation by the parts of its name: its own, its schema's, the database's.
+///
+/// # Errors
+/// 0A000 for a database that this is not.
+pub fn full_name(mut parts: Vec<String>) -> Result<Name> {
+    let whole = parts.join(".");
+    let table = parts.pop().unwrap_or_default();
+    let schema = parts.pop().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
+    match parts.as_slice() {
+        [] => Ok(Name::new(schema, table)),
+        [database] if database == DATABASE => Ok(Name::new(schema, table)),
+        _ => Err(Error::not_supported(format!(
+            "\"{whole}\" is not in this database; it is called \"{DATABASE}\""
+        ))
+        .hint("a name is table or schema.table; quote one that has a dot in it")),
+    }
 }
 
 pub(super) fn refuse_reserved(name: &Name) -> Result<()> {

@@ -45,7 +45,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 pub use compact::{Compacted, compact};
 pub use copy::{CopySource, CopyStatement, CopyTarget};
 pub use erase::{Erase, check_erased, described as describe_vacuum, erase_records};
-pub use execute::{describe, execute};
+pub use execute::{describe, execute, full_name};
 pub use install::{Installed, install_reports, shipped_reports};
 pub use lines::{csv_value, json_member};
 pub use parameters::{Described, declared_type, literal_of, typed};

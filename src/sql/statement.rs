@@ -3,16 +3,16 @@
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::copy::{self, CopyStatement};
+use super::copy::{self, CopyStatement, CopyTarget};
 use super::create_function::FunctionStatement;
 use super::cron::{self, CronCall};
 use super::ddl::{self, AddColumn, CreateTable, SetIdentity};
 use super::delete::{self, Delete};
 use super::erase::{self, Erase};
+use super::execute::full_name;
 use super::forget::{self, Forget};
 use super::materialized::{self, ReportStatement};
 use super::restore::{self, Restore};
-use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect::{parse_statement, tokenize};
 use crate::error::{Error, Kind, Place, Result};
 use crate::identity::GraphStatement;
@@ -516,10 +516,13 @@ impl<'a> Words<'a> {
             return Err(Error::new(Kind::Syntax, "syntax error: a table's name is needed")
                 .at(self.place(at)));
         }
-        if self.token(at + 1) == Some(&Token::Period) && is_word(at + 2) {
-            return Ok((Name::new(self.peek_text(at), self.peek_text(at + 2)), at + 3));
+        let mut parts = vec![self.peek_text(at)];
+        let mut next = at + 1;
+        while self.token(next) == Some(&Token::Period) && is_word(next + 1) {
+            parts.push(self.peek_text(next + 1));
+            next += 2;
         }
-        Ok((Name::new(DEFAULT_SCHEMA, self.peek_text(at)), at + 1))
+        Ok((full_name(parts).map_err(|error| error.at(self.place(at)))?, next))
     }
 
     /// Where the bracket closes that opens at a word.
