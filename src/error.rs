@@ -101,6 +101,8 @@ pub enum Kind {
     InFailedTransaction,
     /// No transaction is open.
     NoActiveTransaction,
+    /// The transaction is one that only reads.
+    ReadOnly,
     /// The thing is not in a state in which this can be done to it.
     NotInState,
     /// No savepoint of that name.
@@ -171,6 +173,7 @@ impl Kind {
             Self::TooComplex => "54001",
             Self::InFailedTransaction => "25P02",
             Self::NoActiveTransaction => "25P01",
+            Self::ReadOnly => "25006",
             Self::NotInState => "55000",
             Self::UndefinedSavepoint => "3B001",
             Self::Serialization | Self::StaleBase => "40001",

@@ -41,7 +41,7 @@ const KNOWN: [(&str, &str, Check); 42] = [
     ("default_table_access_method", "heap", Check::ReadOnly),
     ("default_tablespace", "", Check::ReadOnly),
     ("default_transaction_isolation", "read committed", Check::Kept),
-    ("default_transaction_read_only", "off", Check::Kept),
+    ("default_transaction_read_only", "off", BOOLEAN),
     ("enable_nestloop", "on", BOOLEAN),
     ("enable_seqscan", "on", BOOLEAN),
     ("extra_float_digits", "1", Check::Kept),
@@ -71,7 +71,7 @@ const KNOWN: [(&str, &str, Check); 42] = [
     ("statement_timeout", "0", Check::Timeout),
     ("TimeZone", "UTC", Check::Zone),
     ("transaction_isolation", "read committed", Check::Kept),
-    ("transaction_read_only", "off", Check::Kept),
+    ("transaction_read_only", "off", BOOLEAN),
     ("work_mem", "4MB", Check::Kept),
     ("xmloption", "content", Check::Kept),
 ];
@@ -109,6 +109,9 @@ impl Settings {
     pub fn show(&self, name: &str) -> Result<(&'static str, String)> {
         let (known, default, _) = find(name)?;
         let value = self.changed.get(known).or_else(|| self.defaults.get(known));
+        if value.is_none() && known == "transaction_read_only" {
+            return Ok((known, self.value("default_transaction_read_only")));
+        }
         Ok((known, value.cloned().unwrap_or_else(|| default.to_owned())))
     }
 
@@ -175,6 +178,11 @@ impl Settings {
     pub fn is_quiet(&self) -> bool {
         let least = self.value("client_min_messages").to_lowercase();
         ["warning", "error", "fatal", "panic"].contains(&least.as_str())
+    }
+
+    /// Whether what others read must not be changed now.
+    pub fn reads_only(&self) -> bool {
+        ["on", "true", "yes", "1"].contains(&self.value("transaction_read_only").as_str())
     }
 
     /// Whose rules funnels and their kin follow.

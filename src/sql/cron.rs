@@ -390,7 +390,7 @@ fn needs_a_client(statement: &super::statement::Statement) -> bool {
     use super::copy::CopyTarget;
     use super::statement::Statement as Parsed;
     match statement {
-        Parsed::Session(command) => !matches!(command, Begin | Commit | Set { .. }),
+        Parsed::Session(command) => !matches!(command, Begin { .. } | Commit | Set { .. }),
         Parsed::Copy(copy) => matches!(copy.target, CopyTarget::Stdin | CopyTarget::Stdout),
         _ => false,
     }

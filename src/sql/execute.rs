@@ -37,6 +37,15 @@ use crate::{dialect, identity};
 
 /// Runs one statement, with `values` in the places of its parameters.
 pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Result<Outcome> {
+    if let Some(command) = parsed.statement.writes()
+        && session.settings().reads_only()
+    {
+        return Err(Error::new(
+            Kind::ReadOnly,
+            format!("cannot execute {command} in a read-only transaction"),
+        )
+        .hint("BEGIN READ WRITE, or SET default_transaction_read_only = off"));
+    }
     match &parsed.statement {
         Statement::Query(statement) => {
             let mut statement = statement.as_ref().clone();

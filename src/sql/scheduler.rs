@@ -34,6 +34,9 @@ const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(200);
 /// How long the lease is held beyond a look.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
 
+/// Setting of a transaction that a command of a job begins.
+const READ_ONLY: &str = "transaction_read_only";
+
 /// Runs what is due until the future is dropped; `holder` is who holds the lease.
 pub async fn keep_schedule(engine: Arc<Engine>, holder: String) {
     let mut scheduler = Scheduler::new(engine);
@@ -414,8 +417,15 @@ async fn statements(engine: &Arc<Engine>, job: &Job) -> Result<String> {
                 "SET".to_owned()
             }
             // Each statement is published by itself, in a block or not.
-            Outcome::Session(super::SessionCommand::Begin) => "BEGIN".to_owned(),
-            Outcome::Session(super::SessionCommand::Commit) => "COMMIT".to_owned(),
+            Outcome::Session(super::SessionCommand::Begin { reads_only }) => {
+                let value = reads_only.map(|on| if on { "on" } else { "off" });
+                session.with_settings(|settings| settings.set(READ_ONLY, value))?;
+                "BEGIN".to_owned()
+            }
+            Outcome::Session(super::SessionCommand::Commit) => {
+                session.with_settings(|settings| settings.set(READ_ONLY, None))?;
+                "COMMIT".to_owned()
+            }
             Outcome::Session(_) | Outcome::CopyIn(_) | Outcome::CopyOut { .. } => {
                 return Err(Error::not_supported("a scheduled statement has no client"));
             }

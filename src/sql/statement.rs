@@ -77,6 +77,41 @@ pub enum Statement {
     Session(SessionCommand),
 }
 
+impl Statement {
+    /// The command of a statement that changes what others read; `None` for one that only reads or keeps house.
+    pub fn writes(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Query(_)
+            | Self::Check(_)
+            | Self::Compact(_)
+            | Self::Vacuum
+            | Self::Session(_) => return None,
+            Self::Copy(copy) => match copy.target {
+                CopyTarget::Stdin | CopyTarget::FromPath(_) => "COPY FROM",
+                CopyTarget::Stdout | CopyTarget::ToPath(_) => return None,
+            },
+            Self::Insert(_) => "INSERT",
+            Self::Delete(_) => "DELETE",
+            Self::CreateTable(_) => "CREATE TABLE",
+            Self::CreateTableAs(_) => "CREATE TABLE AS",
+            Self::CreateView(_) => "CREATE VIEW",
+            Self::Function(FunctionStatement::Create(_)) => "CREATE FUNCTION",
+            Self::Function(FunctionStatement::Drop(_)) => "DROP FUNCTION",
+            Self::CreateSchema(_) => "CREATE SCHEMA",
+            Self::Drop(_) => "DROP",
+            Self::Graph(_) => "a statement about an identity graph",
+            Self::AddColumn(_) | Self::SetIdentity(_) => "ALTER TABLE",
+            Self::CheckQuality(_) => "CHECK QUALITY",
+            Self::Erase(_) => "ERASE",
+            Self::Forget(_) => "FORGET CUSTOMER",
+            Self::CheckErased => "CHECK ERASED",
+            Self::Restore(_) => "RESTORE",
+            Self::Report(_) => "a statement about a materialized view",
+            Self::Cron(_) => "a change of scheduled jobs",
+        })
+    }
+}
+
 /// Commands that change or show the session, not the data.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionCommand {
@@ -96,7 +131,10 @@ pub enum SessionCommand {
     /// DISCARD ALL and its parts.
     Discard(String),
     /// BEGIN, START TRANSACTION.
-    Begin,
+    Begin {
+        /// READ ONLY, READ WRITE, or what the session has as its default.
+        reads_only: Option<bool>,
+    },
     /// COMMIT, END.
     Commit,
     /// ROLLBACK, ABORT.
@@ -318,8 +356,10 @@ fn refused(statement: &ast::Statement) -> Error {
 fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
     let first = words.peek_upper(0);
     let command = match first.as_str() {
-        "BEGIN" => SessionCommand::Begin,
-        "START" if words.peek_upper(1) == "TRANSACTION" => SessionCommand::Begin,
+        "BEGIN" => SessionCommand::Begin { reads_only: reads_only(words) },
+        "START" if words.peek_upper(1) == "TRANSACTION" => {
+            SessionCommand::Begin { reads_only: reads_only(words) }
+        }
         "COMMIT" | "END" => SessionCommand::Commit,
         "ABORT" => SessionCommand::Rollback,
         "ROLLBACK" => match words.name_after("TO") {
@@ -348,6 +388,16 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
     Ok(Some(command))
 }
 
+/// READ ONLY or READ WRITE among the modes of a transaction; the last one counts.
+fn reads_only(words: &Words) -> Option<bool> {
+    let mode = |at: usize| match words.peek_upper(at + 1).as_str() {
+        "ONLY" => Some(true),
+        "WRITE" => Some(false),
+        _ => None,
+    };
+    (0..words.len()).rev().filter(|at| words.peek_upper(*at) == "READ").find_map(mode)
+}
+
 fn set_command(words: &mut Words) -> Result<SessionCommand> {
     let mut at = 1;
     let is_local = words.peek_upper(at) == "LOCAL";
@@ -355,9 +405,20 @@ fn set_command(words: &mut Words) -> Result<SessionCommand> {
         at += 1;
     }
     if words.peek_upper(at) == "TRANSACTION" || words.peek_upper(at) == "CHARACTERISTICS" {
-        // Every statement reads one published state; the isolation asked for is given.
-        let name = "transaction_isolation".to_owned();
-        return Ok(SessionCommand::Set { name, value: None, is_local });
+        let is_of_session = words.peek_upper(at) == "CHARACTERISTICS";
+        let (name, value) = match reads_only(words) {
+            Some(reads_only) => {
+                let name = match is_of_session {
+                    true => "default_transaction_read_only",
+                    false => "transaction_read_only",
+                };
+                (name, Some(if reads_only { "on" } else { "off" }.to_owned()))
+            }
+            // Every statement reads one published state; the isolation asked for is given.
+            None => ("transaction_isolation", None),
+        };
+        let is_local = is_local || name == "transaction_read_only";
+        return Ok(SessionCommand::Set { name: name.to_owned(), value, is_local });
     }
     let (name, value_at) = if words.peek_upper(at) == "TIME" && words.peek_upper(at + 1) == "ZONE" {
         ("TimeZone".to_owned(), at + 2)
@@ -386,6 +447,8 @@ fn set_command(words: &mut Words) -> Result<SessionCommand> {
     }
     let value =
         (!(value.len() == 1 && words.peek_upper(value_at) == "DEFAULT")).then(|| value.join(", "));
+    // It is of the transaction, whoever sets it.
+    let is_local = is_local || name.eq_ignore_ascii_case("transaction_read_only");
     Ok(SessionCommand::Set { name, value, is_local })
 }
 

@@ -190,7 +190,7 @@ impl Connection {
                 }
                 reply::complete(&mut self.out, &format!("DISCARD {what}"));
             }
-            SessionCommand::Begin => {
+            SessionCommand::Begin { reads_only } => {
                 if self.status == TransactionStatus::Transaction {
                     reply::notice(
                         &mut self.out,
@@ -203,6 +203,10 @@ impl Connection {
                     self.before_block = Some(self.session.settings());
                 }
                 self.status = TransactionStatus::Transaction;
+                if let Some(reads_only) = reads_only {
+                    let value = if *reads_only { "on" } else { "off" };
+                    self.set("transaction_read_only", Some(value), true)?;
+                }
                 reply::complete(&mut self.out, "BEGIN");
             }
             SessionCommand::Commit => self.end_block(true),
