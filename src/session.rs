@@ -58,6 +58,7 @@ use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, wor
 use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
+use crate::identity::Workspace;
 use crate::store::{DATA_URL, Name, Pin, Relation, TableSnapshot, ViewDef, Warehouse};
 
 use self::meaning::Semantics;
@@ -127,6 +128,11 @@ impl Engine {
     pub fn memory(&self, what: &str) -> MemoryReservation {
         let pool = Stop::current().memory(&self.base.runtime_env().memory_pool);
         MemoryConsumer::new(what).register(&pool)
+    }
+
+    /// The same with the folder of temporary files, for the resolution of identities.
+    pub fn workspace(&self, what: &str) -> Workspace {
+        Workspace::new(self.memory(what), Arc::clone(&self.base.runtime_env().disk_manager))
     }
 
     /// Reports that are being computed.

@@ -14,7 +14,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchemaRef, ToDFSchema, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{
     Expr, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, cast,
@@ -32,6 +32,7 @@ use futures::StreamExt;
 use super::arguments::Arguments;
 use super::{Columns, misuse};
 use crate::error::{Error, Kind};
+use crate::identity::Workspace;
 
 /// The column that is added.
 const COLUMN: &str = "cluster_id";
@@ -351,12 +352,13 @@ impl ExecutionPlan for ClustersExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
+        let memory = MemoryConsumer::new("oneid_clusters").register(context.memory_pool());
         let gathering = Gathering {
             clusters: Clusters::new(&self.secret.0, &self.types, self.max_records),
             values: self.values.clone(),
             rows: Vec::new(),
             row_bytes: 0,
-            memory: MemoryConsumer::new("oneid_clusters").register(context.memory_pool()),
+            workspace: Workspace::new(memory, Arc::clone(&context.runtime_env().disk_manager)),
         };
         let (schema, metrics) =
             (Arc::clone(&self.schema), BaselineMetrics::new(&self.metrics, partition));
@@ -373,7 +375,7 @@ struct Gathering {
     values: Vec<Arc<dyn PhysicalExpr>>,
     rows: Vec<RecordBatch>,
     row_bytes: usize,
-    memory: MemoryReservation,
+    workspace: Workspace,
 }
 
 impl Gathering {
@@ -390,7 +392,7 @@ impl Gathering {
         }
         drop(input);
         // The memory stays reserved until the last row is given.
-        let Self { clusters, rows, memory, .. } = self;
+        let Self { clusters, rows, workspace, .. } = self;
         let compute = metrics.elapsed_compute().clone();
         let ids = tokio::task::spawn_blocking(move || {
             let _timer = compute.timer();
@@ -398,10 +400,10 @@ impl Gathering {
         });
         let ids = ids.await.map_err(|_| {
             DataFusionError::from(Error::internal("oneid_clusters stopped unexpectedly"))
-        })?;
+        })??;
         let mut from = 0;
         Ok(futures::stream::iter(rows).map(move |batch| {
-            let _held = &memory;
+            let _held = &workspace;
             let to = from + batch.num_rows();
             let mut columns = batch.columns().to_vec();
             columns.push(Arc::new(Int64Array::from_iter_values(ids[from..to].iter().copied())));
@@ -428,6 +430,6 @@ impl Gathering {
         }
         self.row_bytes += batch.get_array_memory_size();
         self.rows.push(batch);
-        self.memory.try_resize(self.row_bytes + self.clusters.bytes())
+        Ok(self.workspace.fit(&mut self.clusters, self.row_bytes)?)
     }
 }

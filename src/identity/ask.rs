@@ -9,19 +9,18 @@ use clientele_udfs::identity::collect::Collected;
 use clientele_udfs::identity::graph::{Graph, Limit, Value};
 use clientele_udfs::identity::ids::{Event, assign, bytes_to_assign};
 use clientele_udfs::identity::records::Keys;
-use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::collection::{Asked, Collection, Use};
 use super::graph::definition_of;
 use super::map::Map;
 use super::refresh::{
-    LastRun, ids_before, in_background, last_run, resolve, said, told_before, type_name,
-    values_told,
+    LastRun, ids_before, last_run, resolve, said, told_before, type_name, values_told,
 };
 use super::rules::{Definition, Rule};
 use super::source::Source;
 use super::statement::RuleChange;
 use super::tables::{RUNS, TOLD, Table, schema};
+use super::workspace::{Workspace, in_background};
 use crate::error::{Error, Kind, Result};
 use crate::store::{MAP, Warehouse};
 
@@ -63,7 +62,7 @@ async fn resolved(
     warehouse: &Warehouse,
     name: &str,
     change: RuleChange,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<Resolved> {
     const TRIES_MAX: u32 = 5;
     for _ in 0..TRIES_MAX {
@@ -84,7 +83,7 @@ async fn resolved_with(
     name: &str,
     change: RuleChange,
     map: &mut Table<'_>,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<Resolved> {
     let mut definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     definition.apply(change);
@@ -115,7 +114,7 @@ pub async fn why(
     name: &str,
     a: &str,
     b: &str,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<RecordBatch> {
     let all = resolved(warehouse, name, RuleChange::default(), memory).await?;
     let records = &all.collected.records;
@@ -135,9 +134,9 @@ pub async fn why(
         format!("{source}/{id}")
     };
     let resolution = &all.collected.resolution;
-    let path = all.graph.path(resolution, first, second);
+    let path = all.graph.path(resolution, first, second)?;
     let is_one = resolution.roots[first as usize] == resolution.roots[second as usize];
-    let shared = if is_one { vec![] } else { all.graph.shared(resolution, first, second) };
+    let shared = if is_one { vec![] } else { all.graph.shared(resolution, first, second)? };
     let of_path = path.iter().filter_map(|step| step.by);
     let identifiers = of_path.chain(shared.iter().copied());
     let known = told_before(&mut Table::open(warehouse, name, TOLD).await?).await?;
@@ -235,7 +234,7 @@ pub async fn preview(
     warehouse: &Warehouse,
     name: &str,
     change: &str,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<RecordBatch> {
     let mut all = resolved(warehouse, name, read_change(change)?, memory).await?;
     let records = &all.collected.records;

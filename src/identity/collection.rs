@@ -2,15 +2,16 @@
 
 use arrow::array::{Array, AsArray};
 use clientele_udfs::identity::collect::Collector;
+use clientele_udfs::identity::graph::BYTES_AN_IDENTIFIER;
 use clientele_udfs::identity::records::Keys;
-use datafusion::execution::memory_pool::MemoryReservation;
 
-use super::findings::{self, Files, Row};
+use super::findings::{self, Files, Row, Taking};
 use super::map::Map;
-use super::refresh::{LastRun, collector};
+use super::refresh::{Asking, LastRun};
 use super::rules::Definition;
 use super::source::Source;
 use super::tables::Table;
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::store::{OVERRIDES, Warehouse};
 
@@ -32,6 +33,8 @@ pub(super) enum Extent {
     Anew,
     /// Records and findings that are new, and everything that follows from them: something else than rows is new too.
     Added,
+    /// As [`Self::Day`], and whose every identifier is: other rules, or what was said by hand, are new too.
+    Rules,
     /// What is new, and what changes with it: nothing but rows is new. Keys of records that are not stay where they are.
     Day,
 }
@@ -62,8 +65,8 @@ pub(super) struct Asked<'a> {
     pub(super) source: &'a Source,
     /// The last refresh.
     pub(super) last: &'a LastRun,
-    /// Everything but rows that the result depends on, in a word.
-    pub(super) said: &'a str,
+    /// Everything but rows that the result depends on.
+    pub(super) said: &'a Asking,
 }
 
 impl Asked<'_> {
@@ -73,7 +76,7 @@ impl Asked<'_> {
         &self,
         map: &mut Table<'_>,
         how: Use,
-        memory: &MemoryReservation,
+        memory: &Workspace,
     ) -> Result<Collection> {
         let Self { warehouse, graph, definition, source, last, said } = *self;
         let erased = source.erased();
@@ -88,14 +91,18 @@ impl Asked<'_> {
         let is_few = fresh <= FEW.max(u64::from(last.records) / 4);
         let extent = match stays {
             false => Extent::Anew,
-            true if how == Use::Kept && last.said.as_deref() == Some(said) && is_few => Extent::Day,
+            true if how == Use::Kept && is_few => match last {
+                _ if last.said.as_ref() == Some(&said.all) => Extent::Day,
+                _ if last.said_of_types.as_ref() == Some(&said.of_types) => Extent::Rules,
+                _ => Extent::Added,
+            },
             true => Extent::Added,
         };
         if how != Use::Seen {
             files.number(extent == Extent::Anew)?;
         }
         let collected = Collection {
-            collector: collector(definition, warehouse.key()),
+            collector: definition.collector(warehouse.key()),
             extent,
             has_numbered_ids: is_kept,
             types: last.types.clone().filter(|_| is_kept).unwrap_or_default(),
@@ -106,7 +113,7 @@ impl Asked<'_> {
             unknown: Vec::new(),
         };
         match extent {
-            Extent::Day => self.collect_new(collected, map, memory).await,
+            Extent::Day | Extent::Rules => self.collect_new(collected, map, memory).await,
             _ => self.collect_all(collected, map, is_kept, memory).await,
         }
     }
@@ -117,7 +124,7 @@ impl Asked<'_> {
         mut all: Collection,
         map: &mut Table<'_>,
         is_kept: bool,
-        memory: &MemoryReservation,
+        memory: &Workspace,
     ) -> Result<Collection> {
         let Self { warehouse, graph, source, last, .. } = *self;
         let Collection { collector, files, types, map: known, has_numbered_ids, extent, .. } =
@@ -135,18 +142,23 @@ impl Asked<'_> {
             };
             let records = collector.records_mut();
             *known = Map::with_keys(map, source.erased(), is_live, records, memory).await?;
-            memory.try_resize(collector.bytes() + known.bytes())?;
-            let is_of_files = *extent == Extent::Anew;
-            let to = (&mut *collector, memory);
-            findings::take_kept(&mut table, files, is_of_files, &known.numbers, types, to).await?;
+            let held = known.bytes();
+            memory.fit(collector, held)?;
+            let taking = match extent {
+                Extent::Anew => Taking::OfFiles(&known.numbers),
+                _ => Taking::Numbered(&known.numbers),
+            };
+            let fit = |collector: &mut Collector| memory.fit(collector, held);
+            findings::take_kept(&table, files, taking, types, collector, fit).await?;
             // A record that one file has no more may be in another: then its key tells whose it was.
             *has_numbered_ids = known.gone.is_empty() || files.fresh_rows() == 0;
         }
         let mut counts = Vec::new();
+        let held = known.bytes();
         for file in files.fresh() {
             let take = |collector: &mut Collector, rows: &mut Vec<Row>| {
                 findings::take_rows(collector, rows.drain(..));
-                Ok(memory.try_resize(collector.bytes())?)
+                memory.fit(collector, held)
             };
             counts.push(findings::read_file(warehouse, source, file, collector, None, take).await?);
         }
@@ -165,7 +177,7 @@ impl Asked<'_> {
         &self,
         mut all: Collection,
         map: &mut Table<'_>,
-        memory: &MemoryReservation,
+        memory: &Workspace,
     ) -> Result<Collection> {
         let Self { warehouse, graph, source, .. } = *self;
         let Collection { collector, files, types, map: known, touched, unknown, .. } = &mut all;
@@ -190,8 +202,27 @@ impl Asked<'_> {
         }
         // Which of them are in the map is told by their hashes, and by their keys where these are the same.
         let mut alike: Vec<u32> = Vec::new();
-        let look = |number, hash| alike.extend(apart.with_hash(hash).take(1).map(|_| number));
-        *known = Map::without_keys(map, look, memory).await?;
+        let sought = apart.sought();
+        let find = |hashes: &[i64], first| sought.find(hashes, first, &mut alike);
+        let table = findings::table(warehouse, graph).await?;
+        let held = apart.bytes() + rows.capacity() * size_of::<Row>();
+        let of_map = Map::bytes_of(map.rows().await?);
+        let of_kept = table.rows().await? as usize * BYTES_AN_IDENTIFIER;
+        memory.try_resize(held + of_map)?;
+        if Map::is_plain(map).await? && memory.try_grow(of_kept).is_ok() {
+            // One processor reads the map while another reads what was found.
+            let kept = async {
+                let (taking, fit) = (Taking::AsTheyAre, |_: &mut Collector| Ok(()));
+                findings::take_kept(&table, files, taking, types, collector, fit).await
+            };
+            (*known, ()) = tokio::try_join!(Map::without_keys(map, apart.len(), find), kept)?;
+        } else {
+            *known = Map::without_keys(map, apart.len(), find).await?;
+            let held = held + known.bytes();
+            let taking = Taking::Numbered(&known.numbers);
+            let fit = |collector: &mut Collector| memory.fit(collector, held);
+            findings::take_kept(&table, files, taking, types, collector, fit).await?;
+        }
         let mut number_of: Vec<Option<u32>> = vec![None; apart.len() as usize];
         let meet = |number, source: &str, record_id: &str| {
             if let Some(at) = apart.number(source, record_id) {
@@ -209,11 +240,7 @@ impl Asked<'_> {
             }
         }
         *collector.records_mut() = records;
-        let held = known.bytes() + apart.bytes() + rows.capacity() * size_of::<Row>();
-        memory.try_resize(held + collector.bytes())?;
-        let mut table = findings::table(warehouse, graph).await?;
-        let to = (&mut *collector, memory);
-        findings::take_kept(&mut table, files, false, &known.numbers, types, to).await?;
+        memory.fit(collector, held + known.bytes())?;
         collector.begin_new();
         let rows = rows
             .into_iter()

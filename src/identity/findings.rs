@@ -14,17 +14,15 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::Reject;
-use clientele_udfs::identity::collect::{Cleaner, Collector, Finding};
-use clientele_udfs::identity::graph::{BYTES_AN_IDENTIFIER, OF_NO_FILE, Value};
+use clientele_udfs::identity::collect::{Cleaner, Collector, Finding, KeptRows, Taker};
+use clientele_udfs::identity::graph::{Kept, OF_NO_FILE, Value, signed, unsigned};
 use clientele_udfs::identity::records::{KeyHashing, Records};
-use datafusion::execution::memory_pool::MemoryReservation;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 
-use super::lookup::{signed, unsigned};
 use super::map::Numbers;
-use super::refresh::in_background;
 use super::source::{Sighting, Source};
 use super::tables::{BATCH_ROWS, FILES, IDENTIFIERS, Table};
+use super::workspace::in_background;
 use crate::error::{Error, Kind, Result};
 use crate::store::{FileEntry, Warehouse};
 
@@ -141,8 +139,11 @@ impl Files {
     }
 
     /// The name of each number.
-    fn names(&self) -> HashMap<u16, i64> {
-        self.all.iter().map(|file| (file.number, file.name)).collect()
+    fn names(&self) -> Vec<i64> {
+        let most = self.all.iter().map(|file| file.number).max().unwrap_or(0);
+        let mut names = vec![0; usize::from(most) + 1];
+        self.all.iter().for_each(|file| names[usize::from(file.number)] = file.name);
+        names
     }
 }
 
@@ -296,74 +297,136 @@ pub(super) async fn live_records(table: &mut Table<'_>, files: &Files) -> Result
     Ok(live)
 }
 
-/// Gives everything that is kept to a collector, as far as there is memory for it: of files that the source still has, and of
-/// records that the map has. `types` are the names of types by their numbers in the table.
+/// Which of the rows that are kept are taken, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Taking<'a> {
+    /// All, of records whose numbers here are those of the table; whichever files they are of.
+    AsTheyAre,
+    /// All of records that are known by these numbers, whichever files they are of.
+    Numbered(&'a Numbers),
+    /// Those of records that are known by these numbers, and of files that the source still has: each with its file.
+    OfFiles(&'a Numbers),
+}
+
+/// Gives what is kept to a collector. `types` are the names of types by their numbers in the table. `fit` is asked whether there is
+/// memory for it.
 pub(super) async fn take_kept(
-    table: &mut Table<'_>,
+    table: &Table<'_>,
     files: &Files,
-    is_of_files: bool,
-    numbers: &Numbers,
+    taking: Taking<'_>,
     types: &[String],
-    (collector, memory): (&mut Collector, &MemoryReservation),
+    collector: &mut Collector,
+    mut fit: impl FnMut(&mut Collector) -> Result<()>,
 ) -> Result<()> {
     const COLUMNS: [&str; 7] =
         ["record", "id_type", "hash", "hash_low", "seen_at", "reason", "file"];
+    /// Files that are read at once, and batches that are put in order.
+    const AT_ONCE: usize = 2;
     let mut kept = table.files().await?;
     let most = kept.iter().map(|file| file.rows).max().unwrap_or(0);
     // First what is most of it, in order.
     let first = |file: &FileEntry| file.bounds.get("hash").and_then(|(low, _)| low.as_i64());
     kept.sort_by_key(|file| (file.rows < most / 2, first(file)));
-    let held = memory.size().saturating_sub(collector.bytes());
-    if !is_of_files {
-        let rows = kept.iter().map(|file| file.rows as usize).sum();
-        memory.try_grow(rows * BYTES_AN_IDENTIFIER)?;
-        collector.reserve_in_order(rows);
-    }
     let types: Vec<u16> = types.iter().map(|name| collector.id_type(name)).collect();
     let number_of: HashMap<i64, u16> =
         files.all.iter().map(|file| (file.name, file.number)).collect();
     // Which file a row is of does not matter when all of them are there, and no row is written again.
+    let is_of_files = matches!(taking, Taking::OfFiles(_));
     let columns = &COLUMNS[..COLUMNS.len() - usize::from(!is_of_files)];
-    for file in kept {
-        let mut batches = table.read_file(&file, columns).await?;
-        while let Some(batch) = batches.next().await {
+    let at_once = match taking {
+        Taking::Numbered(numbers) => numbers.are_same(),
+        Taking::AsTheyAre => true,
+        Taking::OfFiles(_) => false,
+    };
+    let taker = at_once.then(|| collector.taker(&types));
+    let together = |batch: Result<RecordBatch>| {
+        let taker = taker.clone();
+        async move {
             let batch = batch?;
-            let small = |at: usize| batch.column(at).as_primitive::<Int32Type>();
-            let large = |at: usize| batch.column(at).as_primitive::<Int64Type>();
-            let (records, kinds, reasons) = (small(0), small(1), small(5));
-            let (highs, lows, times) = (large(2), large(3), large(4));
-            let has_times = times.null_count() < times.len();
-            let is_whole = highs.null_count() == 0;
-            let of_files = is_of_files.then(|| large(6).values());
-            for row in 0..batch.num_rows() {
-                let number = match of_files {
-                    Some(names) => match number_of.get(&names[row]) {
-                        Some(number) => *number,
-                        None => continue,
-                    },
-                    None => OF_NO_FILE,
-                };
-                let Some(record) = numbers.in_memory(records.value(row) as u32) else { continue };
-                let of_type = || {
-                    let id_type = types.get(kinds.value(row) as usize);
-                    id_type.copied().ok_or_else(damaged)
-                };
-                if is_whole || highs.is_valid(row) {
-                    let value = [unsigned(highs.value(row)), lows.value(row) as u64];
-                    let seen_at = (has_times && times.is_valid(row)).then(|| times.value(row));
-                    let finding = Finding::Identifier(value, seen_at);
-                    collector.take(number, record, of_type()?, finding);
-                } else if reasons.is_valid(row) {
-                    let reason = REASONS.get(reasons.value(row) as usize).ok_or_else(damaged)?;
-                    collector.take(number, record, of_type()?, Finding::Rejected(*reason));
-                } else if number != OF_NO_FILE {
-                    collector.take_record(number, record);
-                }
-            }
-            memory.try_resize(held + collector.bytes())?;
+            in_background(move || Taken::of(taker.as_ref(), batch)).await
         }
+    };
+    let mut opening = Vec::with_capacity(kept.len());
+    for file in &kept {
+        opening.push(table.opening(file, columns).await?);
+    }
+    let open = futures::stream::iter(opening).buffered(1);
+    let batches = open.try_flatten_unordered(AT_ONCE);
+    let mut batches = std::pin::pin!(batches.map(together).buffered(AT_ONCE));
+    while let Some(taken) = batches.next().await {
+        let Taken { kept, batch, others } = taken?;
+        collector.take_kept(kept);
+        let small = |at: usize| batch.column(at).as_primitive::<Int32Type>();
+        let large = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+        let (records, kinds, reasons) = (small(0), small(1), small(5));
+        let (highs, lows, times) = (large(2), large(3), large(4));
+        let of_files = is_of_files.then(|| large(6).values());
+        for row in others {
+            let number = match of_files {
+                Some(names) => match number_of.get(&names[row]) {
+                    Some(number) => *number,
+                    None => continue,
+                },
+                None => OF_NO_FILE,
+            };
+            let record = records.value(row).cast_unsigned();
+            let record = match taking {
+                Taking::AsTheyAre => Some(record),
+                Taking::Numbered(numbers) | Taking::OfFiles(numbers) => numbers.in_memory(record),
+            };
+            let Some(record) = record else { continue };
+            let of_type = || {
+                let id_type = types.get(kinds.value(row) as usize);
+                id_type.copied().ok_or_else(damaged)
+            };
+            if highs.is_valid(row) {
+                let value = [unsigned(highs.value(row)), lows.value(row) as u64];
+                let seen_at = times.is_valid(row).then(|| times.value(row));
+                let finding = Finding::Identifier(value, seen_at);
+                collector.take(number, record, of_type()?, finding);
+            } else if reasons.is_valid(row) {
+                let reason = REASONS.get(reasons.value(row) as usize).ok_or_else(damaged)?;
+                collector.take(number, record, of_type()?, Finding::Rejected(*reason));
+            } else if number != OF_NO_FILE {
+                collector.take_record(number, record);
+            }
+        }
+        fit(collector)?;
     }
     Ok(())
+}
+
+/// A batch of rows that are kept.
+struct Taken {
+    /// What of it is taken together.
+    kept: Kept,
+    batch: RecordBatch,
+    /// Rows that are taken one by one.
+    others: Vec<usize>,
+}
+
+impl Taken {
+    fn of(taker: Option<&Taker>, batch: RecordBatch) -> Self {
+        let small = |at: usize| batch.column(at).as_primitive::<Int32Type>();
+        let large = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+        let mut others = Vec::new();
+        let kept = match taker {
+            Some(taker) if large(2).null_count() == 0 => taker.take(
+                KeptRows {
+                    records: small(0).values(),
+                    types: small(1).values(),
+                    highs: large(2).values(),
+                    lows: large(3).values(),
+                },
+                &mut others,
+            ),
+            _ => {
+                others.extend(0..batch.num_rows());
+                Kept::default()
+            }
+        };
+        Self { kept, batch, others }
+    }
 }
 
 fn damaged() -> Error {
@@ -371,15 +434,17 @@ fn damaged() -> Error {
         .hint("REFRESH IDENTITY GRAPH ... FULL reads all rows again")
 }
 
-/// Writes what numbered files say, in the order of hashes. `types` are the names of types by their numbers in the table; those that
-/// are new are added.
+/// Writes what numbered files say, in the order of hashes, and gives the collector back. `types` are the names of types by their
+/// numbers in the table; those that are new are added.
 pub(super) async fn write(
     table: &mut Table<'_>,
     files: &Files,
     numbers: &Numbers,
     types: &mut Vec<String>,
-    collector: &mut Collector,
-) -> Result<()> {
+    mut collector: Collector,
+) -> Result<Collector> {
+    /// Parts that are made at once.
+    const PARTS: usize = 2;
     for name in collector.type_names() {
         if !types.iter().any(|known| known == name) {
             types.push(name.to_owned());
@@ -390,16 +455,27 @@ pub(super) async fn write(
     let kind = |id_type: u16| kinds[usize::from(id_type)];
     let names = files.names();
     let mut rows = Rows::default();
-    let (aside, found) = collector.of_files();
-    for (found, id_type) in found {
-        let record = numbers.on_disk(found.record);
-        rows.add_identifier(names[&found.file], record, kind(id_type), found.value, found.seen_at);
-        if rows.files.len() >= BATCH_ROWS {
-            table.write(rows.columns()).await?;
+    let aside = collector.aside_of_files();
+    let collector = Arc::new(collector);
+    let find = |part: usize| {
+        let collector = Arc::clone(&collector);
+        async move { in_background(move || collector.of_files(part)).await }
+    };
+    let mut parts = futures::stream::iter(0..collector.parts()).map(find).buffered(PARTS);
+    while let Some(found) = parts.next().await {
+        for found in found?? {
+            let id_type = collector.names()[usize::from(found.kind)];
+            let record = numbers.on_disk(found.record);
+            let file = names[usize::from(found.file)];
+            rows.add_identifier(file, record, kind(id_type), found.value, found.seen_at);
+            if rows.files.len() >= BATCH_ROWS {
+                table.write(rows.columns()).await?;
+            }
         }
     }
+    drop(parts);
     for aside in aside {
-        let (file, record) = (names[&aside.file], numbers.on_disk(aside.record));
+        let (file, record) = (names[usize::from(aside.file)], numbers.on_disk(aside.record));
         match aside.what {
             Some((id_type, Finding::Identifier(value, seen_at))) => {
                 rows.add_identifier(file, record, kind(id_type), value, seen_at);
@@ -414,7 +490,8 @@ pub(super) async fn write(
             table.write(rows.columns()).await?;
         }
     }
-    table.write(rows.columns()).await
+    table.write(rows.columns()).await?;
+    Arc::into_inner(collector).ok_or_else(|| Error::internal("findings are still being written"))
 }
 
 /// Rows of findings that are to be written.

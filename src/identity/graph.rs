@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::execution::memory_pool::MemoryReservation;
-
 use super::Answer;
 use super::refresh::refresh;
 use super::rules::Definition;
 use super::source::Source;
 use super::statement::{GraphStatement, RuleChange};
 use super::tables::{self, DEFINITION};
+use super::workspace::Workspace;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Generation, GraphDef, Group, Name, Relation, TableChange, Warehouse};
 
@@ -17,7 +16,7 @@ use crate::store::{Change, Generation, GraphDef, Group, Name, Relation, TableCha
 pub async fn execute(
     warehouse: &Warehouse,
     statement: &GraphStatement,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<Answer> {
     match statement {
         GraphStatement::Create { name, if_not_exists, definition } => {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int32Array, Int64Array};
+use arrow::array::Int32Array;
 use clientele_udfs::identity::collect::value_of;
-use clientele_udfs::identity::graph::{Lookup, NOBODY};
-use clientele_udfs::identity::ids::Ids;
+use clientele_udfs::identity::graph::{Resolution, Whose, signed};
+use clientele_udfs::identity::ids::Assigned;
+use futures::StreamExt;
 
 use super::graph::definition_of;
 use super::tables::{BATCH_ROWS, LOOKUP, Table};
+use super::workspace::in_background;
 use crate::error::Result;
 use crate::store::{Generation, Name};
 
@@ -17,16 +19,6 @@ use crate::store::{Generation, Name};
 pub fn lookup_hash(key: &[u8; 32], id_type: &str, value: &str, scope: Option<&str>) -> Option<i64> {
     value_of(key, id_type, value, scope.filter(|scope| !scope.is_empty()))
         .map(|value| signed(value[0]))
-}
-
-/// Half of a hash in the order of numbers with a sign.
-pub(super) fn signed(half: u64) -> i64 {
-    (half ^ (1 << 63)).cast_signed()
-}
-
-/// What [`signed`] was made of.
-pub(super) fn unsigned(half: i64) -> u64 {
-    half.cast_unsigned() ^ (1 << 63)
 }
 
 /// Whether graph `name` has a lookup.
@@ -42,24 +34,34 @@ pub fn can_look_up(state: &Generation, name: &str) -> Result<bool> {
 /// no more.
 pub(super) async fn write(
     table: &mut Table<'_>,
-    lookup: &Lookup,
-    ids: &Ids,
+    whose: &Arc<Whose>,
+    resolution: &Arc<Resolution>,
+    assigned: &Arc<Assigned>,
     run: u32,
 ) -> Result<()> {
-    let parts = lookup.halves.chunks(BATCH_ROWS).zip(lookup.records.chunks(BATCH_ROWS));
-    for (halves, records) in parts {
-        let hashes = halves.iter().map(|half| signed(*half));
-        let one_ids = records
-            .iter()
-            .map(|record| Some(*record).filter(|r| *r != NOBODY).map(|r| ids.ids[r as usize]));
-        let run = i32::try_from(run).unwrap_or(i32::MAX);
-        table
-            .write(vec![
-                ("hash", Arc::new(Int64Array::from_iter_values(hashes))),
-                ("one_id", Arc::new(one_ids.collect::<Int64Array>())),
-                ("run", Arc::new(Int32Array::from_value(run, halves.len()))),
-            ])
-            .await?;
+    /// Parts that are looked up at once.
+    const PARTS: usize = 2;
+    let run = i32::try_from(run).unwrap_or(i32::MAX);
+    let look_up = |part: usize| {
+        let (whose, resolution) = (Arc::clone(whose), Arc::clone(resolution));
+        let assigned = Arc::clone(assigned);
+        let found =
+            move || -> Result<_> { Ok(whose.part(part, &resolution)?.columns(&assigned.ids.ids)) };
+        async move { in_background(found).await? }
+    };
+    let mut parts = futures::stream::iter(0..whose.parts()).map(look_up).buffered(PARTS);
+    while let Some(found) = parts.next().await {
+        let [hashes, one_ids] = found?;
+        for from in (0..hashes.len()).step_by(BATCH_ROWS) {
+            let rows = BATCH_ROWS.min(hashes.len() - from);
+            table
+                .write(vec![
+                    ("hash", Arc::new(hashes.slice(from, rows))),
+                    ("one_id", Arc::new(one_ids.slice(from, rows))),
+                    ("run", Arc::new(Int32Array::from_value(run, rows))),
+                ])
+                .await?;
+        }
     }
     Ok(())
 }

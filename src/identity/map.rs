@@ -7,11 +7,11 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::ids::{Ids, NO_ID};
 use clientele_udfs::identity::records::{Keys, Records};
-use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
-use super::refresh::{key_columns, numbers, small};
+use super::columns::{key_columns, numbers, small};
 use super::tables::{BATCH_ROWS, Table};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::store::{Erased, FileEntry};
 
@@ -19,7 +19,7 @@ use crate::store::{Erased, FileEntry};
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     /// By number in memory. Records after these are new.
-    on_disk: Vec<u32>,
+    on_disk: Vec<i32>,
     /// By number in the tables; `None` where both are the same.
     in_memory: Option<Vec<u32>>,
     /// The first that no record has.
@@ -31,13 +31,14 @@ const NONE: u32 = u32::MAX;
 
 impl Numbers {
     fn push(&mut self, on_disk: u32) {
-        self.next = self.next.max(on_disk.saturating_add(1));
-        self.on_disk.push(on_disk);
+        self.on_disk.push(on_disk.cast_signed());
     }
 
     /// All are there.
     fn end(&mut self) {
-        if self.on_disk.iter().enumerate().all(|(at, number)| at == *number as usize) {
+        let most = self.on_disk.iter().max().map(|most| most.cast_unsigned());
+        self.next = most.map_or(0, |most| most + 1);
+        if self.next as usize == self.on_disk.len() && self.on_disk.is_sorted() {
             return;
         }
         let mut in_memory = vec![NONE; self.next as usize];
@@ -45,6 +46,11 @@ impl Numbers {
             in_memory[*number as usize] = at;
         }
         self.in_memory = Some(in_memory);
+    }
+
+    /// Whether both numbers of each record are the same.
+    pub(super) fn are_same(&self) -> bool {
+        self.in_memory.is_none()
     }
 
     /// The number in memory of a record of the tables.
@@ -59,7 +65,7 @@ impl Numbers {
     /// The number in the tables of a record in memory.
     pub(super) fn on_disk(&self, in_memory: u32) -> u32 {
         let new = || self.next + (in_memory - self.on_disk.len() as u32);
-        self.on_disk.get(in_memory as usize).copied().unwrap_or_else(new)
+        self.on_disk.get(in_memory as usize).map_or_else(new, |number| number.cast_unsigned())
     }
 }
 
@@ -82,7 +88,7 @@ impl Map {
         erased: &Erased,
         is_live: impl Fn(u32) -> bool,
         records: &mut Records,
-        memory: &MemoryReservation,
+        memory: &Workspace,
     ) -> Result<Self> {
         let held = memory.size().saturating_sub(records.bytes());
         const COLUMNS: [&str; 5] = ["record", "one_id", "since_run", "source", "record_id"];
@@ -116,15 +122,18 @@ impl Map {
         Ok(map)
     }
 
-    /// Reads the numbers, ids and hashes alone; each record's hash is given to `take` with its number in memory.
+    /// Reads the numbers and ids alone; records of the hashes of each batch are looked for by `find`, which gets the number in memory
+    /// of the first of them too. There is room for so many `more` ids.
     pub(super) async fn without_keys(
         table: &mut Table<'_>,
-        mut take: impl FnMut(u32, u64),
-        memory: &MemoryReservation,
+        more: u32,
+        mut find: impl FnMut(&[i64], u32),
     ) -> Result<Self> {
-        let held = memory.size();
         const COLUMNS: [&str; 4] = ["record", "one_id", "since_run", "key"];
         let mut map = Self::default();
+        let rows = table.rows().await? as usize;
+        map.numbers.on_disk.reserve_exact(rows);
+        map.before = Ids::with_room(rows + more as usize);
         for file in in_order(table).await? {
             map.files.push((file.clone(), map.len()));
             let mut batches = table.read_file(&file, &COLUMNS).await?;
@@ -132,15 +141,32 @@ impl Map {
                 let batch = batch?;
                 let keys = batch.column(3).as_primitive::<Int64Type>().values();
                 let (numbers, one_ids, since) = parts(&batch);
-                for row in 0..batch.num_rows() {
-                    take(map.len(), keys[row] as u64);
-                    map.push(numbers.value(row) as u32, one_ids.value(row), since.value(row));
-                }
-                memory.try_resize(held + map.bytes())?;
+                find(keys, map.len());
+                map.numbers.on_disk.extend_from_slice(numbers.values());
+                map.before.extend(one_ids.values(), since.values());
             }
         }
         map.end();
         Ok(map)
+    }
+
+    /// Bytes that [`Self::without_keys`] takes of so many rows.
+    pub(super) fn bytes_of(rows: u64) -> usize {
+        rows as usize * (size_of::<i64>() + 2 * size_of::<u32>())
+    }
+
+    /// Whether the files tell that the records are numbered as they will be in memory.
+    pub(super) async fn is_plain(table: &mut Table<'_>) -> Result<bool> {
+        let mut next = 0;
+        for file in in_order(table).await? {
+            let Some((low, high)) = file.bounds.get("record") else { return Ok(false) };
+            let rows = i64::try_from(file.rows).unwrap_or(i64::MAX);
+            if (low.as_i64(), high.as_i64()) != (Some(next), Some(next + rows - 1)) {
+                return Ok(false);
+            }
+            next += rows;
+        }
+        Ok(true)
     }
 
     /// Records that it has.
@@ -237,6 +263,8 @@ impl Map {
                 columns.insert("since_run", small(ids.since[part].iter().copied()));
                 table.write(columns.into_iter().collect()).await?;
             }
+            // Each file is of records with consecutive numbers.
+            table.end_file().await?;
         }
         Ok(outdated)
     }

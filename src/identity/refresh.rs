@@ -3,20 +3,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, StringArray, StringBuilder,
-    TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::collect::{Collected, Collector, Rejected, value_of};
-use clientele_udfs::identity::graph::{Graph, Limit, Lookup, Review, TypeRule, Value};
-use clientele_udfs::identity::ids::{Assigned, Changes, Event, Ids, bytes_to_assign};
+use clientele_udfs::identity::graph::{Graph, Limit, Review, Touched, Value, Whose};
+use clientele_udfs::identity::ids::{Assigned, Changes, Event, Ids, bytes_to_find};
 use clientele_udfs::identity::records::{Keys, Records};
-use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
 use super::Answer;
 use super::collection::{Asked, Collection, Extent, Use};
+use super::columns::{key_columns, numbers, small, text};
 use super::findings::{self, Files};
 use super::graph::definition_of;
 use super::lookup;
@@ -27,6 +24,7 @@ use super::source::{Sighting, Source};
 use super::tables::{
     ALIAS, BATCH_ROWS, FILES, FINDINGS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, TOLD, Table,
 };
+use super::workspace::{Workspace, in_background};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, FileEntry, Group, MAP, MOVED, Name, OVERRIDES, TableChange, Warehouse};
 
@@ -44,7 +42,7 @@ pub(super) async fn refresh(
     warehouse: &Warehouse,
     name: &str,
     full: bool,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<Answer> {
     const TRIES_MAX: u32 = 5;
     let _turn = warehouse.turn_to_refresh().await;
@@ -58,12 +56,7 @@ pub(super) async fn refresh(
         .hint("run the statement again"))
 }
 
-async fn run(
-    warehouse: &Warehouse,
-    name: &str,
-    full: bool,
-    memory: &MemoryReservation,
-) -> Result<Answer> {
+async fn run(warehouse: &Warehouse, name: &str, full: bool, memory: &Workspace) -> Result<Answer> {
     definition_of(warehouse.newest().await?.as_ref(), name)?;
     // The map comes first: if another refresh has taken its place meanwhile, nothing of this one is published, whatever of the
     // other was read.
@@ -71,7 +64,7 @@ async fn run(
     let definition = definition_of(warehouse.newest().await?.as_ref(), name)?;
     let source = Source::open(warehouse, &definition).await?;
     let said = said(warehouse, name, &definition).await?;
-    let made_of = word(&format!("{} {said}", source.state()));
+    let made_of = word(&format!("{} {}", source.state(), said.all));
     let last = last_run(&mut Table::open(warehouse, name, RUNS).await?).await?;
     if !full && last.made_of.as_ref() == Some(&made_of) {
         let notice = format!("nothing has changed since run {}", last.run);
@@ -97,11 +90,12 @@ async fn run(
     let (mut group, reviews) = write(&asked, &settled, map, full).await?;
     group.tables.push(match settled.extent {
         Extent::Anew => found.replaced().await?,
-        Extent::Added | Extent::Day => found.appended().await?,
+        Extent::Added | Extent::Rules | Extent::Day => found.appended().await?,
     });
     let mut runs = Table::open(warehouse, name, RUNS).await?;
     let mut row = run_row(&settled.collected, &settled.assigned, settled.run, reviews, &made_of);
-    row.push(("said", text(std::iter::once(said.as_str()))));
+    row.push(("said", text(std::iter::once(said.all.as_str()))));
+    row.push(("said_of_types", text(std::iter::once(said.of_types.as_str()))));
     row.push(("types", text(std::iter::once(serde_json::to_string(&settled.types)?))));
     runs.write(row).await?;
     group.tables.push(runs.appended().await?);
@@ -124,8 +118,8 @@ struct Settled {
     run: u32,
     extent: Extent,
     collected: Collected,
-    assigned: Assigned,
-    lookup: Lookup,
+    assigned: Arc<Assigned>,
+    lookup: Arc<Whose>,
     /// Whether the lookup's rows come to those that are there.
     adds_lookup: bool,
     /// The map as it was.
@@ -168,7 +162,7 @@ async fn settle<'a>(
     asked: &Asked<'a>,
     all: Collection,
     map: &mut Table<'_>,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<(Settled, Table<'a>)> {
     let Asked { warehouse, graph: name, last, .. } = *asked;
     let held = all.map.bytes() + all.touched.capacity() * size_of::<u32>();
@@ -179,26 +173,30 @@ async fn settle<'a>(
         as_read.forget_places();
     }
     let mut collector = all.collector;
-    memory.try_grow(collector.bytes_to_sort())?;
-    let mut collector = in_background(move || {
+    let to_sort = collector.bytes_to_sort();
+    memory.fit(&mut collector, held + to_sort)?;
+    let collector = in_background(move || {
         collector.sort();
         collector
     })
     .await?;
     let mut found = findings::table(warehouse, name).await?;
-    findings::write(&mut found, &files, &as_read.numbers, &mut types, &mut collector).await?;
-    let (collected, graph) = resolve(collector, held, memory).await?;
+    let collector =
+        findings::write(&mut found, &files, &as_read.numbers, &mut types, collector).await?;
+    let (collected, mut graph) = resolve(collector, held, memory).await?;
+    let others = held + collected.bytes() + bytes_to_find(collected.records.len());
+    memory.fit(&mut graph, others)?;
     let (before, gone) = match has_numbered_ids {
         true => as_read.take_ids(collected.records.len()),
         false => ids_before(map, &collected.records).await?,
     };
     let customers = last.customers.filter(|_| extent != Extent::Anew);
-    memory.try_grow(bytes_to_assign(collected.records.len()))?;
     let (mut collected, before, gone, changes) = in_background(move || {
         let changes = Changes::find(&collected.resolution.roots, &before, &gone, customers);
         (collected, before, gone, changes)
     })
     .await?;
+    memory.fit(&mut graph, others + changes.bytes_to_assign())?;
     let of_reviews = collected.resolution.reviews.iter().flat_map(|r| r.records.iter().copied());
     let mut wanted: Vec<u32> = changes.keys_needed().chain(of_reviews).collect();
     wanted.retain(|number| !collected.records.knows(*number));
@@ -210,21 +208,19 @@ async fn settle<'a>(
     let lookup = Table::open(warehouse, name, LOOKUP).await?;
     // Each day adds rows, in the place of some that count no more: until these may be a quarter of what counts.
     let is_long = lookup.rows().await? / 5 > graph.len() as u64 / 4;
-    let adds_lookup = extent == Extent::Day && !is_long;
+    let adds_lookup = matches!(extent, Extent::Day | Extent::Rules) && !is_long;
     let run = last.run + 1;
     let (collected, assigned, lookup) = in_background(move || {
         let roots = &collected.resolution.roots;
         let assigned = changes.assign(&collected.records, roots, before, &gone, run);
-        let lookup = match adds_lookup {
-            true => {
-                let mut is_touched = vec![false; collected.records.len() as usize];
-                touched.extend(&assigned.changed);
-                touched.iter().for_each(|record| is_touched[*record as usize] = true);
-                graph.into_lookup_of(&collected.resolution, &is_touched)
-            }
-            false => graph.into_lookup(&collected.resolution),
-        };
-        (collected, assigned, lookup)
+        let touched = adds_lookup.then(|| {
+            let mut records = vec![false; collected.records.len() as usize];
+            touched.extend(&assigned.changed);
+            touched.iter().for_each(|record| records[*record as usize] = true);
+            // Other rules make hubs, or none, of what several records have.
+            Touched { records, shared: extent == Extent::Rules }
+        });
+        (collected, Arc::new(assigned), Arc::new(graph.into_whose(touched)))
     })
     .await?;
     let settled = Settled {
@@ -256,7 +252,7 @@ async fn write(
     let mut of_lookup = Table::open(warehouse, name, LOOKUP).await?;
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
     let rejections = match extent {
-        Extent::Day => &collected.newly_rejected,
+        Extent::Day | Extent::Rules => &collected.newly_rejected,
         Extent::Anew | Extent::Added => &collected.rejected,
     };
     let write_map = async {
@@ -265,7 +261,7 @@ async fn write(
         Ok(outdated)
     };
     let (_, outdated, ()) = tokio::try_join!(
-        lookup::write(&mut of_lookup, lookup, &assigned.ids, *run),
+        lookup::write(&mut of_lookup, lookup, &collected.resolution, assigned, *run),
         write_map,
         write_rejected(&mut rejected, collected, rejections),
     )?;
@@ -279,14 +275,14 @@ async fn write(
     let mut group = Group::default();
     group.tables.push(match extent {
         Extent::Anew => map.replaced_as_read().await?,
-        Extent::Added | Extent::Day => map.replaced_in(outdated).await?,
+        Extent::Added | Extent::Rules | Extent::Day => map.replaced_in(outdated).await?,
     });
     group.tables.push(match settled.adds_lookup {
         true => of_lookup.appended().await?,
         false => of_lookup.replaced().await?,
     });
     group.tables.push(match extent {
-        Extent::Day => rejected.appended().await?,
+        Extent::Day | Extent::Rules => rejected.appended().await?,
         Extent::Anew | Extent::Added => rejected.replaced().await?,
     });
     let mut moved = Table::open(warehouse, name, MOVED).await?;
@@ -318,35 +314,15 @@ async fn write(
 
 /// Resolves what was collected, as far as there is memory for it beside what is `held`.
 pub(super) async fn resolve(
-    collector: Collector,
+    mut collector: Collector,
     held: usize,
-    memory: &MemoryReservation,
+    memory: &Workspace,
 ) -> Result<(Collected, Graph)> {
-    memory.try_resize(held + collector.bytes() + collector.bytes_to_resolve())?;
-    let (collected, graph) = in_background(move || collector.resolve()).await?;
+    let more = collector.bytes_to_resolve() + collector.bytes_to_sort();
+    memory.fit(&mut collector, held + more)?;
+    let (collected, graph) = in_background(move || collector.resolve()).await??;
     memory.try_resize(held + collected.bytes() + graph.bytes())?;
     Ok((collected, graph))
-}
-
-pub(super) async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Error::internal("identity resolution stopped unexpectedly"))
-}
-
-pub(super) fn collector(definition: &Definition, key: &[u8; 32]) -> Collector {
-    fn undeclared(_: &str) -> Option<TypeRule> {
-        None
-    }
-    fn usual(id_type: &str) -> Option<TypeRule> {
-        Some(Definition::default().rule_of(id_type))
-    }
-    // In the order of names, so that nothing depends on which was met first.
-    let declared: Vec<(String, TypeRule)> =
-        definition.rules.keys().map(|name| (name.clone(), definition.rule_of(name))).collect();
-    let rule_of = if declared.is_empty() { usual } else { undeclared };
-    Collector::new(key, &declared, definition.max_cluster_records, rule_of)
 }
 
 /// The ids that records had, and those of records that are not there any more.
@@ -393,6 +369,8 @@ pub(super) struct LastRun {
     made_of: Option<String>,
     /// What of that are not rows.
     pub(super) said: Option<String>,
+    /// What of that says which types of identifiers there are.
+    pub(super) said_of_types: Option<String>,
     /// Names of types by their numbers in the findings; `None` when it was made by a version that kept them in another way.
     pub(super) types: Option<Vec<String>>,
 }
@@ -420,6 +398,7 @@ pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<LastRun> {
                     customers: count("customers", row).and_then(|n| usize::try_from(n).ok()),
                     made_of: text("made_of", row),
                     said: text("said", row),
+                    said_of_types: text("said_of_types", row),
                     types: types.and_then(|json| serde_json::from_str(&json).ok()),
                 };
             }
@@ -429,17 +408,28 @@ pub(super) async fn last_run(runs: &mut Table<'_>) -> Result<LastRun> {
     Ok(last)
 }
 
-/// Everything but rows that a refresh depends on, in a word: the rules, what was said by hand, and this program.
+/// Everything but rows that a refresh depends on, in a word each: the rules, what was said by hand, and this program.
+#[derive(Debug, Clone)]
+pub(super) struct Asking {
+    pub(super) all: String,
+    /// Of that what says which identifiers are rejected: the types that have rules.
+    pub(super) of_types: String,
+}
+
 pub(super) async fn said(
     warehouse: &Warehouse,
     name: &str,
     definition: &Definition,
-) -> Result<String> {
+) -> Result<Asking> {
     let newest = warehouse.newest().await?;
     let by_hand = newest.table(&Name::new(name, OVERRIDES)).map(|def| (&def.path, def.version));
     let rules = serde_json::to_string(definition)?;
     let program = env!("CARGO_PKG_VERSION");
-    Ok(word(&format!("{rules} {by_hand:?} {program} {HOW}")))
+    let types: Vec<&String> = definition.rules.keys().collect();
+    Ok(Asking {
+        all: word(&format!("{rules} {by_hand:?} {program} {HOW}")),
+        of_types: word(&format!("{types:?} {program} {HOW}")),
+    })
 }
 
 fn word(all: &str) -> String {
@@ -516,32 +506,6 @@ fn told_rows(values: &HashMap<Value, String>) -> Vec<(&'static str, ArrayRef)> {
 pub(super) fn type_name(collected: &Collected, kind: u16) -> &str {
     let name = collected.names[usize::from(kind)];
     &collected.types[usize::from(name)]
-}
-
-fn text(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
-}
-
-pub(super) fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(values))
-}
-
-pub(super) fn small(values: impl Iterator<Item = u32>) -> ArrayRef {
-    Arc::new(Int32Array::from_iter_values(values.map(|n| n.min(i32::MAX as u32) as i32)))
-}
-
-/// Source and id of some records, as two columns.
-pub(super) fn key_columns(
-    records: &Records,
-    of: impl Iterator<Item = u32> + Clone,
-) -> [ArrayRef; 2] {
-    let (mut sources, mut ids) = (StringBuilder::new(), StringBuilder::new());
-    for number in of {
-        let (source, record_id) = records.key(number);
-        sources.append_value(source);
-        ids.append_value(record_id);
-    }
-    [Arc::new(sources.finish()), Arc::new(ids.finish())]
 }
 
 /// Ids that lost records with the last refreshes: of as many refreshes as are worth knowing. One that took none from anybody

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use clientele_udfs::identity::collect::Collector;
 use clientele_udfs::identity::graph::{Rules, TypeRule};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,21 @@ fn defaults(id_type: &str) -> (u32, u32) {
 }
 
 impl Definition {
+    /// A collector under these rules.
+    pub(super) fn collector(&self, key: &[u8; 32]) -> Collector {
+        fn undeclared(_: &str) -> Option<TypeRule> {
+            None
+        }
+        fn usual(id_type: &str) -> Option<TypeRule> {
+            Some(Definition::default().rule_of(id_type))
+        }
+        // In the order of names, so that nothing depends on which was met first.
+        let declared: Vec<(String, TypeRule)> =
+            self.rules.keys().map(|name| (name.clone(), self.rule_of(name))).collect();
+        let rule_of = if declared.is_empty() { usual } else { undeclared };
+        Collector::new(key, &declared, self.max_cluster_records, rule_of)
+    }
+
     /// The table as a relation's name.
     pub fn relation(&self) -> Name {
         Name::new(self.schema.clone(), self.table.clone())

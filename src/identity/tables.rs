@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::runtime::SpawnedTask;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
@@ -52,6 +53,9 @@ pub(super) const LOOKUP: &str = "lookup";
 
 /// Rows that are written at a time.
 pub(super) const BATCH_ROWS: usize = 64 * 1024;
+
+/// Rows that are read at a time: numbers, mostly, and handing a batch from one thread to another takes as long as reading thousands.
+const READ_ROWS: usize = 32 * 1024;
 
 /// Columns that may be NULL.
 pub(super) fn schema(columns: &[(&str, &DataType)]) -> SchemaRef {
@@ -153,6 +157,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
                 ("reviews", &id),
                 ("made_of", &text),
                 ("said", &text),
+                ("said_of_types", &text),
                 ("types", &text),
             ]),
         ),
@@ -170,7 +175,8 @@ pub(super) struct Table<'a> {
 
 /// Rows on their way into files, written by a task of its own: one processor writes while another makes the next rows.
 struct Writing {
-    rows: mpsc::Sender<RecordBatch>,
+    /// Rows, or the end of a file.
+    rows: mpsc::Sender<Option<RecordBatch>>,
     files: SpawnedTask<Result<Vec<WrittenFile>>>,
 }
 
@@ -182,15 +188,18 @@ impl Writing {
         let (rows, mut written) = mpsc::channel(Self::BATCHES);
         let files = SpawnedTask::spawn(async move {
             while let Some(batch) = written.recv().await {
-                writer.write(&batch).await?;
+                match batch {
+                    Some(batch) => writer.write(&batch).await?,
+                    None => writer.end_file().await?,
+                }
             }
             writer.finish().await
         });
         Self { rows, files }
     }
 
-    /// Adds rows. That some could not be written may be told later, by [`Self::finish`] at last.
-    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+    /// Adds rows, or ends a file. That some could not be written may be told later, by [`Self::finish`] at last.
+    async fn write(&mut self, batch: Option<RecordBatch>) -> Result<()> {
         match self.rows.send(batch).await {
             Ok(()) => Ok(()),
             // The task takes no more rows once it has failed.
@@ -251,7 +260,12 @@ impl<'a> Table<'a> {
             )
         };
         let columns = self.schema.fields().iter().map(column).collect();
-        self.writer.write(RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await
+        self.writer.write(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)).await
+    }
+
+    /// What is added from now on is in another file.
+    pub(super) async fn end_file(&mut self) -> Result<()> {
+        self.writer.write(None).await
     }
 
     /// The names of its columns.
@@ -271,12 +285,12 @@ impl<'a> Table<'a> {
     }
 
     /// The paths of its files.
-    pub(super) async fn paths(&mut self) -> Result<Vec<String>> {
+    pub(super) async fn paths(&self) -> Result<Vec<String>> {
         Ok(self.files().await?.into_iter().map(|file| file.path).collect())
     }
 
     /// As [`Self::replaced`], when the table is still the one that was read.
-    pub(super) async fn replaced_as_read(mut self) -> Result<TableChange> {
+    pub(super) async fn replaced_as_read(self) -> Result<TableChange> {
         let replaced = Some(Replaced { version: self.def.version, files: self.paths().await? });
         Ok(TableChange { replaced, ..self.replaced().await? })
     }
@@ -294,20 +308,29 @@ impl<'a> Table<'a> {
     }
 
     /// The files of the published version, oldest first.
-    pub(super) async fn files(&mut self) -> Result<Vec<FileEntry>> {
+    pub(super) async fn files(&self) -> Result<Vec<FileEntry>> {
         let snapshot = self.warehouse.snapshot(&self.def).await?;
         Ok(snapshot.files.iter().rev().cloned().collect())
     }
 
     /// Columns of one file, batch by batch.
     pub(super) async fn read_file(
-        &mut self,
+        &self,
         file: &FileEntry,
         columns: &[&str],
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.opening(file, columns).await?.await
+    }
+
+    /// As [`Self::read_file`]; the file is not touched before the answer is waited for.
+    pub(super) async fn opening(
+        &self,
+        file: &FileEntry,
+        columns: &[&str],
+    ) -> Result<BoxFuture<'static, Result<BoxStream<'static, Result<RecordBatch>>>>> {
         let snapshot = self.warehouse.snapshot(&self.def).await?;
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
-        self.warehouse.open_file(&snapshot, file, &columns).await
+        self.warehouse.opening(&snapshot, file, &columns, READ_ROWS)
     }
 
     /// Whether every row in it may be seen.

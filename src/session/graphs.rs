@@ -10,13 +10,13 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionState;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::stop::Stop;
 use crate::error::{Error, Kind};
-use crate::identity;
+use crate::identity::{self, Workspace};
 use crate::store::Warehouse;
 
 /// Makes the functions known.
@@ -100,17 +100,17 @@ struct Answer {
 }
 
 impl Answer {
-    async fn compute(&self, memory: &MemoryReservation) -> crate::error::Result<RecordBatch> {
+    async fn compute(&self, workspace: &Workspace) -> crate::error::Result<RecordBatch> {
         let Some(warehouse) = self.warehouse.upgrade() else {
             return Err(Error::internal("the warehouse is closed"));
         };
         match self.question {
             Question::Why => {
                 let [graph, a, b] = [0, 1, 2].map(|at| self.given[at].as_str());
-                identity::why(&warehouse, graph, a, b, memory).await
+                identity::why(&warehouse, graph, a, b, workspace).await
             }
             Question::Preview => {
-                Box::pin(identity::preview(&warehouse, &self.given[0], &self.given[1], memory))
+                Box::pin(identity::preview(&warehouse, &self.given[0], &self.given[1], workspace))
                     .await
             }
         }
@@ -137,9 +137,11 @@ impl TableProvider for Answer {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let pool = Stop::current().memory(&state.runtime_env().memory_pool);
+        let runtime = state.runtime_env();
+        let pool = Stop::current().memory(&runtime.memory_pool);
         let memory = MemoryConsumer::new(self.question.name()).register(&pool);
-        let batch = Box::pin(self.compute(&memory)).await.map_err(DataFusionError::from)?;
+        let workspace = Workspace::new(memory, Arc::clone(&runtime.disk_manager));
+        let batch = Box::pin(self.compute(&workspace)).await.map_err(DataFusionError::from)?;
         let rows = MemTable::try_new(self.schema(), vec![vec![batch]])?;
         rows.scan(state, projection, filters, limit).await
     }

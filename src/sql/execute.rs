@@ -77,7 +77,7 @@ pub async fn execute(session: &Session, parsed: &Parsed, values: &[Expr]) -> Res
             let tag = Box::pin(identity::execute(
                 engine.warehouse(),
                 graph,
-                &engine.memory("identity graph"),
+                &engine.workspace("identity graph"),
             ))
             .await?;
             Ok(match tag.notice {

@@ -76,6 +76,17 @@ impl Warehouse {
         file: &FileEntry,
         columns: &[String],
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.opening(snapshot, file, columns, BATCH_ROWS)?.await
+    }
+
+    /// As [`Self::open_file`], with so many rows at a time; the file is not touched before the answer is waited for.
+    pub fn opening(
+        &self,
+        snapshot: &TableSnapshot,
+        file: &FileEntry,
+        columns: &[String],
+        rows: usize,
+    ) -> Result<BoxFuture<'static, Result<BoxStream<'static, Result<RecordBatch>>>>> {
         let mut places = Vec::with_capacity(columns.len());
         for column in columns {
             let place = snapshot.schema.index_of(column).map_err(|_| {
@@ -86,11 +97,14 @@ impl Warehouse {
         let wanted = Arc::new(snapshot.schema.project(&places)?);
         let path = Path::from(file.path.as_str());
         let reader = FileReader { store: self.file_store(file), path, size: file.size };
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
-        let mask =
-            ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
-        let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
-        Ok(ahead(batches.map(move |batch| arranged(&batch?, &wanted)).boxed()))
+        let opened = async move {
+            let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+            let names = wanted.fields().iter().map(|field| field.name().as_str());
+            let mask = ProjectionMask::columns(builder.parquet_schema(), names);
+            let batches = builder.with_projection(mask).with_batch_size(rows).build()?;
+            Ok(ahead(batches.map(move |batch| arranged(&batch?, &wanted)).boxed()))
+        };
+        Ok(opened.boxed())
     }
 }
 

@@ -291,6 +291,17 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Ends a file of rows that lie as they came: what comes next is in another one.
+    pub async fn end_file(&mut self) -> Result<()> {
+        match (&self.shape, self.open.take()) {
+            (Shape::Plain, Some(file)) => self.close_file(file, None).await,
+            (_, open) => {
+                self.open = open;
+                Ok(())
+            }
+        }
+    }
+
     /// Whether the open file has as many bytes as a file should have.
     fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|file| {
@@ -412,7 +423,9 @@ impl TableWriter {
             let is_number = column.data_type().is_integer() || column.data_type().is_temporal();
             if variety != Variety::Repeats && is_number {
                 properties = properties.set_column_dictionary_enabled(at.clone(), false);
-                properties = match variety == Variety::Unique && is_scattered(column) {
+                // What is read whole, again and again, is read faster as it is.
+                let is_hashes = is_scattered(column) || !self.has_filters && is_far_apart(column);
+                properties = match variety == Variety::Unique && is_hashes {
                     true => properties
                         .set_column_encoding(at.clone(), Encoding::PLAIN)
                         .set_column_compression(at.clone(), Compression::UNCOMPRESSED),
@@ -520,11 +533,25 @@ fn ascends(column: &ArrayRef) -> bool {
     }
 }
 
-/// Whether numbers are hashes: all over what 64 bits can hold, so that neither their differences nor a compression are shorter.
+/// Whether numbers are hashes, or like them: all over what their bits can hold, or nearly, so that neither their differences nor a
+/// compression are shorter.
 fn is_scattered(column: &ArrayRef) -> bool {
-    const FAR: u64 = 1 << 60;
-    let is_far = |(low, high): (i64, i64)| high.abs_diff(low) > FAR;
-    *column.data_type() == DataType::Int64 && !ascends(column) && bounds(column).is_some_and(is_far)
+    let far: u64 = match column.data_type() {
+        DataType::Int64 => 1 << 60,
+        // Large enough that a difference and its share of a block's head take as much as the number.
+        DataType::Int32 => 1 << 22,
+        _ => return false,
+    };
+    let is_far = |(low, high): (i64, i64)| high.abs_diff(low) > far;
+    !ascends(column) && bounds(column).is_some_and(is_far)
+}
+
+/// Whether numbers in order are so far apart that their differences take more than half of what they take.
+fn is_far_apart(column: &ArrayRef) -> bool {
+    let far = (column.len() as u64) << 36;
+    *column.data_type() == DataType::Int64
+        && ascends(column)
+        && bounds(column).is_some_and(|(low, high)| high.abs_diff(low) > far)
 }
 
 /// Smallest and largest value of a column, in its own unit.

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod norm_email;
 pub mod norm_id;
 pub mod norm_phone;
+mod parts;
 pub mod records;
 mod text;
 

@@ -1,6 +1,7 @@
 //! Rows that are joined by what they have in common, without a graph's rules: `oneid_clusters`.
 
 use std::collections::HashMap;
+use std::io;
 
 use arrow::array::{Array, StringArray};
 
@@ -55,6 +56,16 @@ impl Clusters {
         true
     }
 
+    /// The graph that holds them.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The same, to put some of it on disk.
+    pub fn graph_mut(&mut self) -> &mut Graph {
+        &mut self.graph
+    }
+
     /// Bytes that are held, and that [`Self::ids`] takes, about.
     pub fn bytes(&self) -> usize {
         // A row will have a parent, a root and an id.
@@ -64,17 +75,23 @@ impl Clusters {
     /// The id of each row's component: half of the keyed hash of its smallest identifier, so that the same identifiers have
     /// the same id in any order of rows; of two components that meet there, the one with the larger hash takes the next free
     /// number. A row whose values join nobody is alone under a negative number, the first one found under -1.
-    pub fn ids(mut self) -> Vec<i64> {
-        let resolution = self.graph.resolve(self.rows);
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn ids(mut self) -> io::Result<Vec<i64>> {
+        let resolution = self.graph.resolve(self.rows)?;
         let mut of_root: HashMap<u32, i64> = HashMap::new();
         let mut last = 0;
         // They come in ascending order: the first one of a component is its smallest, and ids ascend too.
-        let found = self.graph.into_lookup(&resolution);
-        for (half, row) in found.halves.iter().zip(&found.records) {
-            of_root.entry(resolution.roots[*row as usize]).or_insert_with(|| {
-                last = (half >> 1).cast_signed().max(last + 1);
-                last
-            });
+        let whose = self.graph.into_whose(None);
+        for part in 0..whose.parts() {
+            let found = whose.part(part, &resolution)?;
+            for (half, row) in found.halves.iter().zip(&found.records) {
+                of_root.entry(resolution.roots[*row as usize]).or_insert_with(|| {
+                    last = (half >> 1).cast_signed().max(last + 1);
+                    last
+                });
+            }
         }
         let mut alone = 0;
         let id = |root: &u32| {
@@ -83,7 +100,7 @@ impl Clusters {
                 alone
             })
         };
-        resolution.roots.iter().map(id).collect()
+        Ok(resolution.roots.iter().map(id).collect())
     }
 }
 
@@ -102,7 +119,7 @@ mod tests {
             let column = |at: usize| part.iter().map(|row| row[at].as_deref()).collect();
             assert!(clusters.add(&[column(0), column(1), column(2)]));
         }
-        clusters.ids()
+        clusters.ids().unwrap()
     }
 
     /// The components, by joining again and again until nothing changes.

@@ -1,10 +1,12 @@
 //! From rows of identifiers to a graph: cleaned, hashed, and what is no identifier set aside.
 
 use std::hash::Hasher;
+use std::io;
+use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::graph::{Found, Graph, OF_NO_FILE, Resolution, Rules, TypeRule, Value};
+use super::graph::{Found, Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, unsigned};
 use super::norm_id::{Reject, clean};
 use super::records::Records;
 
@@ -104,7 +106,7 @@ pub struct Collected {
     /// The records.
     pub records: Records,
     /// Who is who.
-    pub resolution: Resolution,
+    pub resolution: Arc<Resolution>,
     /// What joins nobody, each once.
     pub rejected: Vec<Rejected>,
     /// What of it is new, when the collector was told what is not.
@@ -217,9 +219,27 @@ impl Collector {
         }
     }
 
-    /// Makes room for so many identifiers that come in the order of their hashes.
-    pub fn reserve_in_order(&mut self, count: usize) {
-        self.graph.reserve(count);
+    /// What takes kept rows beside this, whose types have these numbers.
+    pub fn taker(&self, types: &[u16]) -> Taker {
+        let plain = |id_type: &u16| {
+            self.types[usize::from(*id_type)].kind.filter(|kind| self.graph.is_plain(*kind))
+        };
+        Taker { kinds: types.iter().map(plain).collect() }
+    }
+
+    /// Takes what was kept.
+    pub fn take_kept(&mut self, kept: Kept) {
+        self.graph.add_kept(kept);
+    }
+
+    /// The graph that holds them.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The same, to put some of it on disk.
+    pub fn graph_mut(&mut self) -> &mut Graph {
+        &mut self.graph
     }
 
     /// Bytes that [`Self::sort`] takes besides.
@@ -232,12 +252,27 @@ impl Collector {
         self.graph.sort();
     }
 
-    /// What files say that joins nobody, and what may join; in the order of hashes, once it is sorted.
-    pub fn of_files(&mut self) -> (Vec<Aside>, impl Iterator<Item = (Found, u16)>) {
-        let aside = std::mem::take(&mut self.aside);
-        let names = &self.names;
-        let found = self.graph.of_files();
-        (aside, found.map(|found| (found, names[usize::from(found.kind)])))
+    /// What files say that joins nobody; once.
+    pub fn aside_of_files(&mut self) -> Vec<Aside> {
+        std::mem::take(&mut self.aside)
+    }
+
+    /// In so many parts [`Self::of_files`] is asked.
+    pub fn parts(&self) -> usize {
+        self.graph.parts()
+    }
+
+    /// What files say that may join: part by part in the order of hashes, once it is sorted.
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn of_files(&self, part: usize) -> io::Result<Vec<Found>> {
+        self.graph.of_files(part)
+    }
+
+    /// The number of a type's name by that of its rule.
+    pub fn names(&self) -> &[u16] {
+        &self.names
     }
 
     /// Names of types, by number.
@@ -268,7 +303,10 @@ impl Collector {
     }
 
     /// Who is who; the graph can be asked why.
-    pub fn resolve(mut self) -> (Collected, Graph) {
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn resolve(mut self) -> io::Result<(Collected, Graph)> {
         let mut newly_rejected = self.rejected.split_off(self.rejected_before);
         for rejected in [&mut newly_rejected, &mut self.rejected] {
             rejected.sort_unstable();
@@ -277,16 +315,57 @@ impl Collector {
         newly_rejected.retain(|new| self.rejected.binary_search(new).is_err());
         self.rejected.extend_from_slice(&newly_rejected);
         self.rejected.sort_unstable();
-        let resolution = self.graph.resolve(self.records.len());
+        let resolution = self.graph.resolve(self.records.len())?;
         let collected = Collected {
             records: self.records,
-            resolution,
+            resolution: Arc::new(resolution),
             rejected: self.rejected,
             newly_rejected,
             types: self.types.into_iter().map(|of| of.hashing.name).collect(),
             names: self.names,
         };
-        (collected, self.graph)
+        Ok((collected, self.graph))
+    }
+}
+
+/// Takes rows that were kept of earlier runs, many at once.
+#[derive(Debug, Clone)]
+pub struct Taker {
+    /// By number of the type in the rows: the number of its rule, where only values tell its identifiers apart.
+    kinds: Vec<Option<u16>>,
+}
+
+/// Rows that were kept: records, types, and both halves of hashes, the first in the order of numbers with a sign.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptRows<'a> {
+    /// Numbers of records.
+    pub records: &'a [i32],
+    /// Numbers of types.
+    pub types: &'a [i32],
+    /// First halves of hashes.
+    pub highs: &'a [i64],
+    /// Second halves.
+    pub lows: &'a [i64],
+}
+
+impl Taker {
+    /// The identifiers of rows; those that are to be taken one by one are named in `others`.
+    pub fn take(&self, rows: KeptRows<'_>, others: &mut Vec<usize>) -> Kept {
+        let KeptRows { records, types, highs, lows } = rows;
+        let mut kept = Kept::with_room(records.len());
+        let columns = records.iter().zip(types).zip(highs.iter().zip(lows)).enumerate();
+        for (row, ((record, id_type), (high, low))) in columns {
+            let kind = usize::try_from(*id_type).ok().and_then(|at| *self.kinds.get(at)?);
+            match kind {
+                Some(kind) => {
+                    let value = [unsigned(*high), low.cast_unsigned()];
+                    kept.add(kind, value, record.cast_unsigned());
+                }
+                None => others.push(row),
+            }
+        }
+        kept.sort();
+        kept
     }
 }
 
@@ -369,7 +448,7 @@ mod tests {
             let id_type = collector.id_type(id_type);
             collector.take(OF_NO_FILE, record, id_type, finding);
         }
-        collector.resolve().0
+        collector.resolve().unwrap().0
     }
 
     /// The classic case: phone + device, email + device, email + open id are one person.

@@ -10,7 +10,9 @@
 //! nothing is guessed; what was not joined is told.
 //!
 //! Cost: an identifier takes 24 bytes and a record 8. Identifiers are sorted in partitions that fit a processor's cache, and
-//! everything is joined at first; only components that break a limit are resolved tier by tier, each alone.
+//! everything is joined at first, by as many threads as there are processors; only components that break a limit are resolved
+//! tier by tier, each alone. Identifiers can be put on disk, from where a partition at a time is read whenever all are gone
+//! through; those of types with a `reuse_gap_us` stay in memory.
 
 mod components;
 mod links;
@@ -19,9 +21,13 @@ mod tests;
 mod tiers;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io;
 
-use self::components::Components;
-use self::links::{Observation, Partitions, Timed};
+use arrow::array::Int64Array;
+
+use self::components::Meeting;
+use self::links::{Observation, Partitions, Rest, Timed};
 use self::tiers::Component;
 
 /// A keyed hash of an identifier with its type: 128 bits, so that no two of a warehouse meet.
@@ -131,17 +137,81 @@ pub struct Lookup {
 /// No record.
 pub const NOBODY: u32 = u32::MAX;
 
+/// Whose identifiers are, to be told part by part; the memory of a part is free then.
+#[derive(Debug)]
+pub struct Whose {
+    rest: Rest,
+    owners: HashMap<Value, Value>,
+    touched: Option<Touched>,
+}
+
+/// Identifiers of which it may have changed whose they are.
+#[derive(Debug)]
+pub struct Touched {
+    /// By number of the record: whether those that it has are.
+    pub records: Vec<bool>,
+    /// Whether those are that several records have.
+    pub shared: bool,
+}
+
+impl Touched {
+    fn is(&self, same: &[Observation]) -> bool {
+        self.shared && same.len() > 1
+            || same.iter().any(|observation| self.records[observation.record as usize])
+    }
+}
+
 impl Lookup {
+    /// The rows of a table: first halves in the order of numbers with a sign, and ids of customers as records have them.
+    pub fn columns(&self, ids: &[i64]) -> [Int64Array; 2] {
+        let one_ids = self.records.iter().map(|record| ids.get(*record as usize).copied());
+        [self.halves.iter().map(|half| Some(signed(*half))).collect(), one_ids.collect()]
+    }
+}
+
+impl Whose {
+    /// How many parts there are.
+    pub fn parts(&self) -> usize {
+        self.rest.parts()
+    }
+
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
-        self.halves.len() * (size_of::<u64>() + size_of::<u32>())
+        self.rest.bytes() + self.touched.as_ref().map_or(0, |touched| touched.records.len())
+    }
+
+    /// Whose the identifiers of a part are; of a value that had several owners the last one's. Parts come in the order of values. Hubs,
+    /// and what records of several customers have, are nobody's: they are left out, or told of where only some are asked for.
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn part(&self, part: usize, resolution: &Resolution) -> io::Result<Lookup> {
+        let Self { rest, owners, touched } = self;
+        let mut lookup = Lookup::default();
+        rest.each_first_half(part, |same| {
+            if touched.as_ref().is_some_and(|touched| !touched.is(same)) {
+                return;
+            }
+            let found = match same {
+                // Nearly all: what one record has alone. Its root is not looked at, that would be a miss of every cache.
+                [only] if owners.is_empty() => {
+                    Some(only.record).filter(|_| !rest.hubs.contains(&only.value))
+                }
+                _ => whose(same, &rest.hubs, owners, resolution),
+            };
+            if found.is_some() || touched.is_some() {
+                lookup.halves.push(same[0].value[0]);
+                lookup.records.push(found.unwrap_or(NOBODY));
+            }
+        })?;
+        Ok(lookup)
     }
 }
 
 /// A record of the customer whose records alone have what `same` have in common: the first half of a value.
 fn whose(
     same: &[Observation],
-    links: &Partitions,
+    hubs: &HashSet<Value>,
     owners: &HashMap<Value, Value>,
     resolution: &Resolution,
 ) -> Option<u32> {
@@ -153,7 +223,7 @@ fn whose(
     }
     let numbered = (0..).map(|number| links::of_owner(value, number));
     let last = numbered.take_while(|owner| *owner == value || owners.contains_key(owner)).last()?;
-    if links.is_hub(last) {
+    if hubs.contains(&last) {
         return None;
     }
     let root = |observation: &Observation| resolution.roots[observation.record as usize];
@@ -181,6 +251,55 @@ pub struct Found {
     pub record: u32,
     /// When it was seen, where that matters.
     pub seen_at: Option<i64>,
+}
+
+/// Half of a value in the order of numbers with a sign, as tables have it.
+pub fn signed(half: u64) -> i64 {
+    (half ^ (1 << 63)).cast_signed()
+}
+
+/// What [`signed`] was made of.
+pub fn unsigned(half: i64) -> u64 {
+    half.cast_unsigned() ^ (1 << 63)
+}
+
+/// Identifiers that were kept, in the pieces in which a graph takes them.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pieces: Vec<Vec<Observation>>,
+}
+
+impl Kept {
+    /// Adds the identifier of a record, of no file. What comes in the order of values makes few pieces.
+    pub fn add(&mut self, kind: u16, value: Value, record: u32) {
+        const BITS: u32 = u64::BITS - links::PARTITION_BITS;
+        let observation = Observation { value, record, kind, file: OF_NO_FILE };
+        let is_of = |piece: &&mut Vec<Observation>| match piece.last() {
+            Some(last) => last.value[0] >> BITS == value[0] >> BITS,
+            None => true,
+        };
+        match self.pieces.last_mut().filter(is_of) {
+            Some(piece) => piece.push(observation),
+            None => self.pieces.push(vec![observation]),
+        }
+    }
+
+    /// Makes room for so many of one piece.
+    pub fn with_room(count: usize) -> Self {
+        Self { pieces: vec![Vec::with_capacity(count)] }
+    }
+
+    /// Puts each piece in order.
+    pub fn sort(&mut self) {
+        for piece in &mut self.pieces {
+            if !piece.is_sorted() {
+                piece.sort();
+            }
+            if piece.len() < piece.capacity() / 2 {
+                piece.shrink_to_fit();
+            }
+        }
+    }
 }
 
 /// One step of a chain between two records.
@@ -233,9 +352,23 @@ impl Graph {
         }
     }
 
-    /// Makes room for so many identifiers that come in the order of their values.
-    pub fn reserve(&mut self, count: usize) {
-        self.plain.reserve(count);
+    /// Takes identifiers that were kept, many at once.
+    pub fn add_kept(&mut self, kept: Kept) {
+        kept.pieces.into_iter().for_each(|piece| self.plain.push_piece(piece));
+    }
+
+    /// Whether identifiers of a type are only told apart by their values, and not by when they were seen.
+    pub fn is_plain(&self, kind: u16) -> bool {
+        self.rules.types[usize::from(kind)].reuse_gap_us.is_none()
+    }
+
+    /// Writes what is in memory to a file that nobody else has, which `make` gives when there is none yet. Identifiers of types with
+    /// a `reuse_gap_us` stay.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn spill(&mut self, make: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
+        self.plain.spill(make)
     }
 
     /// How many identifiers of records there are, once resolved.
@@ -260,15 +393,37 @@ impl Graph {
         self.timed.dedup();
     }
 
-    /// What was found in files: once it is sorted, in the order of values, each once of a file. It is asked before it is resolved.
-    pub fn of_files(&self) -> impl Iterator<Item = Found> {
-        let plain = self.plain.all().map(|observation| (observation, None));
-        let timed = self.timed.iter().map(|timed| (&timed.observation, timed.seen_at));
-        let is_of_file = |(observation, _): &(&Observation, _)| observation.file != OF_NO_FILE;
-        plain.chain(timed).filter(is_of_file).map(|(observation, seen_at)| {
+    /// In so many parts [`Self::of_files`] is asked.
+    pub fn parts(&self) -> usize {
+        self.plain.parts() + 1
+    }
+
+    /// What was found in files, part by part: once it is sorted, in the order of values, each once of a file. It is asked before it
+    /// is resolved.
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn of_files(&self, part: usize) -> io::Result<Vec<Found>> {
+        let found = |observation: &Observation, seen_at| {
             let Observation { value, record, kind, file } = *observation;
             Found { file, kind, value, record, seen_at }
-        })
+        };
+        if part < self.plain.parts() {
+            let plain = self.plain.of_files(part)?;
+            return Ok(plain.iter().map(|observation| found(observation, None)).collect());
+        }
+        let timed = self.timed.iter().filter(|timed| timed.observation.file != OF_NO_FILE);
+        Ok(timed.map(|timed| found(&timed.observation, timed.seen_at)).collect())
+    }
+
+    /// Bytes that [`Self::spill`] frees.
+    pub fn bytes_to_spill(&self) -> usize {
+        self.plain.bytes()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.plain.bytes_on_disk()
     }
 
     /// Bytes that are held.
@@ -287,7 +442,10 @@ impl Graph {
     }
 
     /// Who is who among records `0..records`.
-    pub fn resolve(&mut self, records: u32) -> Resolution {
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn resolve(&mut self, records: u32) -> io::Result<Resolution> {
         for list in [&mut self.must, &mut self.cannot] {
             list.sort_unstable();
             list.dedup();
@@ -296,16 +454,16 @@ impl Graph {
         for observation in links::with_owners(timed, &self.rules, &mut self.owners) {
             self.plain.push(observation);
         }
-        let mut all = Components::new(records);
+        let all = Meeting::new(records);
         self.must.iter().for_each(|(a, b)| all.union(*a, *b));
-        let mut hubs = self.plain.join(&self.rules, &mut all);
+        let mut hubs = self.plain.join(&self.rules, &all)?;
         let mut roots = all.into_roots();
         let mut reviews = Vec::new();
         if self.rules.has_limits() || !self.cannot.is_empty() {
-            let broken = links::broken(&roots, &self.plain, &self.rules, &self.cannot);
+            let broken = links::broken(&roots, &self.plain, &self.rules, &self.cannot)?;
             if !broken.is_empty() {
                 let of = Component::gather(&roots, &broken, &self.plain, &self.must, &self.cannot);
-                for component in of {
+                for component in of? {
                     reviews.extend(component.resolve(&self.rules, &mut roots));
                 }
             }
@@ -318,7 +476,7 @@ impl Graph {
         }
         hubs.sort_unstable();
         reviews.sort_unstable();
-        Resolution { roots, hubs, reviews }
+        Ok(Resolution { roots, hubs, reviews })
     }
 
     /// Owners of one value are told of as that value.
@@ -326,63 +484,34 @@ impl Graph {
         self.owners.get(&value).copied().unwrap_or(value)
     }
 
-    /// Whose every identifier is, once resolved. Of a value that had several owners it is the last one's. Hubs, and what
-    /// records of several customers have, are nobody's, and are left out.
-    pub fn into_lookup(self, resolution: &Resolution) -> Lookup {
-        self.look_up(resolution, |_| true, false)
-    }
-
-    /// As [`Self::into_lookup`], of the identifiers that one of the `touched` records has; of nobody's too.
-    pub fn into_lookup_of(self, resolution: &Resolution, touched: &[bool]) -> Lookup {
-        let is_touched = |observation: &Observation| touched[observation.record as usize];
-        self.look_up(resolution, |same| same.iter().any(is_touched), true)
-    }
-
-    fn look_up(
-        mut self,
-        resolution: &Resolution,
-        is_wanted: impl Fn(&[Observation]) -> bool,
-        tells_of_nobody: bool,
-    ) -> Lookup {
-        let mut lookup = Lookup::default();
-        let owners = std::mem::take(&mut self.owners);
-        self.plain.each_first_half(|links, same| {
-            if !is_wanted(same) {
-                return;
-            }
-            let found = match same {
-                // Nearly all: what one record has alone. Its root is not looked at, that would be a miss of every cache.
-                [only] if owners.is_empty() => {
-                    Some(only.record).filter(|_| !links.is_hub(only.value))
-                }
-                _ => whose(same, links, &owners, resolution),
-            };
-            if found.is_some() || tells_of_nobody {
-                lookup.halves.push(same[0].value[0]);
-                lookup.records.push(found.unwrap_or(NOBODY));
-            }
-        });
-        lookup
+    /// Whose identifiers are, once resolved: of those that are `touched`, or of all.
+    pub fn into_whose(self, touched: Option<Touched>) -> Whose {
+        Whose { rest: self.plain.into_rest(), owners: self.owners, touched }
     }
 
     /// The shortest chain of identifiers and links by hand between two records of one customer; nothing for others.
-    pub fn path(&self, resolution: &Resolution, a: u32, b: u32) -> Vec<Step> {
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn path(&self, resolution: &Resolution, a: u32, b: u32) -> io::Result<Vec<Step>> {
         let roots = &resolution.roots;
         let root = roots[a as usize];
         if root != roots[b as usize] {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let ambiguous: HashSet<(u16, Value)> =
             resolution.reviews.iter().filter_map(|review| review.identifier).collect();
         let mut on: BTreeMap<(u16, Value), Vec<u32>> = BTreeMap::new();
         let mut has: BTreeMap<u32, Vec<(u16, Value)>> = BTreeMap::new();
-        for observation in self.plain.joining().filter(|o| roots[o.record as usize] == root) {
+        self.plain.each_joining(|observation| {
             let identifier = (observation.kind, observation.value);
-            if !ambiguous.contains(&(observation.kind, self.told(observation.value))) {
+            if roots[observation.record as usize] == root
+                && !ambiguous.contains(&(observation.kind, self.told(observation.value)))
+            {
                 on.entry(identifier).or_default().push(observation.record);
                 has.entry(observation.record).or_default().push(identifier);
             }
-        }
+        })?;
         on.values_mut().for_each(|records| records.sort_unstable());
         has.values_mut().for_each(|identifiers| identifiers.sort_unstable());
         // Breadth first, in order, so that of two chains as long always the same one is found.
@@ -416,15 +545,18 @@ impl Graph {
             at = step.from;
         }
         path.reverse();
-        path
+        Ok(path)
     }
 
     /// Identifiers that records of both customers have: hubs, what is for review, and what had several owners.
-    pub fn shared(&self, resolution: &Resolution, a: u32, b: u32) -> Vec<(u16, Value)> {
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn shared(&self, resolution: &Resolution, a: u32, b: u32) -> io::Result<Vec<(u16, Value)>> {
         let roots = &resolution.roots;
         let (a, b) = (roots[a as usize], roots[b as usize]);
         let mut seen: BTreeMap<(u16, Value), (bool, bool)> = BTreeMap::new();
-        for observation in self.plain.all() {
+        self.plain.each_one(|observation| {
             let root = roots[observation.record as usize];
             if root == a || root == b {
                 let identifier = (observation.kind, self.told(observation.value));
@@ -432,8 +564,8 @@ impl Graph {
                 of.0 |= root == a;
                 of.1 |= root == b;
             }
-        }
-        seen.into_iter().filter(|(_, of)| *of == (true, true)).map(|(id, _)| id).collect()
+        })?;
+        Ok(seen.into_iter().filter(|(_, of)| *of == (true, true)).map(|(id, _)| id).collect())
     }
 
     /// Whether records of both customers were said to be different people.

@@ -8,7 +8,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::parts::in_parts;
 use super::records::Keys;
 
 /// Ids of records, and the run that gave each out.
@@ -24,6 +26,18 @@ pub struct Ids {
 pub const NO_ID: i64 = -1;
 
 impl Ids {
+    /// Room for so many records.
+    pub fn with_room(records: usize) -> Self {
+        Self { ids: Vec::with_capacity(records), since: Vec::with_capacity(records) }
+    }
+
+    /// Adds records with the ids and runs that a table has.
+    pub fn extend(&mut self, ids: &[i64], since: &[i32]) {
+        self.ids.extend_from_slice(ids);
+        // Rows from before there were runs are of the first one.
+        self.since.extend(since.iter().map(|run| (*run).max(1).cast_unsigned()));
+    }
+
     /// So many records without ids.
     pub fn none(records: u32) -> Self {
         Self { ids: vec![NO_ID; records as usize], since: vec![0; records as usize] }
@@ -66,13 +80,21 @@ type Offer = (u32, Reverse<u32>, i64);
 /// What a record had: the id, the place of its customer's first record, and the run that gave the id out.
 type Had = (i64, u32, u32);
 
-/// Bytes that it takes to find what changes for so many records and to give ids, with those of the ids before.
+/// Bytes that it takes to find what changes for so many records, with those of the ids before.
+pub fn bytes_to_find(records: u32) -> usize {
+    // Ids and runs, whether a customer changes, and places.
+    records as usize * (size_of::<i64>() + 2 * size_of::<u32>() + 1)
+}
+
+/// Bytes that it takes besides to give ids to so many records whose customers change.
+fn bytes_to_give(members: usize) -> usize {
+    // Roots, first records, counts, ids and runs, what the records had, in order, and what is given out.
+    members * (6 * size_of::<u32>() + 2 * size_of::<i64>() + size_of::<Had>())
+}
+
+/// Bytes that [`assign`] takes at most.
 pub fn bytes_to_assign(records: u32) -> usize {
-    // Ids and runs; whether a customer changes; places, roots, first records, counts, ids and runs of those that do, what
-    // their records had, in order, and what is given out.
-    let of_all = size_of::<i64>() + size_of::<u32>() + 1;
-    let of_changes = 6 * size_of::<u32>() + 2 * size_of::<i64>() + size_of::<Had>();
-    records as usize * (of_all + of_changes)
+    bytes_to_find(records) + bytes_to_give(records as usize)
 }
 
 /// The ids of run number `run`, for customers as `roots` tell: the smallest record of each record's customer. `gone` are ids of
@@ -108,30 +130,45 @@ pub struct Changes {
 impl Changes {
     /// What changes with `roots`. `customers` is the number of different ids in `before` and `gone`, where it is known.
     pub fn find(roots: &[u32], before: &Ids, gone: &[i64], customers: Option<usize>) -> Self {
-        let mut is_changing = vec![false; roots.len()];
-        for (id, root) in before.ids.iter().zip(roots) {
-            let root = *root as usize;
-            is_changing[root] |= *id == NO_ID || *id != before.ids[root];
-        }
-        let mut ids: Vec<i64> = { before.ids.iter().zip(roots) }
-            .filter(|(id, root)| **id != NO_ID && is_changing[**root as usize])
-            .map(|(id, _)| *id)
-            .collect();
+        let is_changing: Vec<AtomicBool> =
+            std::iter::repeat_with(AtomicBool::default).take(roots.len()).collect();
+        let changes_at = |root: u32| is_changing[root as usize].load(Ordering::Relaxed);
+        let change = |root: u32| is_changing[root as usize].store(true, Ordering::Relaxed);
+        in_parts(roots.len(), |part| {
+            for (id, root) in before.ids[part.clone()].iter().zip(&roots[part]) {
+                if *id == NO_ID || *id != before.ids[*root as usize] {
+                    change(*root);
+                }
+            }
+        });
+        let found = in_parts(roots.len(), |part| {
+            let (mut ids, mut unchanged) = (Vec::new(), 0);
+            for record in part {
+                let (id, root) = (before.ids[record], roots[record]);
+                if changes_at(root) {
+                    ids.extend(Some(id).filter(|id| *id != NO_ID));
+                } else {
+                    unchanged += usize::from(record == root as usize);
+                }
+            }
+            (ids, unchanged)
+        });
+        let mut unchanged: usize = found.iter().map(|(_, unchanged)| unchanged).sum();
+        let mut ids: Vec<i64> = found.into_iter().flat_map(|(ids, _)| ids).collect();
         ids.sort_unstable();
         ids.dedup();
-        let is_first = |(record, root): &(usize, &u32)| *record == **root as usize;
-        let firsts = roots.iter().enumerate().filter(is_first).map(|(record, _)| record);
-        let mut unchanged = firsts.clone().filter(|root| !is_changing[*root]).count();
         let mut held = Vec::new();
         // Each of them has an id of its own, unless there are fewer ids than that.
         if !gone.is_empty() || customers != Some(unchanged + ids.len()) {
-            let mut of: Vec<(i64, u32)> = { firsts.filter(|root| !is_changing[*root]) }
-                .map(|root| (before.ids[root], root as u32))
+            let mut of: Vec<(i64, u32)> = (0..)
+                .zip(roots)
+                .filter(|(record, root)| record == *root && !changes_at(**root))
+                .map(|(_, root)| (before.ids[*root as usize], *root))
                 .collect();
             of.sort_unstable();
             for same in of.chunk_by(|a, b| a.0 == b.0) {
                 if same.len() > 1 || ids.binary_search(&same[0].0).is_ok() {
-                    same.iter().for_each(|(_, root)| is_changing[*root as usize] = true);
+                    same.iter().for_each(|(_, root)| change(*root));
                     unchanged -= same.len();
                 }
             }
@@ -147,16 +184,20 @@ impl Changes {
             held,
             unchanged,
         };
-        for (record, root) in roots.iter().enumerate() {
-            if is_changing[*root as usize] {
-                // The first record comes before the others.
-                places[record] = changes.members.len() as u32;
-                let root = places[*root as usize];
-                changes.members.push(record as u32);
-                changes.roots.push(root);
-                if before.ids[record] != NO_ID {
-                    changes.had.push((before.ids[record], root, before.since[record]));
-                }
+        changes.members = in_parts(roots.len(), |part| {
+            let of = roots[part.clone()].iter().zip(part);
+            let members = of.filter(|(root, _)| changes_at(**root));
+            members.map(|(_, record)| record as u32).collect::<Vec<u32>>()
+        })
+        .concat();
+        for (place, record) in (0..).zip(&changes.members) {
+            let at = *record as usize;
+            // The first record comes before the others.
+            places[at] = place;
+            let root = places[roots[at] as usize];
+            changes.roots.push(root);
+            if before.ids[at] != NO_ID {
+                changes.had.push((before.ids[at], root, before.since[at]));
             }
         }
         changes.had.sort_unstable();
@@ -172,6 +213,11 @@ impl Changes {
             }
         }
         changes
+    }
+
+    /// Bytes that [`Self::assign`] takes besides those of [`bytes_to_find`].
+    pub fn bytes_to_assign(&self) -> usize {
+        bytes_to_give(self.members.len())
     }
 
     /// Records whose keys it takes to give ids: those of customers that come from no other, or of an id that came apart.

@@ -117,6 +117,11 @@ impl Records {
         same.map(|at| self.base + at)
     }
 
+    /// To look for many hashes of which most are not here.
+    pub fn sought(&self) -> Sought<'_> {
+        Sought { records: self, sieve: Sieve::of(&self.hashes) }
+    }
+
     /// The number of a record as [`Self::number`], when `near` was found just before: rows that come in the order in which the
     /// records came are found without a look into the table, each of which is a miss of every cache.
     pub fn number_near(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
@@ -181,6 +186,52 @@ impl Records {
 
     fn hash_of(&self, source: &str, record_id: &str) -> u64 {
         self.hashing.hash(source, record_id)
+    }
+}
+
+/// Records that many hashes are compared with.
+#[derive(Debug)]
+pub struct Sought<'a> {
+    records: &'a Records,
+    sieve: Sieve,
+}
+
+impl Sought<'_> {
+    /// Which of some hashes, as a table has them, are those of records: their places are added to `found`, counted from `first`.
+    pub fn find(&self, hashes: &[i64], first: u32, found: &mut Vec<u32>) {
+        let is_here =
+            |hash: u64| self.sieve.may_have(hash) && self.records.with_hash(hash).next().is_some();
+        let here = (first..).zip(hashes).filter(|(_, hash)| is_here(hash.cast_unsigned()));
+        found.extend(here.map(|(at, _)| at));
+    }
+}
+
+/// Tells of most hashes that they are not among some.
+#[derive(Debug)]
+struct Sieve {
+    /// A bit for each of the ways that the last bits of a hash can be; the number of words is a power of two.
+    words: Vec<u64>,
+}
+
+impl Sieve {
+    fn of(hashes: &[u64]) -> Self {
+        const BITS_A_HASH: usize = 16;
+        let words = (hashes.len() * BITS_A_HASH / 64 + 1).next_power_of_two();
+        let mut sieve = Self { words: vec![0; words] };
+        for hash in hashes {
+            let (word, bit) = sieve.place(*hash);
+            sieve.words[word] |= bit;
+        }
+        sieve
+    }
+
+    fn place(&self, hash: u64) -> (usize, u64) {
+        ((hash >> 6) as usize & (self.words.len() - 1), 1 << (hash & 63))
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        let (word, bit) = self.place(hash);
+        self.words[word] & bit != 0
     }
 }
 

@@ -1,9 +1,14 @@
 //! Identifiers, kept by value: what they join, and what breaks a limit.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::components::Components;
-use super::{Hub, Rules, Value};
+use super::super::parts::threads;
+use super::components::Meeting;
+use super::{Hub, OF_NO_FILE, Rules, Value};
 
 /// A record has an identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +18,27 @@ pub(super) struct Observation {
     pub(super) kind: u16,
     /// The file in which it was found; several may have the same.
     pub(super) file: u16,
+}
+
+impl Observation {
+    const BYTES: usize = 24;
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.value[0].to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.value[1].to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.record.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.kind.to_le_bytes());
+        bytes[22..].copy_from_slice(&self.file.to_le_bytes());
+        bytes
+    }
+
+    fn of_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, record @ .., q, r, s, t] = *bytes;
+        let value = [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]].map(u64::from_le_bytes);
+        let [kind, file] = [[q, r], [s, t]].map(u16::from_le_bytes);
+        Self { value, record: u32::from_le_bytes(record), kind, file }
+    }
 }
 
 /// A record has an identifier whose owners change.
@@ -30,21 +56,30 @@ pub(super) struct Partitions {
     hubs: HashSet<Value>,
     /// Room for so many identifiers was taken.
     room: usize,
+    /// Where those are that did not fit into memory, and its length.
+    disk: Option<Arc<File>>,
+    disk_bytes: u64,
 }
 
 /// Identifiers as they come: what was kept from earlier runs comes in order, and is not put in order again.
 #[derive(Debug, Clone, Default)]
 struct Partition {
-    /// By value.
-    ordered: Vec<Observation>,
-    /// Those that came later than others that come after them; growing copies nothing.
+    /// In order, one piece after the other; growing copies nothing.
+    ordered: Vec<Vec<Observation>>,
+    /// The last of them.
+    last: Option<Observation>,
+    /// Whether some of them are of a file.
+    has_files: bool,
+    /// Those that came later than others that come after them; in order once they are sorted.
     others: Vec<Vec<Observation>>,
-    last: Value,
+    is_sorted: bool,
+    /// Those on disk: where they begin and how many there are, each part in order.
+    on_disk: Vec<(u64, usize)>,
 }
 
-const PARTITION_BITS: u32 = 8;
+pub(super) const PARTITION_BITS: u32 = 8;
 
-/// What comes out of order is kept in pieces of this size.
+/// Pieces that grow are of this size.
 const PIECE: usize = 2048;
 
 impl Default for Partitions {
@@ -53,107 +88,205 @@ impl Default for Partitions {
     }
 }
 
+/// Adds to the last of some pieces, or begins one; gives for how many more there is room now.
+fn push(pieces: &mut Vec<Vec<Observation>>, observation: Observation) -> usize {
+    match pieces.last_mut() {
+        Some(piece) if piece.len() < piece.capacity() => {
+            piece.push(observation);
+            0
+        }
+        last => {
+            // Small inputs should not take 512 whole pieces.
+            let size = last.map_or(16, |piece| (piece.capacity() * 4).clamp(16, PIECE));
+            let mut piece = Vec::with_capacity(size);
+            piece.push(observation);
+            pieces.push(piece);
+            size
+        }
+    }
+}
+
+fn count(pieces: &[Vec<Observation>]) -> usize {
+    pieces.iter().map(Vec::len).sum()
+}
+
 impl Partition {
     /// Adds an identifier, and gives for how many more there is room now.
     fn push(&mut self, observation: Observation) -> usize {
-        if observation.value >= self.last {
-            self.last = observation.value;
-            let before = self.ordered.capacity();
-            self.ordered.push(observation);
-            return self.ordered.capacity() - before;
+        if self.last.is_none_or(|last| observation >= last) {
+            self.last = Some(observation);
+            self.has_files |= observation.file != OF_NO_FILE;
+            return push(&mut self.ordered, observation);
         }
-        match self.others.last_mut() {
-            Some(piece) if piece.len() < piece.capacity() => {
-                piece.push(observation);
-                0
-            }
-            last => {
-                // Small inputs should not take 1,024 whole pieces.
-                let size = last.map_or(16, |piece| (piece.capacity() * 4).min(PIECE));
-                let mut piece = Vec::with_capacity(size);
-                piece.push(observation);
-                self.others.push(piece);
-                size
-            }
-        }
+        self.is_sorted = false;
+        push(&mut self.others, observation)
     }
 
-    /// Puts all of it in order, each once of a file: in one piece, or in the pieces in which most of it came, so that nothing is
+    /// Adds a piece that is in order.
+    fn push_piece(&mut self, piece: Vec<Observation>) -> usize {
+        let [first, ..] = piece.as_slice() else { return 0 };
+        let room = piece.capacity();
+        if self.last.is_none_or(|last| *first >= last) {
+            self.last = piece.last().copied();
+            self.has_files |= piece.iter().any(|observation| observation.file != OF_NO_FILE);
+            self.ordered.push(piece);
+        } else {
+            self.is_sorted = false;
+            self.others.push(piece);
+        }
+        room
+    }
+
+    /// Puts all of it in order, each that is not in order yet once of a file: in the pieces in which it came, so that nothing is
     /// allocated and nothing torn.
     fn sort(&mut self, scratch: &mut Vec<Observation>) {
-        let (ordered, others) = (&mut self.ordered, &mut self.others);
-        let count: usize = others.iter().map(Vec::len).sum();
-        if count <= ordered.len() / 4 {
-            let from = ordered.len();
-            ordered.reserve_exact(count);
-            others.drain(..).for_each(|piece| ordered.extend(piece));
-            ordered[from..].sort_unstable();
-            if !ordered.is_sorted() {
-                // Two lists in order: that is seen, and they are merged.
-                ordered.sort();
-            }
-            ordered.dedup();
+        if self.is_sorted || self.others.is_empty() {
+            self.is_sorted = true;
             return;
         }
         scratch.clear();
-        others.iter().for_each(|piece| scratch.extend_from_slice(piece));
-        scratch.append(ordered);
-        *ordered = Vec::new();
+        self.others.iter().for_each(|piece| scratch.extend_from_slice(piece));
+        if count(&self.ordered) <= scratch.len() / 4 {
+            // By chance.
+            self.ordered.drain(..).for_each(|piece| scratch.extend_from_slice(&piece));
+            self.last = None;
+        }
         if !scratch.is_sorted() {
             scratch.sort_unstable();
         }
         scratch.dedup();
         let mut rest = scratch.as_slice();
-        for piece in others.iter_mut() {
-            let (part, more) = rest.split_at(piece.len().min(rest.len()));
+        for piece in &mut self.others {
+            let (part, more) = rest.split_at(piece.capacity().min(rest.len()));
             piece.clear();
             piece.extend_from_slice(part);
             rest = more;
         }
         if !rest.is_empty() {
-            others.push(rest.to_vec());
+            self.others.push(rest.to_vec());
         }
+        self.is_sorted = true;
     }
 
     /// All of it in order, when it was sorted; put together in `scratch` where it is in pieces.
-    fn all<'a>(&'a self, scratch: &'a mut Vec<Observation>) -> &'a [Observation] {
-        if self.others.is_empty() {
-            return &self.ordered;
+    fn all<'a>(
+        &'a self,
+        disk: Option<&File>,
+        scratch: &'a mut Vec<Observation>,
+    ) -> io::Result<&'a [Observation]> {
+        debug_assert!(self.is_sorted || self.others.is_empty());
+        if let ([one], [], []) | ([], [one], []) =
+            (self.ordered.as_slice(), self.others.as_slice(), self.on_disk.as_slice())
+        {
+            return Ok(one);
         }
-        debug_assert!(self.ordered.is_empty());
         scratch.clear();
-        self.others.iter().for_each(|piece| scratch.extend_from_slice(piece));
-        scratch
+        self.in_memory(scratch);
+        let is_merged = self.on_disk.is_empty();
+        self.on_disk(disk, scratch)?;
+        if !is_merged {
+            // A few lists in order: that is seen, and they are merged.
+            scratch.sort();
+        }
+        Ok(scratch)
+    }
+
+    /// Adds those in memory, in order when they were sorted.
+    fn in_memory(&self, to: &mut Vec<Observation>) {
+        // Mostly few come among many, which are copied in long pieces. A search would miss the caches more often than a look at each.
+        let mut others = self.others.iter().flatten().peekable();
+        for piece in &self.ordered {
+            let mut rest = piece.as_slice();
+            while let Some(next) = others.peek() {
+                if rest.last().is_none_or(|last| last <= next) {
+                    break;
+                }
+                let before = rest.iter().position(|known| known > next).unwrap_or(rest.len());
+                let (before, after) = rest.split_at(before);
+                to.extend_from_slice(before);
+                to.extend(others.next());
+                rest = after;
+            }
+            to.extend_from_slice(rest);
+        }
+        to.extend(others);
+    }
+
+    /// Adds those on disk, each part of them in order.
+    fn on_disk<'a>(
+        &self,
+        disk: Option<&File>,
+        to: &'a mut Vec<Observation>,
+    ) -> io::Result<&'a [Observation]> {
+        let mut bytes = Vec::new();
+        for (from, count) in &self.on_disk {
+            let Some(disk) = disk else { return Err(io::ErrorKind::NotFound.into()) };
+            bytes.resize(count * Observation::BYTES, 0);
+            disk.read_exact_at(&mut bytes, *from)?;
+            to.extend(bytes.as_chunks().0.iter().map(Observation::of_bytes));
+        }
+        Ok(to)
+    }
+
+    /// How many there are in memory.
+    fn len(&self) -> usize {
+        count(&self.ordered) + count(&self.others)
     }
 
     fn room(&self) -> usize {
-        self.ordered.capacity() + self.others.iter().map(Vec::capacity).sum::<usize>()
+        self.ordered.iter().chain(&self.others).map(Vec::capacity).sum::<usize>()
     }
 }
+
+/// Some partitions, and an accumulator.
+type Part<'a, T> = (&'a mut [Partition], T);
 
 impl Partitions {
     /// By so many bits of the value.
     pub(super) fn new(bits: u32) -> Self {
-        Self { partitions: vec![Partition::default(); 1 << bits], hubs: HashSet::new(), room: 0 }
+        let partitions = vec![Partition::default(); 1 << bits];
+        Self { partitions, hubs: HashSet::new(), room: 0, disk: None, disk_bytes: 0 }
+    }
+
+    /// The partition of a value. Their number is a power of two; the first bits of the value say which it is.
+    fn place(&self, value: Value) -> usize {
+        let bits = self.partitions.len().trailing_zeros();
+        value[0].checked_shr(u64::BITS - bits).unwrap_or(0) as usize
     }
 
     pub(super) fn push(&mut self, observation: Observation) {
-        // Their number is a power of two; the first bits of the value say which it is.
-        let bits = self.partitions.len().trailing_zeros();
-        let at = observation.value[0].checked_shr(u64::BITS - bits).unwrap_or(0);
-        self.room += self.partitions[at as usize].push(observation);
+        let at = self.place(observation.value);
+        self.room += self.partitions[at].push(observation);
+    }
+
+    /// Adds identifiers of one partition that are in order.
+    pub(super) fn push_piece(&mut self, piece: Vec<Observation>) {
+        let Some(first) = piece.first() else { return };
+        let at = self.place(first.value);
+        debug_assert!(piece.is_sorted() && piece.iter().all(|o| self.place(o.value) == at));
+        self.room += self.partitions[at].push_piece(piece);
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        let of = |of: &Partition| of.ordered.len() + of.others.iter().map(Vec::len).sum::<usize>();
-        self.partitions.iter().map(of).sum()
+        let on_disk = |of: &Partition| of.on_disk.iter().map(|(_, count)| count).sum::<usize>();
+        self.partitions.iter().map(|of| of.len() + on_disk(of)).sum()
     }
 
-    /// Bytes that [`Self::sort`] takes besides: new ones are put among those that are in order.
+    /// How many partitions there are.
+    pub(super) fn parts(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Bytes that it takes besides to put them in order and to go through them: each thread has a partition at a time.
     pub(super) fn bytes_to_sort(&self) -> usize {
-        let new = |of: &Partition| of.others.iter().map(Vec::len).sum::<usize>();
-        self.partitions.iter().map(new).sum::<usize>() * size_of::<Observation>()
+        let most = self.partitions.iter().map(Partition::room).max().unwrap_or(0);
+        2 * threads() * most * size_of::<Observation>()
+    }
+
+    /// Bytes on disk.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        self.disk_bytes
     }
 
     /// Bytes that are held.
@@ -161,21 +294,9 @@ impl Partitions {
         self.room * size_of::<Observation>()
     }
 
-    /// Makes room for so many that come in order.
-    pub(super) fn reserve(&mut self, count: usize) {
-        // Values are hashes: partitions are as large as each other, nearly.
-        let each = count / self.partitions.len();
-        let each = each + each / 32 + 16;
-        for partition in &mut self.partitions {
-            partition.ordered.reserve_exact(each);
-            self.room += partition.ordered.capacity();
-        }
-    }
-
-    /// Puts identifiers in order, each once of a file.
+    /// Puts identifiers in order, each that came out of order once of a file.
     pub(super) fn sort(&mut self) {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let each = self.partitions.len().div_ceil(threads).max(1);
+        let each = self.each();
         std::thread::scope(|scope| {
             for part in self.partitions.chunks_mut(each) {
                 scope.spawn(|| {
@@ -187,12 +308,63 @@ impl Partitions {
         self.room = self.partitions.iter().map(Partition::room).sum();
     }
 
-    /// Joins the records of every value that is not a hub, and gives the hubs. Identifiers are in order then, each once of a file.
-    pub(super) fn join(&mut self, rules: &Rules, components: &mut Components) -> Vec<Hub> {
+    /// So many partitions are a thread's.
+    fn each(&self) -> usize {
+        self.partitions.len().div_ceil(threads()).max(1)
+    }
+
+    /// Writes all identifiers that are in memory to the end of a file, which is the same one each time.
+    pub(super) fn spill(&mut self, make: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
         self.sort();
-        let (mut hubs, mut scratch) = (Vec::new(), Vec::new());
-        for partition in &self.partitions {
-            for same in partition.all(&mut scratch).chunk_by(|a, b| a.value == b.value) {
+        let disk = match &self.disk {
+            Some(disk) => Arc::clone(disk),
+            None => Arc::clone(self.disk.insert(Arc::new(make()?))),
+        };
+        let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
+        for partition in &mut self.partitions {
+            let before = std::mem::take(&mut partition.on_disk);
+            let all = partition.all(None, &mut scratch)?;
+            bytes.clear();
+            all.iter().for_each(|observation| bytes.extend_from_slice(&observation.to_bytes()));
+            disk.write_all_at(&bytes, self.disk_bytes)?;
+            let written = (self.disk_bytes, all.len());
+            self.disk_bytes += bytes.len() as u64;
+            let is_any = written.1 > 0;
+            *partition = Partition { on_disk: before, ..Partition::default() };
+            partition.on_disk.extend(Some(written).filter(|_| is_any));
+        }
+        self.room = 0;
+        Ok(())
+    }
+
+    /// What `work` makes of each partition in order, several at once; in parts of the same order.
+    fn map<T: Default + Send>(
+        &mut self,
+        work: impl Fn(&mut Partition, &mut Vec<Observation>, &mut T) -> io::Result<()> + Sync,
+    ) -> io::Result<Vec<T>> {
+        let each = self.each();
+        let mut parts: Vec<Part<'_, T>> =
+            self.partitions.chunks_mut(each).map(|part| (part, T::default())).collect();
+        let go = |(part, made): &mut Part<'_, T>| {
+            let mut scratch = Vec::new();
+            part.iter_mut().try_for_each(|partition| work(partition, &mut scratch, made))
+        };
+        std::thread::scope(|scope| -> io::Result<()> {
+            let tasks: Vec<_> = parts.iter_mut().map(|part| scope.spawn(|| go(part))).collect();
+            tasks.into_iter().try_for_each(|task| {
+                task.join().unwrap_or_else(|_| Err(io::Error::other("a part of it panicked")))
+            })
+        })?;
+        Ok(parts.into_iter().map(|(_, made)| made).collect())
+    }
+
+    /// Joins the records of every value that is not a hub, and gives the hubs. Identifiers are in order then.
+    pub(super) fn join(&mut self, rules: &Rules, components: &Meeting) -> io::Result<Vec<Hub>> {
+        self.sort();
+        let disk = self.disk.clone();
+        let hubs = self.map(|partition, scratch, hubs: &mut Vec<Hub>| {
+            for same in partition.all(disk.as_deref(), scratch)?.chunk_by(|a, b| a.value == b.value)
+            {
                 let [first, others @ ..] = same else { continue };
                 let most = rules.types[usize::from(first.kind)].max_records as usize;
                 if same.len() > most {
@@ -204,34 +376,92 @@ impl Partitions {
                 }
                 others.iter().for_each(|other| components.union(first.record, other.record));
             }
-        }
+            Ok(())
+        })?;
+        let hubs = hubs.concat();
         self.hubs = hubs.iter().map(|hub| hub.value).collect();
-        hubs
+        Ok(hubs)
     }
 
-    /// Gives up all identifiers, once they were joined: in order, those with the same first half of their value together.
-    pub(super) fn each_first_half(&mut self, mut take: impl FnMut(&Self, &[Observation])) {
+    /// All identifiers, to be given up part by part, once they were joined.
+    pub(super) fn into_rest(self) -> Rest {
+        let partitions = self.partitions.into_iter().map(Mutex::new).collect();
+        Rest { partitions, hubs: self.hubs, disk: self.disk }
+    }
+
+    /// What was found in files, of one partition in order and each once, when they were sorted.
+    pub(super) fn of_files(&self, part: usize) -> io::Result<Vec<Observation>> {
+        let partition = &self.partitions[part];
+        let is_of_file = |observation: &&Observation| observation.file != OF_NO_FILE;
+        let mut found: Vec<Observation> = Vec::new();
+        // What was kept is not looked at, unless something else is among it.
+        let ordered = partition.ordered.iter().filter(|_| partition.has_files).flatten();
+        found.extend(ordered.filter(is_of_file));
+        found.extend(partition.others.iter().flatten().filter(is_of_file));
         let mut scratch = Vec::new();
-        for at in 0..self.partitions.len() {
-            let partition = std::mem::take(&mut self.partitions[at]);
-            let all = partition.all(&mut scratch);
-            all.chunk_by(|a, b| a.value[0] == b.value[0]).for_each(|same| take(self, same));
+        let on_disk = partition.on_disk(self.disk.as_deref(), &mut scratch)?;
+        found.extend(on_disk.iter().filter(is_of_file));
+        if !found.is_sorted() {
+            found.sort();
         }
+        found.dedup();
+        Ok(found)
     }
 
-    pub(super) fn is_hub(&self, value: Value) -> bool {
-        self.hubs.contains(&value)
+    /// Gives every identifier to `take`.
+    pub(super) fn each_one(&self, mut take: impl FnMut(&Observation)) -> io::Result<()> {
+        let mut scratch = Vec::new();
+        for partition in &self.partitions {
+            partition.ordered.iter().chain(&partition.others).flatten().for_each(&mut take);
+            scratch.clear();
+            partition.on_disk(self.disk.as_deref(), &mut scratch)?.iter().for_each(&mut take);
+        }
+        Ok(())
     }
 
-    /// Every identifier.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Observation> {
-        self.partitions.iter().flat_map(|of| of.others.iter().flatten().chain(&of.ordered))
+    /// Gives every identifier that joins to `take`.
+    pub(super) fn each_joining(&self, mut take: impl FnMut(&Observation)) -> io::Result<()> {
+        self.each_one(|observation| {
+            if self.hubs.is_empty() || !self.hubs.contains(&observation.value) {
+                take(observation);
+            }
+        })
+    }
+}
+
+/// Identifiers that were joined, to be given up part by part.
+#[derive(Debug)]
+pub(super) struct Rest {
+    partitions: Vec<Mutex<Partition>>,
+    /// Values that join nobody.
+    pub(super) hubs: HashSet<Value>,
+    disk: Option<Arc<File>>,
+}
+
+impl Rest {
+    /// How many parts there are.
+    pub(super) fn parts(&self) -> usize {
+        self.partitions.len()
     }
 
-    /// Every identifier that joins.
-    pub(super) fn joining(&self) -> impl Iterator<Item = &Observation> {
-        self.all()
-            .filter(|observation| self.hubs.is_empty() || !self.hubs.contains(&observation.value))
+    /// Bytes that are held.
+    pub(super) fn bytes(&self) -> usize {
+        let room = |of: &Mutex<Partition>| of.lock().unwrap_or_else(PoisonError::into_inner).room();
+        self.partitions.iter().map(room).sum::<usize>() * size_of::<Observation>()
+    }
+
+    /// Gives up a part: those with the same first half of their value together, in order.
+    pub(super) fn each_first_half(
+        &self,
+        part: usize,
+        mut take: impl FnMut(&[Observation]),
+    ) -> io::Result<()> {
+        let place = &self.partitions[part];
+        let partition = std::mem::take(&mut *place.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut scratch = Vec::new();
+        let all = partition.all(self.disk.as_deref(), &mut scratch)?;
+        all.chunk_by(|a, b| a.value[0] == b.value[0]).for_each(&mut take);
+        Ok(())
     }
 }
 
@@ -278,7 +508,7 @@ pub(super) fn broken(
     links: &Partitions,
     rules: &Rules,
     cannot: &[(u32, u32)],
-) -> HashSet<u32> {
+) -> io::Result<HashSet<u32>> {
     let mut broken = HashSet::new();
     let root = |record: u32| roots[record as usize];
     for (a, b) in cannot.iter().filter(|(a, b)| root(*a) == root(*b)) {
@@ -292,11 +522,12 @@ pub(super) fn broken(
         broken.extend(large.map(|(root, _)| root as u32));
     }
     if rules.types.iter().any(|rule| rule.max_per_customer.is_some()) {
-        let limited = links
-            .joining()
-            .filter(|o| rules.limit(o.kind).is_some() && sizes[root(o.record) as usize] > 1);
-        let mut values: Vec<(u32, u16, Value)> =
-            limited.map(|o| (root(o.record), o.kind, o.value)).collect();
+        let mut values: Vec<(u32, u16, Value)> = Vec::new();
+        links.each_joining(|o| {
+            if rules.limit(o.kind).is_some() && sizes[root(o.record) as usize] > 1 {
+                values.push((root(o.record), o.kind, o.value));
+            }
+        })?;
         values.sort_unstable();
         values.dedup();
         for same in values.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
@@ -305,7 +536,7 @@ pub(super) fn broken(
             }
         }
     }
-    broken
+    Ok(broken)
 }
 
 #[cfg(test)]
@@ -315,31 +546,55 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What comes in order and what does not is in order at last, each once of a file.
+        /// What comes in order and what does not, in memory and on disk, is in order at last, each once of a file.
         #[test]
         fn whatever_comes_is_put_in_order(
             kept in prop::collection::btree_set((0u64..4000, 0u32..3), 0..4000),
-            new in prop::collection::vec((0u64..4000, 0u32..3, 0u16..2), 0..4000), bits in 0u32..3
+            new in prop::collection::vec((0u64..4000, 0u32..3, 0u16..2), 0..4000), bits in 0u32..3,
+            spills in prop::collection::btree_set(0usize..8000, 0..4)
         ) {
             let observation = |(value, record, file): (u64, u32, u16)| Observation {
                 value: [value << 52, value], record, kind: 0, file,
             };
             let kept = kept.into_iter().map(|(value, record)| (value, record, 0));
-            let all: Vec<_> = kept.chain(new).map(observation).collect();
+            let new: Vec<_> = new.into_iter().map(observation).collect();
             let mut partitions = Partitions::new(bits);
-            partitions.reserve(all.len() / 2);
-            for (at, observation) in all.iter().enumerate() {
+            let mut expected: Vec<_> = kept.map(observation).collect();
+            let places = expected.chunk_by(|a, b| partitions.place(a.value) == partitions.place(b.value));
+            for piece in places.flat_map(|of| of.chunks(100)).map(<[_]>::to_vec).collect::<Vec<_>>() {
+                partitions.push_piece(piece);
+            }
+            for (at, observation) in new.iter().enumerate() {
                 partitions.push(*observation);
                 // In the middle of it is as good as at the end.
-                if at == all.len() * 3 / 4 {
+                if at == new.len() * 3 / 4 {
                     partitions.sort();
+                }
+                if spills.contains(&at) {
+                    partitions.spill(tempfile::tempfile).unwrap();
+                    prop_assert_eq!(partitions.bytes(), 0);
                 }
             }
             partitions.sort();
-            let mut expected = all;
+            expected.extend(new);
             expected.sort();
             expected.dedup();
-            prop_assert_eq!(partitions.all().copied().collect::<Vec<_>>(), expected);
+            let files = (0..partitions.parts()).map(|part| partitions.of_files(part).unwrap());
+            let of_files = expected.iter().copied().filter(|o| o.file != OF_NO_FILE);
+            prop_assert_eq!(files.collect::<Vec<_>>().concat(), of_files.collect::<Vec<_>>());
+            let mut each = Vec::new();
+            partitions.each_one(|one| each.push(*one)).unwrap();
+            each.sort();
+            each.dedup();
+            prop_assert_eq!(&each, &expected);
+            let rest = partitions.into_rest();
+            let mut given = Vec::new();
+            for part in 0..rest.parts() {
+                rest.each_first_half(part, |same| given.extend_from_slice(same)).unwrap();
+            }
+            prop_assert!(given.is_sorted());
+            given.dedup();
+            prop_assert_eq!(given, expected);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One component, resolved tier by tier because joining all of it would break a limit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 
 use super::components::Components;
 use super::links::Partitions;
@@ -38,7 +39,7 @@ impl Component {
         links: &Partitions,
         must: &[(u32, u32)],
         cannot: &[(u32, u32)],
-    ) -> Vec<Self> {
+    ) -> io::Result<Vec<Self>> {
         let mut order: Vec<u32> = broken.iter().copied().collect();
         order.sort_unstable();
         let number: HashMap<u32, usize> =
@@ -53,12 +54,12 @@ impl Component {
             }
         }
         let of = |record: u32| number.get(&roots[record as usize]).copied();
-        for observation in links.joining() {
+        links.each_joining(|observation| {
             if let Some(i) = of(observation.record) {
                 let at = place[&observation.record];
                 components[i].observations.push((observation.kind, observation.value, at));
             }
-        }
+        })?;
         for (a, b) in must {
             if let Some(i) = of(*a) {
                 components[i].must.push((place[a], place[b]));
@@ -74,7 +75,7 @@ impl Component {
             component.observations.sort_unstable();
             component.observations.dedup();
         }
-        components
+        Ok(components)
     }
 
     /// Writes the roots of its records, and gives what was not joined.
