@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
     Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch,
-    StringBuilder, TimestampMicrosecondBuilder,
+    StringArray, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use clientele_udfs::pg::read_time::{read_date, read_instant};
@@ -137,6 +137,28 @@ impl RowBuilder {
         });
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays.collect::<Result<_>>()?)?)
     }
+}
+
+/// Texts as values of a type, NULL where they do not fit it, and the rows in which they do not, each with the reason. An empty text is
+/// NULL, as in a CSV.
+pub(super) fn column_of_texts(
+    name: &str,
+    data_type: &DataType,
+    texts: &StringArray,
+) -> Result<(ArrayRef, Vec<(usize, Reason)>)> {
+    let mut column = Column::new(name, data_type)?;
+    let mut bad = Vec::new();
+    for (row, text) in texts.iter().enumerate() {
+        match text.filter(|text| !text.is_empty()).map(|text| column.read(text)) {
+            Some(Ok(value)) => column.add(value),
+            Some(Err(reason)) => {
+                bad.push((row, reason));
+                column.add(Value::Null);
+            }
+            None => column.add(Value::Null),
+        }
+    }
+    Ok((arrow::compute::cast(&column.finish(), data_type)?, bad))
 }
 
 impl Column {

@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::mpsc::Sender;
 
-use super::convert::BadRow;
+use super::convert::{BadRow, column_of_texts};
 use super::csv::unknown_column;
 use super::{BATCH_ROWS, Chunk};
 use crate::error::{Error, Kind, Result};
@@ -64,27 +65,21 @@ fn fitted(
             columns.push(new_null_array(field.data_type(), batch.num_rows()));
             continue;
         };
-        let cast = cast_with_options(
-            array,
-            field.data_type(),
-            &CastOptions { safe: true, ..CastOptions::default() },
-        )
-        .map_err(|_| {
-            Error::new(
-                Kind::DatatypeMismatch,
-                format!(
-                    "column \"{}\" is {} in the file and {} in the table",
-                    field.name(),
-                    array.data_type(),
-                    field.data_type()
-                ),
-            )
-        })?;
-        if cast.null_count() > array.logical_null_count() {
+        let (column, lost) = converted(array, field)?;
+        if !lost.is_empty() {
             bad.resize(batch.num_rows(), None);
-            note_lost(array, &cast, field.name(), first_row, &mut bad)?;
+            let formatter = ArrayFormatter::try_new(array, &FormatOptions::default())?;
+            for (row, reason) in lost {
+                let line = first_row + row as u64;
+                bad[row].get_or_insert_with(|| BadRow {
+                    line,
+                    column: field.name().clone(),
+                    value: formatter.value(row).to_string(),
+                    reason,
+                });
+            }
         }
-        columns.push(cast);
+        columns.push(column);
     }
     let batch = RecordBatch::try_new(Arc::new(Schema::clone(schema)), columns)?;
     if bad.is_empty() {
@@ -94,25 +89,145 @@ fn fitted(
     Ok((filter_record_batch(&batch, &keep)?, bad.into_iter().flatten().collect()))
 }
 
-fn note_lost(
-    before: &ArrayRef,
-    after: &ArrayRef,
-    column: &str,
-    first_row: u64,
-    bad: &mut [Option<BadRow>],
-) -> Result<()> {
-    let formatter = ArrayFormatter::try_new(before, &FormatOptions::default())?;
-    let nulls = before.logical_nulls();
-    for (row, slot) in bad.iter_mut().enumerate() {
-        let had_value = nulls.as_ref().is_none_or(|n| n.is_valid(row));
-        if had_value && after.is_null(row) && slot.is_none() {
-            *slot = Some(BadRow {
-                line: first_row + row as u64,
-                column: column.to_owned(),
-                value: formatter.value(row).to_string(),
-                reason: format!("does not fit the type {}", after.data_type()),
-            });
-        }
+/// A column of the file in the table's type, and rows whose values do not fit it, each with the reason.
+type Converted = (ArrayRef, Vec<(usize, String)>);
+
+/// A value is what it was, or it does not fit: nothing is cut off or rounded but the last digits of a float, and fractions of a
+/// microsecond.
+fn converted(array: &ArrayRef, field: &Field) -> Result<Converted> {
+    let to = field.data_type();
+    let from = match array.data_type() {
+        DataType::Dictionary(_, value) => value.as_ref(),
+        other => other,
+    };
+    if from.is_string() && !to.is_string() {
+        let texts = cast_with_options(array, &DataType::Utf8, &CAST)?;
+        return column_of_texts(field.name(), to, texts.as_string::<i32>());
     }
-    Ok(())
+    let clash = || {
+        Error::new(
+            Kind::DatatypeMismatch,
+            format!("column \"{}\" is {from} in the file and {to} in the table", field.name()),
+        )
+    };
+    if !is_kin(from, to) {
+        return Err(clash());
+    }
+    let cast = cast_with_options(array, to, &CAST).map_err(|_| clash())?;
+    let mut lost = Vec::new();
+    if cast.null_count() > array.logical_null_count() {
+        let nulls = array.logical_nulls();
+        let had_value = |row: &usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row));
+        let gone = (0..cast.len()).filter(had_value).filter(|row| cast.is_null(*row));
+        lost.extend(gone.map(|row| (row, too_large(to))));
+    }
+    if let Some(reason) = narrowed(from, to) {
+        // What comes back as something else was not taken as it is.
+        let back = cast_with_options(&cast, array.data_type(), &CAST)?;
+        let is_same = not_distinct(&back, array)?;
+        let changed = (0..cast.len()).filter(|row| cast.is_valid(*row) && !is_same.value(*row));
+        lost.extend(changed.map(|row| (row, reason.clone())));
+    }
+    Ok((cast, lost))
+}
+
+const CAST: CastOptions<'static> = CastOptions { safe: true, format_options: FormatOptions::new() };
+
+/// Whether values of one type mean the same in another.
+fn is_kin(from: &DataType, to: &DataType) -> bool {
+    let is_bytes = |of: &DataType| of.is_binary() || matches!(of, DataType::FixedSizeBinary(_));
+    match to {
+        DataType::Boolean => *from == DataType::Boolean,
+        to if to.is_numeric() => from.is_numeric(),
+        DataType::Date32 | DataType::Timestamp(..) => {
+            matches!(from, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..))
+        }
+        to if is_bytes(to) => is_bytes(from),
+        _ => true,
+    }
+}
+
+/// Why a value is not taken as it is by a type that holds less, when it is one.
+fn narrowed(from: &DataType, to: &DataType) -> Option<String> {
+    let has_fractions = from.is_floating() || from.is_decimal();
+    match to {
+        to if to.is_integer() && has_fractions => Some("is not a whole number".to_owned()),
+        DataType::Decimal128(_, scale) if has_fractions => {
+            Some(format!("has more than {scale} decimals"))
+        }
+        DataType::Date32 if !matches!(from, DataType::Date32) => {
+            Some("has a time of day".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn too_large(to: &DataType) -> String {
+    match to {
+        DataType::Int16 => format!("is outside {} to {}", i16::MIN, i16::MAX),
+        DataType::Int32 => format!("is outside {} to {}", i32::MIN, i32::MAX),
+        DataType::Int64 => format!("is outside {} to {}", i64::MIN, i64::MAX),
+        DataType::Decimal128(precision, _) => format!("has more than {precision} digits"),
+        _ => "is outside of what the type holds".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
+        TimestampNanosecondArray,
+    };
+    use arrow::datatypes::TimeUnit;
+
+    use super::*;
+
+    fn lost(array: ArrayRef, to: DataType) -> std::result::Result<Vec<(usize, String)>, String> {
+        let field = Field::new("c", to, true);
+        converted(&array, &field).map(|(_, lost)| lost).map_err(|e| e.sqlstate().to_owned())
+    }
+
+    /// Nothing is cut off, rounded or taken for something else without a word.
+    #[test]
+    fn values_are_taken_as_they_are_or_told() {
+        let floats: ArrayRef =
+            Arc::new(Float64Array::from(vec![Some(2.0), Some(1.9), None, Some(1e30)]));
+        let told = |rows: &[(usize, &str)]| {
+            Ok(rows.iter().map(|(row, why)| (*row, (*why).to_owned())).collect())
+        };
+        let outside = format!("is outside {} to {}", i32::MIN, i32::MAX);
+        assert_eq!(
+            lost(Arc::clone(&floats), DataType::Int32),
+            told(&[(3, outside.as_str()), (1, "is not a whole number")])
+        );
+        let prices: ArrayRef = Arc::new(Float64Array::from(vec![19.99, 1.555]));
+        let money = DataType::Decimal128(10, 2);
+        assert_eq!(lost(prices, money.clone()), told(&[(1, "has more than 2 decimals")]));
+        let exact =
+            Decimal128Array::from(vec![1555, 1550]).with_precision_and_scale(10, 3).unwrap();
+        assert_eq!(lost(Arc::new(exact), money), told(&[(0, "has more than 2 decimals")]));
+        let times: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![
+            86_400_000_000_000,
+            86_400_000_000_001,
+            86_400_000_500_000,
+        ]));
+        assert_eq!(lost(Arc::clone(&times), DataType::Date32).unwrap().len(), 2);
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, Option::Some("UTC".into()));
+        assert_eq!(lost(times, micros.clone()), told(&[]));
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["7", "1.9", "", "2011/12/09 12:00"]));
+        assert_eq!(lost(Arc::clone(&texts), DataType::Int32).unwrap().len(), 2);
+        assert_eq!(lost(texts, micros.clone()).unwrap().len(), 2);
+        let days: ArrayRef = Arc::new(Date32Array::from(vec![19_723]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![20_240_101]));
+        assert_eq!(lost(Arc::clone(&days), micros.clone()), told(&[]));
+        for (array, to) in [
+            (days, DataType::Int64),
+            (Arc::clone(&numbers), DataType::Date32),
+            (Arc::clone(&numbers), micros),
+            (Arc::clone(&numbers), DataType::Boolean),
+        ] {
+            assert_eq!(lost(array, to), Err("42804".to_owned()));
+        }
+        assert_eq!(lost(numbers, DataType::Float64), told(&[]));
+    }
 }
