@@ -103,6 +103,8 @@ pub enum Kind {
     NoActiveTransaction,
     /// The transaction is one that only reads.
     ReadOnly,
+    /// It has to be done before a transaction reads.
+    ActiveTransaction,
     /// The thing is not in a state in which this can be done to it.
     NotInState,
     /// No savepoint of that name.
@@ -174,6 +176,7 @@ impl Kind {
             Self::InFailedTransaction => "25P02",
             Self::NoActiveTransaction => "25P01",
             Self::ReadOnly => "25006",
+            Self::ActiveTransaction => "25001",
             Self::NotInState => "55000",
             Self::UndefinedSavepoint => "3B001",
             Self::Serialization | Self::StaleBase => "40001",

@@ -67,7 +67,7 @@ use self::stop::Stop;
 use self::zones::Zones;
 
 pub use runs::{Place as RunPlace, Runs};
-pub use settings::{REPORTED, Settings};
+pub use settings::{REPORTED, Settings, is_on};
 
 /// What every connection shares.
 pub struct Engine {

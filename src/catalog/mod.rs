@@ -28,7 +28,7 @@ use crate::store::{
     Warehouse, system,
 };
 
-pub use past::{Moment, Past, held_then};
+pub use past::{Moment, Past, held_then, is_since_erasures};
 pub use policy::PolicyTable;
 
 /// Database, the only one of a warehouse.

@@ -103,12 +103,44 @@ impl Past {
         };
         // Who was forgotten since is in the rows of a report without the key of their records, which hides them elsewhere.
         let is_report = then.is_report(&self.name) || newest.is_report(&self.name);
-        if is_report && then.erasures() < newest.erasures() {
+        if is_report && !is_since_erasures(warehouse, &self.name, &then, newest).await? {
             return Err(gone(&self.name, &when, "somebody was erased since, who may be in its rows")
                 .hint("a report's versions since the last erasure can be read; REFRESH ... AS OF computes a day anew"));
         }
         held_then(warehouse, (&self.name, def), &then, newest, &when).await
     }
+}
+
+/// Whether the rows that a table had in `then`, a state of the past, were written after the last erasure, or are those that it has
+/// still: rows of which nobody can tell whose they are.
+pub async fn is_since_erasures(
+    warehouse: &Warehouse,
+    name: &Name,
+    then: &Generation,
+    newest: &Generation,
+) -> Result<bool> {
+    let Some(def) = then.table(name) else { return Ok(true) };
+    let has_rows = |state: &Generation| {
+        let now = state.table(name);
+        now.is_some_and(|now| (&now.path, now.rows_version) == (&def.path, def.rows_version))
+    };
+    let erasures = newest.erasures();
+    if erasures == 0 || has_rows(newest) {
+        return Ok(true);
+    }
+    // The first state that has the last erasure.
+    let (mut before, mut after) = (0, then.number);
+    if then.erasures() < erasures {
+        return Ok(false);
+    }
+    while after - before > 1 {
+        let middle = before + (after - before) / 2;
+        match warehouse.generation(middle).await? {
+            Some(state) if state.erasures() < erasures => before = middle,
+            _ => after = middle,
+        }
+    }
+    Ok(warehouse.generation(after).await?.is_some_and(|state| !has_rows(&state)))
 }
 
 /// What a table held by its definition of `then`, a state of the past; `when` says when that was.

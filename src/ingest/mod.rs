@@ -16,7 +16,7 @@ mod records;
 mod upsert;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -150,9 +150,15 @@ async fn try_load(
     for file in &request.files {
         let input = fingerprint(file, &request.table).await?;
         // A content given twice is loaded once.
-        if inputs.iter().all(|known| known.load_id != input.load_id) {
-            inputs.push(input);
-            files.push(file.clone());
+        match inputs.iter().find(|known| known.load_id == input.load_id) {
+            None => {
+                inputs.push(input);
+                files.push(file.clone());
+            }
+            Some(known) => progress.note(&format!(
+                "{} has the same content as {} and is loaded once",
+                input.source, known.source
+            )),
         }
     }
 
@@ -346,12 +352,26 @@ pub struct CopyRequest {
     pub user: String,
 }
 
-/// Loads what a client sends after COPY FROM STDIN. Such a load has no identity and is never taken for another.
+/// Keeps what is to be told, for somebody who is told at the end.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn begin(&self, _source: &str, _bytes: u64) {}
+    fn advance(&self, _bytes_read: u64, _rows: u64) {}
+    fn end(&self) {}
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    }
+}
+
+/// Loads what a client sends after COPY FROM STDIN, and gives what the client should know too. Such a load has no identity and is never
+/// taken for another.
 pub async fn copy_in(
     warehouse: &Warehouse,
     request: CopyRequest,
     data: mpsc::Receiver<bytes::Bytes>,
-) -> Result<Loaded> {
+) -> Result<(Loaded, Vec<String>)> {
     let CopyRequest { table, columns, format, max_bad, key, user } = request;
     let missing = || -> Result<infer::Inferred> {
         Err(Error::new(Kind::UndefinedTable, format!("relation \"{table}\" does not exist")).hint(
@@ -385,8 +405,9 @@ pub async fn copy_in(
             &reasons,
         ));
     }
-    load.publish(warehouse, std::slice::from_ref(&input), key.as_ref(), &Silent).await?;
-    Ok(input)
+    let notes = Notes::default();
+    load.publish(warehouse, std::slice::from_ref(&input), key.as_ref(), &notes).await?;
+    Ok((input, notes.0.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 /// How COPY data is written.
@@ -604,7 +625,7 @@ impl Load {
                 )),
                 None => progress.note(&format!(
                     "{newer} rows of the table were replaced, {outdated} rows of the load were left out: no column says which of two is newer, \
-                     so what they say decides, in any order the same; --latest COLUMN names one"
+                     so what they say decides, in any order the same; --latest COLUMN (COPY: LATEST) names one"
                 )),
             }
             (files, replaced) = (merge.files, merge.replaced);

@@ -25,6 +25,8 @@ pub(super) struct MarkNull<R> {
     given: usize,
     /// Line of the next byte.
     line: u64,
+    /// Whether the last byte was a carriage return, which ends a line alone, or together with a line feed.
+    is_after_cr: bool,
     /// Lines in which the records begin that the reader has not given yet.
     starts: VecDeque<u64>,
 }
@@ -57,6 +59,7 @@ impl<R: Read> MarkNull<R> {
             ready: Vec::new(),
             given: 0,
             line: 1,
+            is_after_cr: false,
             starts: VecDeque::new(),
         }
     }
@@ -99,7 +102,7 @@ impl<R: Read> MarkNull<R> {
             };
             let skip = skip.unwrap_or(rest.len());
             if skip > 0 {
-                self.line += memchr::memchr_iter(b'\n', &rest[..skip]).count() as u64;
+                (self.line, self.is_after_cr) = lines(&rest[..skip], self.line, self.is_after_cr);
                 self.ready.extend_from_slice(&rest[..skip]);
                 rest = &rest[skip..];
                 continue;
@@ -133,7 +136,7 @@ impl<R: Read> MarkNull<R> {
                 self.state = State::Quote;
             }
             rest = after;
-            self.line += u64::from(byte == b'\n');
+            (self.line, self.is_after_cr) = lines(&[byte], self.line, self.is_after_cr);
             self.state = match self.state {
                 State::RecordStart | State::FieldStart | State::Bare | State::Quote
                     if ends(byte) =>
@@ -157,6 +160,22 @@ impl<R: Read> MarkNull<R> {
         // A buffer of which all is held back gives nothing yet; there is more to come.
         if self.ready.is_empty() { self.refill() } else { Ok(true) }
     }
+}
+
+/// The line after some bytes, and whether the last of them is a carriage return, by what both were before.
+fn lines(bytes: &[u8], mut line: u64, is_after_cr: bool) -> (u64, bool) {
+    let mut after = if is_after_cr { 0 } else { usize::MAX };
+    for at in memchr::memchr2_iter(b'\r', b'\n', bytes) {
+        match bytes[at] {
+            b'\n' if after == at => {}
+            b'\n' => line += 1,
+            _ => {
+                line += 1;
+                after = at + 1;
+            }
+        }
+    }
+    (line, after == bytes.len())
 }
 
 impl<R: Read> Read for MarkNull<R> {
@@ -215,7 +234,7 @@ mod tests {
     fn lines_of_records_are_told_past_line_breaks_and_empty_lines() {
         let csv = "n,t\n1,\"a\nb\"\n\n\nx,\n\"\n\n\",z\n\"\"\nw";
         for chunk in [1, 2, 3, 100] {
-            for text in [csv.to_owned(), csv.replace('\n', "\r\n")] {
+            for text in [csv.to_owned(), csv.replace('\n', "\r\n"), csv.replace('\n', "\r")] {
                 let mut reader = ::csv::ReaderBuilder::new()
                     .has_headers(false)
                     .flexible(true)

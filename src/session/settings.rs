@@ -148,7 +148,8 @@ impl Settings {
 
     /// Everything back to its default.
     pub fn reset_all(&mut self) {
-        self.changed.clear();
+        // What a transaction is stays what it is.
+        self.changed.retain(|name, _| *name == "transaction_read_only");
     }
 
     /// Every setting and its value.
@@ -182,7 +183,7 @@ impl Settings {
 
     /// Whether what others read must not be changed now.
     pub fn reads_only(&self) -> bool {
-        ["on", "true", "yes", "1"].contains(&self.value("transaction_read_only").as_str())
+        is_on(&self.value("transaction_read_only"))
     }
 
     /// Whose rules funnels and their kin follow.
@@ -199,6 +200,11 @@ impl Settings {
     pub fn statement_timeout(&self) -> Option<Duration> {
         parse_timeout(&self.value("statement_timeout")).filter(|t| !t.is_zero())
     }
+}
+
+/// Whether a value says yes.
+pub fn is_on(value: &str) -> bool {
+    ["on", "true", "yes", "1"].contains(&value.to_lowercase().as_str())
 }
 
 fn find(name: &str) -> Result<(&'static str, &'static str, Check)> {

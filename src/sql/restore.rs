@@ -8,11 +8,12 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Outcome;
 use super::statement::{Words, syntax};
-use crate::catalog::{Moment, held_then};
+use crate::catalog::{DEFAULT_SCHEMA, Moment, held_then, is_since_erasures};
 use crate::error::{Error, Kind, Result};
+use crate::report::{Progress, history_of};
 use crate::session::Session;
 use crate::store::{
-    Change, Generation, Group, Name, REPORTS, Relation, RestoreVersion, TableChange, TableDef,
+    Change, Generation, Group, MAP, Name, REPORTS, Relation, RestoreVersion, TableChange, TableDef,
 };
 
 const FORM: &str = "RESTORE TABLE name, ... | WAREHOUSE TO VERSION AS OF n | TIMESTAMP AS OF '...'";
@@ -105,9 +106,9 @@ async fn publish(
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
     let then = moment.generation(warehouse, &newest).await?;
-    let mut group = match restore.tables.is_empty() {
+    let (mut group, left) = match restore.tables.is_empty() {
         true => everything(session, &newest, &then).await?,
-        false => some(session, &newest, &then, &restore.tables).await?,
+        false => (some(session, &newest, &then, &restore.tables).await?, BTreeSet::new()),
     };
     let version_in = |state: &Generation, table: &TableChange| {
         let def = state.table(&table.name).filter(|def| def.path == table.path);
@@ -131,7 +132,7 @@ async fn publish(
             }
         }
     }
-    let told = Told::of(&group);
+    let told = Told::of(&group, &[&then, &newest]);
     let before = broken_views(session).await?;
     if group != Group::default() {
         warehouse.publish(group).await?;
@@ -152,11 +153,12 @@ async fn publish(
     }
     if then.erasures() < newest.erasures() {
         notice.push_str("; records that were erased since stay hidden, and the next upkeep or `clientele compact` takes them out");
-        if restore.tables.is_empty() {
-            notice.push_str(
-                ". Reports, audiences and identity graphs were left as they are; REFRESH computes them",
-            );
-        }
+    }
+    if !left.is_empty() {
+        notice.push_str(&format!(
+            "; left as they are, for who was erased is in what they were: {} (REFRESH computes them)",
+            shown(&left)
+        ));
     }
     Ok(Outcome::Noticed { tag: "RESTORE".to_owned(), notice })
 }
@@ -175,24 +177,36 @@ struct Told {
 }
 
 impl Told {
-    fn of(group: &Group) -> Self {
+    /// Of the names in these states.
+    fn of(group: &Group, states: &[&Generation]) -> Self {
         let mut told = Self::default();
-        told.back.extend(group.tables.iter().map(|table| table.name.clone()));
+        // A graph is told of as one.
+        let is_of_graph = |name: &Name| states.iter().any(|state| state.is_of_graph(name));
+        let known = |name: &Name| match is_of_graph(name) {
+            true => graph(name),
+            false => name.clone(),
+        };
+        told.back.extend(group.tables.iter().map(|table| known(&table.name)));
         for (name, change) in &group.names {
             // A report is the table of its rows, and what is kept about it.
             let of_report = (name.schema == REPORTS).then(|| Name::of_note(name)).flatten();
             match change {
                 Change::Set(Relation::Note(_)) => told.back.extend(of_report),
-                Change::Set(_) => _ = told.back.insert(name.clone()),
+                Change::Set(_) => _ = told.back.insert(known(name)),
                 Change::Dropped => told.dropped.extend(of_report.or_else(|| {
                     let is_note = serde_json::from_str::<serde_json::Value>(&name.table).is_ok();
-                    (!is_note).then(|| name.clone())
+                    (!is_note).then(|| known(name))
                 })),
             }
         }
         told.dropped = told.dropped.difference(&told.back).cloned().collect();
         told
     }
+}
+
+/// The name of a graph, by one in its schema.
+fn graph(name: &Name) -> Name {
+    Name::new(DEFAULT_SCHEMA, name.schema.clone())
 }
 
 /// Some names, and how many more there are.
@@ -245,20 +259,31 @@ fn is_table_of(relation: &Relation, then: &Generation, name: &Name) -> bool {
     matches!(relation, Relation::Table(now) if Some(&now.path) == path)
 }
 
-/// Every relation but those that the warehouse keeps about itself: who was erased stays erased.
-async fn everything(session: &Session, newest: &Generation, then: &Generation) -> Result<Group> {
+/// Every relation but those that the warehouse keeps about itself: who was erased stays erased. Reports and graphs that are left as they
+/// are, for the same reason, are named.
+async fn everything(
+    session: &Session,
+    newest: &Generation,
+    then: &Generation,
+) -> Result<(Group, BTreeSet<Name>)> {
     let mut group = Group::default();
-    // A report's rows are nobody's records: who was erased since would be in them, and not be hidden.
-    let has_erased = then.erasures() < newest.erasures();
-    let of_reports: BTreeSet<Name> = { then.relations.keys().chain(newest.relations.keys()) }
-        .filter(|name| has_erased && (then.is_report(name) || newest.is_report(name)))
-        .flat_map(|name| [name.clone(), name.noted(REPORTS)])
-        .collect();
+    let left = left(session, newest, then).await?;
+    let is_left = |name: &Name| {
+        left.contains(name)
+            // What a graph was made from comes back; what it knew does not.
+            || then.is_of_graph(name)
+                && left.contains(&graph(name))
+                && (newest.is_of_graph(name)
+                    || !matches!(then.relations.get(name), Some(Relation::Graph(_))))
+    };
+    let of_report = |name: &Name| match Name::of_note(name) {
+        Some(of) if name.schema == REPORTS || *name == Progress::note(&of) => of,
+        // The view of an audience is of the table that keeps it.
+        _ if left.contains(&history_of(name)) => history_of(name),
+        _ => name.clone(),
+    };
     let is_own = |name: &Name| {
-        ["system", "reports", "cron"].contains(&name.schema.as_str())
-            || of_reports.contains(name)
-            // What a graph knows people by is nobody's record either.
-            || has_erased && then.is_of_graph(name)
+        ["system", "reports", "cron"].contains(&name.schema.as_str()) || is_left(&of_report(name))
     };
     for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
         match relation {
@@ -274,7 +299,23 @@ async fn everything(session: &Session, newest: &Generation, then: &Generation) -
             group.names.insert(name.clone(), Change::Dropped);
         }
     }
-    Ok(group)
+    Ok((group, left))
+}
+
+/// Reports and graphs whose rows of then may be of somebody who was erased: rows that are nobody's records, so that they would not be
+/// hidden.
+async fn left(session: &Session, newest: &Generation, then: &Generation) -> Result<BTreeSet<Name>> {
+    let warehouse = session.engine().warehouse();
+    let mut left = BTreeSet::new();
+    for name in then.relations.keys() {
+        let is_map = then.is_of_graph(name) && name.table == MAP;
+        if (is_map || then.is_report(name))
+            && !is_since_erasures(warehouse, name, then, newest).await?
+        {
+            left.insert(if is_map { graph(name) } else { name.clone() });
+        }
+    }
+    Ok(left)
 }
 
 /// How a table goes back; `None` when it is as it was.

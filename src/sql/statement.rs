@@ -360,6 +360,10 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
         "START" if words.peek_upper(1) == "TRANSACTION" => {
             SessionCommand::Begin { reads_only: reads_only(words) }
         }
+        "COMMIT" | "END" | "ROLLBACK" | "ABORT" if is_chained(words) => {
+            return Err(Error::not_supported(format!("{first} AND CHAIN is not supported"))
+                .hint("end the block, and BEGIN the next one"));
+        }
         "COMMIT" | "END" => SessionCommand::Commit,
         "ABORT" => SessionCommand::Rollback,
         "ROLLBACK" => match words.name_after("TO") {
@@ -369,6 +373,12 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
         "SAVEPOINT" => SessionCommand::Savepoint(words.peek_text(1)),
         "RELEASE" => SessionCommand::Release(words.last_text()),
         "DISCARD" => SessionCommand::Discard(words.peek_upper(1)),
+        "RESET" if words.rest_text(1).eq_ignore_ascii_case("transaction_read_only") => {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "parameter \"transaction_read_only\" cannot be reset",
+            ));
+        }
         "RESET" => SessionCommand::Reset(words.rest_text(1)),
         "SHOW" => SessionCommand::Show(words.rest_text(1)),
         "DEALLOCATE" => SessionCommand::Deallocate(words.last_text()),
@@ -386,6 +396,11 @@ fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
         _ => return Ok(None),
     };
     Ok(Some(command))
+}
+
+/// Whether a block is to be followed by another one.
+fn is_chained(words: &Words) -> bool {
+    (1..words.len()).any(|at| words.peek_upper(at) == "AND" && words.peek_upper(at + 1) == "CHAIN")
 }
 
 /// READ ONLY or READ WRITE among the modes of a transaction; the last one counts.

@@ -8,7 +8,7 @@ use pgwire::messages::response::TransactionStatus;
 use super::connection::{Ask, Connection, Halt, Portal, Progress, describe_columns};
 use super::reply::{self, Severity};
 use crate::error::{Error, Kind, Result};
-use crate::session::REPORTED;
+use crate::session::{REPORTED, is_on};
 use crate::sql::statement::{Parsed, Statement};
 use crate::sql::{Described, OutputColumn, SessionCommand};
 
@@ -157,6 +157,18 @@ impl Connection {
     fn at_once(&mut self, command: &SessionCommand, describes: bool) -> Result<()> {
         match command {
             SessionCommand::Set { name, value, is_local } => {
+                let is_of_block = name.eq_ignore_ascii_case("transaction_read_only");
+                if is_of_block
+                    && self.session.settings().reads_only()
+                    && self.status == TransactionStatus::Transaction
+                    && !value.as_deref().is_some_and(is_on)
+                {
+                    // What was read before would have been of a transaction that writes.
+                    return Err(Error::new(
+                        Kind::ActiveTransaction,
+                        "transaction read-write mode must be set before any query",
+                    ));
+                }
                 if *is_local && self.status == TransactionStatus::Idle {
                     let message = "SET LOCAL can only be used in transaction blocks";
                     reply::notice(&mut self.out, Severity::Warning, "25P01", message);
@@ -213,7 +225,7 @@ impl Connection {
             SessionCommand::Rollback => self.end_block(false),
             SessionCommand::Savepoint(name) => {
                 self.need_block("SAVEPOINT")?;
-                self.savepoints.push(name.clone());
+                self.savepoints.push((name.clone(), self.session.settings()));
                 reply::complete(&mut self.out, "SAVEPOINT");
             }
             SessionCommand::Release(name) => {
@@ -226,6 +238,9 @@ impl Connection {
                 self.need_block("ROLLBACK TO SAVEPOINT")?;
                 let at = self.savepoint(name)?;
                 self.savepoints.truncate(at + 1);
+                let before = self.savepoints[at].1.clone();
+                self.session.with_settings(|settings| *settings = before);
+                REPORTED.iter().for_each(|name| self.report(name));
                 self.status = TransactionStatus::Transaction;
                 reply::complete(&mut self.out, "ROLLBACK");
             }
@@ -268,7 +283,7 @@ impl Connection {
     }
 
     fn savepoint(&self, name: &str) -> Result<usize> {
-        let found = self.savepoints.iter().rposition(|s| s == name);
+        let found = self.savepoints.iter().rposition(|(known, _)| known == name);
         found.ok_or_else(|| {
             Error::new(Kind::UndefinedSavepoint, format!("savepoint \"{name}\" does not exist"))
         })

@@ -231,7 +231,8 @@ pub(super) struct Connection {
     pub(super) status: TransactionStatus,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal>,
-    pub(super) savepoints: Vec<String>,
+    /// Names of savepoints, and settings as they were at each.
+    pub(super) savepoints: Vec<(String, Settings)>,
     /// Whether the open block has written something, which a rollback cannot take back.
     pub(super) wrote_in_block: bool,
     /// Settings as they were when the open block began.
@@ -676,7 +677,7 @@ impl Connection {
         let prepared = Arc::clone(&portal.prepared);
         let Some(parsed) = &prepared.parsed else { return Ok(()) };
         let is_copy = matches!(parsed.statement, Statement::Copy(_));
-        let wrote = !matches!(parsed.statement, Statement::Query(_));
+        let wrote = parsed.statement.writes().is_some();
         let mut open = match std::mem::replace(&mut portal.progress, Progress::Done) {
             Progress::Done => {
                 reply::complete(&mut self.out, &format!("{} 0", ask.tag("SELECT")));
@@ -871,7 +872,10 @@ impl Connection {
         let busy = place.begin_statement();
         let loaded = watched(load.join(), &busy, place, io, incoming, deadline).await?;
         drop(busy);
-        let loaded = loaded.map_err(Halt::Failed)?.map_err(Halt::Failed)?;
+        let (loaded, notes) = loaded.map_err(Halt::Failed)?.map_err(Halt::Failed)?;
+        for note in &notes {
+            reply::notice(&mut self.out, Severity::Notice, "00000", note);
+        }
         if loaded.quarantined > 0 {
             let notice =
                 format!("{} rows did not fit and are in system.quarantine", loaded.quarantined);

@@ -262,6 +262,57 @@ fn a_restore_brings_nobody_back_into_reports() {
     assert_eq!(line(&w, "SELECT count(*) AS n FROM g.map"), "1");
 }
 
+/// Between an erasure and the next refresh a report and a graph are those of before it: they do not come back either, and nothing comes
+/// back by half.
+#[test]
+fn what_was_computed_before_an_erasure_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    run_well(&["user", "--dir", &w, "list"]);
+    let sql = |text: &str| run_well(&["sql", "--dir", &w, text]);
+    let told = |text: &str| {
+        let refused = run(&["sql", "--dir", &w, text]);
+        assert_eq!(refused.status.code(), Some(2), "{text}");
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let version = || line(&w, "SELECT max(version) AS v FROM system.versions");
+    sql("CREATE TABLE crm (source TEXT, record_id TEXT, phone TEXT)");
+    sql("INSERT INTO crm VALUES ('web', 'a', '15400000001'), ('web', 'b', '15400000002')");
+    let bare = version();
+    let rep = "CREATE MATERIALIZED VIEW rep AS SELECT record_id AS rid, phone FROM crm";
+    let gone = "CREATE AUDIENCE gone AS SELECT one_id FROM g.map";
+    sql(rep);
+    sql(
+        "CREATE IDENTITY GRAPH g FROM crm (source, record_id) IDS (phone); REFRESH IDENTITY GRAPH g",
+    );
+    sql("CREATE AUDIENCE au AS SELECT one_id FROM g.map");
+    sql(gone);
+    let whole = version();
+    sql("DROP AUDIENCE gone; ERASE RECORD ('web', 'a')");
+    let between = version();
+    sql("REFRESH MATERIALIZED VIEW rep; REFRESH IDENTITY GRAPH g; REFRESH AUDIENCE au");
+    let known = "SELECT oneid('g', 'phone', '15400000001') IS NULL AS forgotten, oneid('g', 'phone', '15400000002') IS NULL AS known";
+    for then in [&whole, &between] {
+        let past = told(&format!("SELECT * FROM rep VERSION AS OF {then}"));
+        assert!(past.contains("is gone"), "{past}");
+        sql(&format!("RESTORE WAREHOUSE TO VERSION AS OF {then}"));
+        assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000002", "{then}");
+        assert_eq!(line(&w, known), "t,f", "{then}");
+        assert_eq!(line(&w, "SELECT count(*) AS n FROM au"), "1", "{then}");
+    }
+    sql(gone);
+    sql("REFRESH MATERIALIZED VIEW rep; REFRESH IDENTITY GRAPH g");
+    assert_eq!(line(&w, "SELECT count(*) AS n FROM g.map"), "1");
+    // What came later goes, all of it.
+    sql(&format!("RESTORE WAREHOUSE TO VERSION AS OF {bare}"));
+    for name in ["rep", "au", "gone", "g.map"] {
+        assert!(told(&format!("SELECT * FROM {name}")).contains("does not exist"), "{name}");
+    }
+    sql(rep);
+    sql("CREATE AUDIENCE au AS SELECT 5 AS one_id");
+    assert_eq!(line(&w, "SELECT phone FROM rep"), "15400000002");
+}
+
 /// What came later under a name of then gives way, and is told of; it comes back as everything does.
 #[test]
 fn a_restore_of_everything_takes_names_that_others_have_now() {
