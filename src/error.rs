@@ -383,6 +383,8 @@ impl From<deltalake::DeltaTableError> for Error {
             _ => {
                 let told = error.to_string();
                 let told = told.lines().next().unwrap_or_default();
+                // What the kernel holds is of no use to who reads this.
+                let told = told.split(": ParsedLogPath").next().unwrap_or_default();
                 Self::new(Kind::DataCorrupted, format!("the table's log cannot be used: {told}"))
                     .hint("a backup has the folder as it was; CREATE TABLE ... AS SELECT * FROM it VERSION AS OF n keeps an earlier version that can be read; other tables are not touched by this")
             }

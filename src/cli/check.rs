@@ -3,7 +3,7 @@
 use super::{block_on, open_engine, output_line, table_name};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::sql::{Quality, check_quality};
+use crate::sql::{Checked, check_quality};
 use crate::store::{Generation, Location, Name, Relation, Warehouse};
 
 /// Compares the files of tables with what was written to them, and looks at the quality of what they hold.
@@ -72,8 +72,10 @@ async fn files(warehouse: &Warehouse, newest: &Generation, wanted: &[Name]) -> R
 }
 
 /// Prints what fails; whether none is above the limit.
-fn quality(found: &[Quality], fail_above: Option<f64>) -> Result<bool> {
-    let mut is_well = true;
+fn quality(checked: &Checked, fail_above: Option<f64>) -> Result<bool> {
+    let Checked { found, damaged } = checked;
+    let mut is_well = damaged.is_empty();
+    damaged.iter().for_each(|told| eprintln!("{told}"));
     let mut failing = 0;
     for quality in found.iter().filter(|quality| quality.failed > 0) {
         failing += 1;

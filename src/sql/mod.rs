@@ -49,7 +49,7 @@ pub use execute::{describe, execute, full_name};
 pub use install::{Installed, install_reports, shipped_reports};
 pub use lines::{csv_value, json_member};
 pub use parameters::{Described, declared_type, literal_of, typed};
-pub use quality::{Quality, check_quality};
+pub use quality::{Checked, Quality, check_quality};
 pub use scheduler::keep_schedule;
 pub use upkeep::keep_tidy;
 

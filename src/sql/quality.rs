@@ -3,6 +3,7 @@
 //! A check is a file of `sql/checks`: a few words about it in comment lines, and a query. The words say which columns it is
 //! for; the query gives a row a source with how many values it looked at and how many failed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -20,7 +21,7 @@ use crate::dialect::{literal, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::shape;
 use crate::session::Session;
-use crate::store::{Name, Relation, TableSnapshot, system};
+use crate::store::{Name, Relation, TableDef, TableSnapshot, system};
 
 /// The checks that come with the program.
 const CHECKS: [&str; 12] = [
@@ -161,15 +162,24 @@ impl Quality {
     }
 }
 
+/// What checks found.
+#[derive(Debug)]
+pub struct Checked {
+    /// A row a check, source and column.
+    pub found: Vec<Quality>,
+    /// Of tables that could not be read why not, where they were not asked for by name.
+    pub damaged: Vec<String>,
+}
+
 /// Runs the checks on the tables, all of the warehouse's own when none is named, and keeps what they find in
 /// `system.quality`.
 ///
 /// # Errors
 /// 42P01 for a table that does not exist. Cost: each column is read a few times.
-pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Vec<Quality>> {
+pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Checked> {
     let warehouse = session.engine().warehouse();
     let newest = warehouse.newest().await?;
-    let mut wanted = Vec::new();
+    let (mut wanted, mut damaged) = (Vec::new(), BTreeMap::new());
     for name in tables {
         if newest.table(name).is_none() {
             return Err(Error::new(
@@ -196,9 +206,7 @@ pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Vec<Qua
             match warehouse.snapshot(def).await {
                 Ok(_) => wanted.push(name.clone()),
                 // Asked for by name it is an error; here it keeps no other from its turn.
-                Err(error) => {
-                    tracing::warn!(table = %name, code = error.sqlstate(), %error, "a table cannot be checked");
-                }
+                Err(error) => _ = damaged.insert(name.clone(), error),
             }
         }
     }
@@ -222,27 +230,48 @@ pub async fn check_quality(session: &Session, tables: &[Name]) -> Result<Vec<Qua
         }
         for name in &wanted {
             let Some(def) = newest.table(name) else { continue };
-            let snapshot = warehouse.snapshot(def).await?;
-            match &check.scope {
-                Scope::Table(table) => {
-                    if name == &Name::new(DEFAULT_SCHEMA, table.as_str()) {
-                        found.extend(look(session, &check, name, &snapshot, None).await?);
-                    }
+            match Box::pin(look_at(session, &check, name, def)).await {
+                Ok(rows) => found.extend(rows),
+                Err(error) if tables.is_empty() && error.kind() == Kind::DataCorrupted => {
+                    damaged.insert(name.clone(), error);
                 }
-                _ => {
-                    for field in snapshot.schema.fields() {
-                        if check.is_for(field.name(), field.data_type()) {
-                            let column = Some(field.name().as_str());
-                            found.extend(look(session, &check, name, &snapshot, column).await?);
-                        }
-                    }
-                }
+                Err(error) => return Err(error),
             }
         }
     }
+    let unread =
+        |(name, error): (Name, Error)| format!("table \"{name}\" cannot be checked: {error}");
+    let damaged = damaged.into_iter().map(unread).collect();
     if !found.is_empty() {
         let columns = columns_of(&found);
         warehouse.append_to_system(system::quality(), columns).await?;
+    }
+    Ok(Checked { found, damaged })
+}
+
+/// Runs one check on a table, or on each column of it that it is for.
+async fn look_at(
+    session: &Session,
+    check: &Check,
+    name: &Name,
+    def: &TableDef,
+) -> Result<Vec<Quality>> {
+    let snapshot = session.engine().warehouse().snapshot(def).await?;
+    let mut found = Vec::new();
+    match &check.scope {
+        Scope::Table(table) => {
+            if name == &Name::new(DEFAULT_SCHEMA, table.as_str()) {
+                found.extend(look(session, check, name, &snapshot, None).await?);
+            }
+        }
+        _ => {
+            for field in snapshot.schema.fields() {
+                if check.is_for(field.name(), field.data_type()) {
+                    let column = Some(field.name().as_str());
+                    found.extend(look(session, check, name, &snapshot, column).await?);
+                }
+            }
+        }
     }
     Ok(found)
 }
@@ -358,13 +387,18 @@ pub(super) fn columns() -> Vec<OutputColumn> {
 
 /// What fails, the largest share first.
 pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
-    let mut found = Box::pin(check_quality(session, tables)).await?;
+    let Checked { mut found, damaged } = Box::pin(check_quality(session, tables)).await?;
     found.retain(|quality| quality.failed > 0);
     let share = |quality: &Quality| quality.share().unwrap_or_default();
     found.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let (_, schema) = system::quality();
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns_of(&found))?;
-    Ok(answer(batch, "CHECK"))
+    match answer(batch, "CHECK") {
+        Outcome::Rows { columns, stream, tag, .. } => {
+            Ok(Outcome::Rows { columns, stream, tag, notices: damaged })
+        }
+        other => Ok(other),
+    }
 }
 
 #[cfg(test)]

@@ -511,12 +511,15 @@ async fn read(store: &dyn ObjectStore, number: u64) -> Result<Option<Document>> 
         serde_json::from_slice::<Document>(&bytes).ok().and_then(Document::unless_damaged);
     match document {
         Some(document) if document.generation == number => Ok(Some(document)),
-        _ => Err(Error::new(
-            Kind::DataCorrupted,
-            format!("generation {number} of the publish log is damaged"),
-        )
-        .detail(format!("file: {}", location(number)))),
+        _ => Err(broken(number, "damaged")),
     }
+}
+
+/// What the publish log says after a broken document cannot be known: it is the log of all tables.
+fn broken(number: u64, what: &str) -> Error {
+    Error::new(Kind::DataCorrupted, format!("generation {number} of the publish log is {what}"))
+        .detail(format!("file: {}", location(number)))
+        .hint("a backup has it: no document is ever changed, so that this one file can be put back")
 }
 
 async fn read_newest(store: &dyn ObjectStore) -> Result<Generation> {
@@ -540,10 +543,7 @@ async fn read_at(store: &dyn ObjectStore, number: u64) -> Result<Generation> {
     }
     while state.number < number {
         let Some(document) = read(store, state.number + 1).await? else {
-            return Err(Error::new(
-                Kind::DataCorrupted,
-                format!("generation {} of the publish log is missing", state.number + 1),
-            ));
+            return Err(broken(state.number + 1, "missing"));
         };
         state = state.after(&document);
     }

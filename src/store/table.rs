@@ -275,7 +275,17 @@ impl Tables {
         {
             return Ok(Arc::clone(found));
         }
-        let table = self.load(path, Some(version)).await.map_err(|error| error.about(path))?;
+        let table = match self.load(path, Some(version)).await {
+            Ok(table) => table,
+            Err(error) => {
+                let broken = Box::pin(self.broken_entry(path, version)).await.unwrap_or_default();
+                let error = error.about(path);
+                return Err(match broken {
+                    Some(broken) => error.detail(broken),
+                    None => error,
+                });
+            }
+        };
         let verifies = self.verifies.load(Ordering::Relaxed);
         let snapshot = Arc::new(read_snapshot(path, version, &table, verifies)?);
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -284,6 +294,37 @@ impl Tables {
         snapshots.retain(|(p, v), _| p != path || v + VERSIONS_KEPT > version);
         snapshots.insert(key, Arc::clone(&snapshot));
         Ok(snapshot)
+    }
+
+    /// The first entry of a log that is missing or no JSON, up to a version.
+    async fn broken_entry(&self, path: &str, version: u64) -> Result<Option<String>> {
+        let bad = |e: &dyn std::fmt::Display| Error::internal(format!("log of {path:?}: {e}"));
+        let url = self.warehouse_url.join(&format!("{path}/_delta_log/")).map_err(|e| bad(&e))?;
+        let folder = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
+        let listed: Vec<_> = self.root_store.list(Some(&folder)).try_collect().await?;
+        let names: Vec<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
+        let number = |name: &str| name.split('.').next().and_then(|digits| digits.parse().ok());
+        let checkpoints = names.iter().filter(|name| name.contains(".checkpoint."));
+        let reached = checkpoints.filter_map(|name| number(name)).filter(|at| *at <= version).max();
+        for at in reached.map_or(0, |checkpoint: u64| checkpoint + 1)..=version {
+            let name = format!("{at:020}.json");
+            let file = format!("file: {path}/_delta_log/{name}");
+            if !names.contains(&name.as_str()) {
+                return Ok(Some(format!("{file} is missing")));
+            }
+            let bytes = self.root_store.get(&folder.clone().join(name)).await?.bytes().await?;
+            let mut actions =
+                serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
+            let mut read = actions.by_ref().peekable();
+            let is_empty = read.peek().is_none();
+            if let Some(Err(_)) = read.find(std::result::Result::is_err) {
+                return Ok(Some(format!("{file} is damaged at byte {}", actions.byte_offset())));
+            }
+            if is_empty {
+                return Ok(Some(format!("{file} is empty")));
+            }
+        }
+        Ok(None)
     }
 
     /// The table as the log has it now, past what is in memory.

@@ -142,6 +142,11 @@ fn a_changed_digit_in_a_log_is_an_error() {
         told.contains("public/t: the table's log cannot be used") && !told.contains("0:"),
         "{told}"
     );
+    assert!(told.contains(".json is damaged at byte"), "{told}");
+    std::fs::remove_file(log).unwrap();
+    let told = String::from_utf8_lossy(&run(&count).stderr).into_owned();
+    assert!(told.contains("file: public/t/_delta_log/") && told.contains("is missing"), "{told}");
+    assert!(!told.contains("FileMeta"), "{told}");
     let names =
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
     let names = run_well(&["sql", "--dir", &path, "--format", "csv", names]);
