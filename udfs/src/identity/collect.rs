@@ -352,19 +352,33 @@ impl Taker {
     /// The identifiers of rows; those that are to be taken one by one are named in `others`.
     pub fn take(&self, rows: KeptRows<'_>, others: &mut Vec<usize>) -> Kept {
         let KeptRows { records, types, highs, lows } = rows;
-        let mut kept = Kept::with_room(records.len());
-        let columns = records.iter().zip(types).zip(highs.iter().zip(lows)).enumerate();
-        for (row, ((record, id_type), (high, low))) in columns {
-            let kind = usize::try_from(*id_type).ok().and_then(|at| *self.kinds.get(at)?);
-            match kind {
-                Some(kind) => {
-                    let value = [unsigned(*high), low.cast_unsigned()];
-                    kept.add(kind, value, record.cast_unsigned());
-                }
-                None => others.push(row),
-            }
+        let kind =
+            |id_type: i32| usize::try_from(id_type).ok().and_then(|at| *self.kinds.get(at)?);
+        let mut kept = Kept::default();
+        let mut from = 0;
+        while from < records.len() {
+            // Rows lie in the order of hashes: mostly all of them are of one piece.
+            let to = from + Kept::of_one_piece(&highs[from..]);
+            let rows = from..to;
+            let of_rows = records[rows.clone()].iter().zip(&types[rows.clone()]);
+            let values = highs[rows.clone()].iter().zip(&lows[rows.clone()]);
+            kept.add_piece(
+                rows.len(),
+                of_rows.zip(values).zip(rows).filter_map(
+                    |(((record, id_type), (high, low)), row)| match kind(*id_type) {
+                        Some(kind) => {
+                            let value = [unsigned(*high), low.cast_unsigned()];
+                            Some((kind, value, record.cast_unsigned()))
+                        }
+                        None => {
+                            others.push(row);
+                            None
+                        }
+                    },
+                ),
+            );
+            from = to;
         }
-        kept.sort();
         kept
     }
 }

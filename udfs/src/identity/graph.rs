@@ -270,35 +270,34 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Adds the identifier of a record, of no file. What comes in the order of values makes few pieces.
-    pub fn add(&mut self, kind: u16, value: Value, record: u32) {
+    /// How many of the first halves, as tables have them, are of the piece of the first one.
+    pub fn of_one_piece(halves: &[i64]) -> usize {
         const BITS: u32 = u64::BITS - links::PARTITION_BITS;
-        let observation = Observation { value, record, kind, file: OF_NO_FILE };
-        let is_of = |piece: &&mut Vec<Observation>| match piece.last() {
-            Some(last) => last.value[0] >> BITS == value[0] >> BITS,
-            None => true,
-        };
-        match self.pieces.last_mut().filter(is_of) {
-            Some(piece) => piece.push(observation),
-            None => self.pieces.push(vec![observation]),
+        let piece = |half: &i64| unsigned(*half) >> BITS;
+        let Some(first) = halves.first().map(piece) else { return 0 };
+        // Those in order are of one piece when the last of them is of the first one's.
+        match halves.last().map(piece) == Some(first) && halves.is_sorted() {
+            true => halves.len(),
+            false => halves.iter().position(|half| piece(half) != first).unwrap_or(halves.len()),
         }
     }
 
-    /// Makes room for so many of one piece.
-    pub fn with_room(count: usize) -> Self {
-        Self { pieces: vec![Vec::with_capacity(count)] }
-    }
-
-    /// Puts each piece in order.
-    pub fn sort(&mut self) {
-        for piece in &mut self.pieces {
-            if !piece.is_sorted() {
-                piece.sort();
-            }
-            if piece.len() < piece.capacity() / 2 {
-                piece.shrink_to_fit();
-            }
+    /// Adds identifiers of records, of no file, that are of one piece: at most so many, each with its type and value.
+    pub fn add_piece(&mut self, most: usize, identifiers: impl Iterator<Item = (u16, Value, u32)>) {
+        let mut piece = Vec::with_capacity(most);
+        piece.extend(identifiers.map(|(kind, value, record)| Observation {
+            value,
+            record,
+            kind,
+            file: OF_NO_FILE,
+        }));
+        if !piece.is_sorted() {
+            piece.sort();
         }
+        if piece.len() < most / 2 {
+            piece.shrink_to_fit();
+        }
+        self.pieces.push(piece);
     }
 }
 
