@@ -200,7 +200,15 @@ impl Column {
             Self::Int32(_) => Value::Int(read_int(text, i64::from(i32::MIN), i64::from(i32::MAX))?),
             Self::Int64(_) => Value::Int(read_int(text, i64::MIN, i64::MAX)?),
             Self::Float32(_) | Self::Float64(_) => {
-                Value::Float(text.trim().parse().map_err(|_| "is not a number")?)
+                let number: f64 = text.trim().parse().map_err(|_| "is not a number")?;
+                let is_written = text.trim().contains(['i', 'I']);
+                let is_narrow = matches!(self, Self::Float32(_));
+                if !is_written
+                    && (number.is_infinite() || is_narrow && (number as f32).is_infinite())
+                {
+                    return Err("is outside of what the type holds".to_owned());
+                }
+                Value::Float(number)
             }
             Self::Decimal(_, precision, scale) => {
                 Value::Decimal(read_decimal(text, *precision, *scale)?)

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, RecordBatch, StringArray,
+    new_null_array,
+};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::mpsc::Sender;
@@ -100,18 +103,27 @@ fn converted(array: &ArrayRef, field: &Field) -> Result<Converted> {
         DataType::Dictionary(_, value) => value.as_ref(),
         other => other,
     };
-    if from.is_string() && !to.is_string() {
-        let texts = cast_with_options(array, &DataType::Utf8, &CAST)?;
-        return column_of_texts(field.name(), to, texts.as_string::<i32>());
-    }
     let clash = || {
         Error::new(
             Kind::DatatypeMismatch,
             format!("column \"{}\" is {from} in the file and {to} in the table", field.name()),
         )
     };
+    if *from == DataType::Null {
+        return Ok((new_null_array(to, array.len()), Vec::new()));
+    }
     if !is_kin(from, to) {
         return Err(clash());
+    }
+    // What a float is written as says what it was meant to be, digit by digit.
+    let is_exact = to.is_integer() || to.is_decimal();
+    if from.is_string() && !to.is_string() || from.is_floating() && is_exact {
+        let texts: StringArray = match from {
+            DataType::Float16 | DataType::Float32 => written::<Float32Type>(array)?,
+            DataType::Float64 => written::<Float64Type>(array)?,
+            _ => cast_with_options(array, &DataType::Utf8, &CAST)?.as_string::<i32>().clone(),
+        };
+        return column_of_texts(field.name(), to, &texts);
     }
     let cast = cast_with_options(array, to, &CAST).map_err(|_| clash())?;
     let mut lost = Vec::new();
@@ -120,6 +132,15 @@ fn converted(array: &ArrayRef, field: &Field) -> Result<Converted> {
         let had_value = |row: &usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row));
         let gone = (0..cast.len()).filter(had_value).filter(|row| cast.is_null(*row));
         lost.extend(gone.map(|row| (row, too_large(to))));
+    }
+    if *to == DataType::Float32 && from.is_numeric() {
+        let back = cast_with_options(array, &DataType::Float64, &CAST)?;
+        let (floats, exact) =
+            (cast.as_primitive::<Float32Type>(), back.as_primitive::<Float64Type>());
+        let is_lost = |row: &usize| {
+            cast.is_valid(*row) && floats.value(*row).is_infinite() && exact.value(*row).is_finite()
+        };
+        lost.extend((0..cast.len()).filter(is_lost).map(|row| (row, too_large(to))));
     }
     if let Some(reason) = narrowed(from, to) {
         // What comes back as something else was not taken as it is.
@@ -131,12 +152,32 @@ fn converted(array: &ArrayRef, field: &Field) -> Result<Converted> {
     Ok((cast, lost))
 }
 
+/// Floats as the shortest texts that mean them.
+fn written<T>(array: &ArrayRef) -> Result<StringArray>
+where
+    T: ArrowPrimitiveType<Native: std::fmt::Display>,
+{
+    let floats = cast_with_options(array, &T::DATA_TYPE, &CAST)?;
+    let floats = floats.as_primitive::<T>().iter();
+    Ok(floats.map(|float| float.map(|float| float.to_string())).collect())
+}
+
 const CAST: CastOptions<'static> = CastOptions { safe: true, format_options: FormatOptions::new() };
 
 /// Whether values of one type mean the same in another.
 fn is_kin(from: &DataType, to: &DataType) -> bool {
     let is_bytes = |of: &DataType| of.is_binary() || matches!(of, DataType::FixedSizeBinary(_));
+    let item = |of: &DataType| match of {
+        DataType::List(item) | DataType::LargeList(item) => Some(item.data_type().clone()),
+        _ => None,
+    };
     match to {
+        // Of a list's values none could be told of by itself.
+        _ if item(to).is_some() || from.is_nested() => match (item(from), item(to)) {
+            (Some(from), Some(to)) => from == to || from.is_string() && to.is_string(),
+            _ => false,
+        },
+        _ if from.is_string() => true,
         DataType::Boolean => *from == DataType::Boolean,
         to if to.is_numeric() => from.is_numeric(),
         DataType::Date32 | DataType::Timestamp(..) => {
@@ -149,10 +190,9 @@ fn is_kin(from: &DataType, to: &DataType) -> bool {
 
 /// Why a value is not taken as it is by a type that holds less, when it is one.
 fn narrowed(from: &DataType, to: &DataType) -> Option<String> {
-    let has_fractions = from.is_floating() || from.is_decimal();
     match to {
-        to if to.is_integer() && has_fractions => Some("is not a whole number".to_owned()),
-        DataType::Decimal128(_, scale) if has_fractions => {
+        to if to.is_integer() && from.is_decimal() => Some("is not a whole number".to_owned()),
+        DataType::Decimal128(_, scale) if from.is_decimal() => {
             Some(format!("has more than {scale} decimals"))
         }
         DataType::Date32 if !matches!(from, DataType::Date32) => {
@@ -175,8 +215,7 @@ fn too_large(to: &DataType) -> String {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
-        TimestampNanosecondArray,
+        Date32Array, Decimal128Array, Float64Array, Int64Array, TimestampNanosecondArray,
     };
     use arrow::datatypes::TimeUnit;
 
@@ -198,7 +237,23 @@ mod tests {
         let outside = format!("is outside {} to {}", i32::MIN, i32::MAX);
         assert_eq!(
             lost(Arc::clone(&floats), DataType::Int32),
-            told(&[(3, outside.as_str()), (1, "is not a whole number")])
+            told(&[(1, "is not a whole number"), (3, outside.as_str())])
+        );
+        assert_eq!(lost(floats, DataType::Float32), told(&[]));
+        let far: ArrayRef = Arc::new(Float64Array::from(vec![1e300, -0.0, f64::NAN]));
+        assert_eq!(lost(Arc::clone(&far), DataType::Float32).unwrap().len(), 1);
+        assert_eq!(lost(far, DataType::Int64).unwrap().len(), 2);
+        let exact = |values: Vec<f64>, scale: i8| {
+            let field = Field::new("c", DataType::Decimal128(38, scale), true);
+            let array: ArrayRef = Arc::new(Float64Array::from(values));
+            let (column, lost) = converted(&array, &field).unwrap();
+            assert!(lost.is_empty());
+            let decimals = column.as_primitive::<arrow::datatypes::Decimal128Type>().clone();
+            (0..decimals.len()).map(|row| decimals.value_as_string(row)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            exact(vec![9.3e18, 0.1], 10),
+            ["9300000000000000000.0000000000", "0.1000000000"]
         );
         let prices: ArrayRef = Arc::new(Float64Array::from(vec![19.99, 1.555]));
         let money = DataType::Decimal128(10, 2);
@@ -220,7 +275,15 @@ mod tests {
         let days: ArrayRef = Arc::new(Date32Array::from(vec![19_723]));
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![20_240_101]));
         assert_eq!(lost(Arc::clone(&days), micros.clone()), told(&[]));
+        let nothing = new_null_array(&DataType::Null, 2);
+        assert_eq!(lost(nothing, DataType::Date32), told(&[]));
+        let item = |to: DataType| DataType::List(Arc::new(Field::new_list_field(to, true)));
+        let lists = new_null_array(&item(DataType::Int64), 1);
+        assert_eq!(lost(Arc::clone(&lists), item(DataType::Int64)), told(&[]));
         for (array, to) in [
+            (Arc::clone(&lists), item(DataType::Date32)),
+            (lists, DataType::Utf8),
+            (Arc::clone(&numbers), item(DataType::Int64)),
             (days, DataType::Int64),
             (Arc::clone(&numbers), DataType::Date32),
             (Arc::clone(&numbers), micros),
