@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use crate::error::{Error, Kind, Result};
 use crate::store::{
-    Change, Generation, Name, Publish, Relation, TableDef, TableSnapshot, Warehouse,
+    Change, Generation, MAP, Name, OVERRIDES, Publish, Relation, TableDef, TableSnapshot, Warehouse,
 };
 
 /// Publishes that `system.versions` shows.
@@ -103,9 +103,14 @@ impl Past {
         };
         // Who was forgotten since is in the rows of a report without the key of their records, which hides them elsewhere.
         let is_report = then.is_report(&self.name) || newest.is_report(&self.name);
-        if is_report && !is_since_erasures(warehouse, &self.name, &then, newest).await? {
+        // So is what a graph knows identifiers by; rows that name their records are hidden by that.
+        let names_records = [MAP, "rejected", OVERRIDES].contains(&self.name.table.as_str());
+        let is_of_graph = then.is_of_graph(&self.name) && !names_records;
+        if (is_report || is_of_graph)
+            && !is_since_erasures(warehouse, &self.name, &then, newest).await?
+        {
             return Err(gone(&self.name, &when, "somebody was erased since, who may be in its rows")
-                .hint("a report's versions since the last erasure can be read; REFRESH ... AS OF computes a day anew"));
+                .hint("what was computed since the last erasure can be read; REFRESH ... AS OF computes a day of a report anew"));
         }
         held_then(warehouse, (&self.name, def), &then, newest, &when).await
     }

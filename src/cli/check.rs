@@ -43,9 +43,10 @@ pub(super) fn run(args: &Args, dir: &Location, config: Config) -> Result<bool> {
         if !args.quality {
             is_well = files(engine.warehouse(), &newest, &wanted).await?;
         }
-        if !args.files && is_well {
+        if !args.files && (is_well || wanted.is_empty()) {
             let session = engine.session(super::sql::LOCAL_USER);
-            is_well = quality(&Box::pin(check_quality(&session, &wanted)).await?, args.fail_above)?;
+            is_well &=
+                quality(&Box::pin(check_quality(&session, &wanted)).await?, args.fail_above)?;
         }
         Ok(is_well)
     })

@@ -229,6 +229,13 @@ pub(super) fn set_config(settings: &Arc<Mutex<Settings>>) -> ScalarUDF {
         let (Some(name), value) = (text_of(args.first()), text_of(args.get(1))) else {
             return Ok(ScalarValue::Utf8(None));
         };
+        if name.eq_ignore_ascii_case("transaction_read_only") {
+            return Err(crate::error::Error::not_supported(
+                "set_config does not set what a transaction is",
+            )
+            .hint("SET TRANSACTION READ ONLY, or default_transaction_read_only")
+            .into());
+        }
         let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
         settings.set(&name, value.as_deref())?;
         Ok(ScalarValue::Utf8(Some(settings.show(&name)?.1)))

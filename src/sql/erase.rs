@@ -12,7 +12,7 @@ use super::statement::{Words, syntax};
 use super::{Outcome, OutputColumn, answer, output_columns};
 use crate::error::{Error, Kind, Result};
 use crate::session::{Engine, Session};
-use crate::store::{ErasedCheck, Vacuumed};
+use crate::store::{ErasedCheck, Name, Vacuumed};
 
 const FORM: &str = "ERASE RECORD ('source', 'record_id'), ... [REASON 'text'] [NOW]";
 
@@ -103,6 +103,11 @@ pub async fn erase_records(engine: &Engine, erase: &Erase, user: &str) -> Result
     };
     if erasure.id.is_some() && purged.rows == 0 {
         told.push_str("; no table has rows of them: if there should be some, look at their source and record_id");
+    }
+    let newest = warehouse.newest().await?;
+    let is_computed = |name: &Name| newest.is_report(name) || newest.is_of_graph(name);
+    if erasure.id.is_some() && newest.relations.keys().any(is_computed) {
+        told.push_str("; reports, audiences and graphs know of it when they are computed again, FORGET CUSTOMER takes somebody out of them at once");
     }
     let keep = if erase.is_now { Duration::ZERO } else { engine.config().storage.keep() };
     let mut is_done = true;

@@ -108,7 +108,7 @@ async fn publish(
     let then = moment.generation(warehouse, &newest).await?;
     let (mut group, left) = match restore.tables.is_empty() {
         true => everything(session, &newest, &then).await?,
-        false => (some(session, &newest, &then, &restore.tables).await?, BTreeSet::new()),
+        false => (some(session, &newest, &then, &restore.tables).await?, Left::default()),
     };
     let version_in = |state: &Generation, table: &TableChange| {
         let def = state.table(&table.name).filter(|def| def.path == table.path);
@@ -132,7 +132,8 @@ async fn publish(
             }
         }
     }
-    let told = Told::of(&group, &[&then, &newest]);
+    let mut told = Told::of(&group, &[&then, &newest]);
+    told.back = told.back.difference(&left.stays).cloned().collect();
     let before = broken_views(session).await?;
     if group != Group::default() {
         warehouse.publish(group).await?;
@@ -140,7 +141,7 @@ async fn publish(
     let broken: BTreeSet<Name> =
         { broken_views(session).await? }.difference(&before).cloned().collect();
     let mut notice = match told.back.is_empty() && told.dropped.is_empty() {
-        true => format!("all is as version {} had it", then.number),
+        true => format!("nothing else has changed since version {}", then.number),
         false => format!("as version {} had them: {}", then.number, shown(&told.back)),
     };
     if !told.dropped.is_empty() {
@@ -154,10 +155,14 @@ async fn publish(
     if then.erasures() < newest.erasures() {
         notice.push_str("; records that were erased since stay hidden, and the next upkeep or `clientele compact` takes them out");
     }
-    if !left.is_empty() {
+    if !left.stays.is_empty() {
+        let stays = shown(&left.stays);
+        notice.push_str(&format!("; left as they are, for who was erased is in what they were: {stays} (REFRESH computes them)"));
+    }
+    if !left.is_lost.is_empty() {
+        let lost = shown(&left.is_lost);
         notice.push_str(&format!(
-            "; left as they are, for who was erased is in what they were: {} (REFRESH computes them)",
-            shown(&left)
+            "; not brought back, for who was erased is in them: {lost} (CREATE computes them anew)"
         ));
     }
     Ok(Outcome::Noticed { tag: "RESTORE".to_owned(), notice })
@@ -259,34 +264,74 @@ fn is_table_of(relation: &Relation, then: &Generation, name: &Name) -> bool {
     matches!(relation, Relation::Table(now) if Some(&now.path) == path)
 }
 
-/// Every relation but those that the warehouse keeps about itself: who was erased stays erased. Reports and graphs that are left as they
-/// are, for the same reason, are named.
+/// Reports and graphs whose rows of then may be of somebody who was erased: rows that are nobody's records, so that they would not be
+/// hidden.
+#[derive(Default)]
+struct Left {
+    /// They stay as they are now; a graph that was dropped comes back without what it knew.
+    stays: BTreeSet<Name>,
+    /// They were dropped since.
+    is_lost: BTreeSet<Name>,
+}
+
+impl Left {
+    async fn find(session: &Session, newest: &Generation, then: &Generation) -> Result<Self> {
+        let warehouse = session.engine().warehouse();
+        let mut left = Self::default();
+        for name in then.relations.keys() {
+            let is_map = then.is_of_graph(name) && name.table == MAP;
+            if !is_map && !then.is_report(name)
+                || is_since_erasures(warehouse, name, then, newest).await?
+            {
+                continue;
+            }
+            match (is_map, newest.is_report(name)) {
+                (true, _) => left.stays.insert(graph(name)),
+                (false, true) => left.stays.insert(name.clone()),
+                (false, false) => left.is_lost.insert(name.clone()),
+            };
+        }
+        Ok(left)
+    }
+
+    /// The report that a name is of: of its rows, of what is kept about it, or the view of an audience.
+    fn report_of(&self, name: &Name) -> Name {
+        let known = |of: &Name| self.stays.contains(of) || self.is_lost.contains(of);
+        match Name::of_note(name) {
+            Some(of) if name.schema == REPORTS || *name == Progress::note(&of) => of,
+            _ if known(&history_of(name)) => history_of(name),
+            _ => name.clone(),
+        }
+    }
+
+    /// Whether what a name means now stays.
+    fn stays(&self, name: &Name, newest: &Generation, then: &Generation) -> bool {
+        if then.is_of_graph(name) && self.stays.contains(&graph(name)) {
+            // What a graph was made from comes back; what it knew does not.
+            let is_graph = matches!(then.relations.get(name), Some(Relation::Graph(_)));
+            return newest.is_of_graph(name) || !is_graph;
+        }
+        self.stays.contains(&self.report_of(name))
+    }
+}
+
+/// Every relation but those that the warehouse keeps about itself: who was erased stays erased. Reports and graphs that do not go back,
+/// for the same reason, are named.
 async fn everything(
     session: &Session,
     newest: &Generation,
     then: &Generation,
-) -> Result<(Group, BTreeSet<Name>)> {
+) -> Result<(Group, Left)> {
     let mut group = Group::default();
-    let left = left(session, newest, then).await?;
-    let is_left = |name: &Name| {
-        left.contains(name)
-            // What a graph was made from comes back; what it knew does not.
-            || then.is_of_graph(name)
-                && left.contains(&graph(name))
-                && (newest.is_of_graph(name)
-                    || !matches!(then.relations.get(name), Some(Relation::Graph(_))))
-    };
-    let of_report = |name: &Name| match Name::of_note(name) {
-        Some(of) if name.schema == REPORTS || *name == Progress::note(&of) => of,
-        // The view of an audience is of the table that keeps it.
-        _ if left.contains(&history_of(name)) => history_of(name),
-        _ => name.clone(),
-    };
+    let left = Left::find(session, newest, then).await?;
     let is_own = |name: &Name| {
-        ["system", "reports", "cron"].contains(&name.schema.as_str()) || is_left(&of_report(name))
+        ["system", "reports", "cron"].contains(&name.schema.as_str())
+            || left.stays(name, newest, then)
     };
+    let is_lost = |name: &Name| left.is_lost.contains(&left.report_of(name));
     for (name, relation) in then.relations.iter().filter(|(name, _)| !is_own(name)) {
         match relation {
+            _ if is_lost(name) => {}
             Relation::Table(_) => group.tables.extend(change(session, newest, then, name).await?),
             other if newest.relations.get(name) != Some(other) => {
                 group.names.insert(name.clone(), Change::Set(other.clone()));
@@ -295,27 +340,11 @@ async fn everything(
         }
     }
     for name in newest.relations.keys().filter(|name| !is_own(name)) {
-        if !then.relations.contains_key(name) {
+        if !then.relations.contains_key(name) || is_lost(name) {
             group.names.insert(name.clone(), Change::Dropped);
         }
     }
     Ok((group, left))
-}
-
-/// Reports and graphs whose rows of then may be of somebody who was erased: rows that are nobody's records, so that they would not be
-/// hidden.
-async fn left(session: &Session, newest: &Generation, then: &Generation) -> Result<BTreeSet<Name>> {
-    let warehouse = session.engine().warehouse();
-    let mut left = BTreeSet::new();
-    for name in then.relations.keys() {
-        let is_map = then.is_of_graph(name) && name.table == MAP;
-        if (is_map || then.is_report(name))
-            && !is_since_erasures(warehouse, name, then, newest).await?
-        {
-            left.insert(if is_map { graph(name) } else { name.clone() });
-        }
-    }
-    Ok(left)
 }
 
 /// How a table goes back; `None` when it is as it was.

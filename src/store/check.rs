@@ -41,13 +41,13 @@ impl Warehouse {
             Ok(snapshot) => snapshot,
             Err(error) if error.kind() == Kind::Io => return Err(error),
             Err(error) => {
-                return Ok(vec![FileCheck {
-                    table: name.clone(),
-                    file: format!("{}/_delta_log", def.path),
-                    bytes: None,
-                    rows: None,
-                    problem: Some(told(&error)),
-                }]);
+                let broken = self.tables().broken_entry(&def.path, def.version).await;
+                let (file, problem) = match broken.unwrap_or_default() {
+                    Some(broken) => broken,
+                    None => (format!("{}/_delta_log", def.path), told(&error)),
+                };
+                let (bytes, rows, problem) = (None, None, Some(problem));
+                return Ok(vec![FileCheck { table: name.clone(), file, bytes, rows, problem }]);
             }
         };
         let look = |file: FileEntry| async move {

@@ -281,7 +281,7 @@ impl Tables {
                 let broken = Box::pin(self.broken_entry(path, version)).await.unwrap_or_default();
                 let error = error.about(path);
                 return Err(match broken {
-                    Some(broken) => error.detail(broken),
+                    Some((file, what)) => error.detail(format!("file: {file} {what}")),
                     None => error,
                 });
             }
@@ -296,8 +296,12 @@ impl Tables {
         Ok(snapshot)
     }
 
-    /// The first entry of a log that is missing or no JSON, up to a version.
-    async fn broken_entry(&self, path: &str, version: u64) -> Result<Option<String>> {
+    /// The first entry of a log that is missing or no JSON, up to a version, and which of it.
+    pub(crate) async fn broken_entry(
+        &self,
+        path: &str,
+        version: u64,
+    ) -> Result<Option<(String, String)>> {
         let bad = |e: &dyn std::fmt::Display| Error::internal(format!("log of {path:?}: {e}"));
         let url = self.warehouse_url.join(&format!("{path}/_delta_log/")).map_err(|e| bad(&e))?;
         let folder = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
@@ -308,9 +312,9 @@ impl Tables {
         let reached = checkpoints.filter_map(|name| number(name)).filter(|at| *at <= version).max();
         for at in reached.map_or(0, |checkpoint: u64| checkpoint + 1)..=version {
             let name = format!("{at:020}.json");
-            let file = format!("file: {path}/_delta_log/{name}");
+            let file = format!("{path}/_delta_log/{name}");
             if !names.contains(&name.as_str()) {
-                return Ok(Some(format!("{file} is missing")));
+                return Ok(Some((file, "is missing".to_owned())));
             }
             let bytes = self.root_store.get(&folder.clone().join(name)).await?.bytes().await?;
             let mut actions =
@@ -318,10 +322,11 @@ impl Tables {
             let mut read = actions.by_ref().peekable();
             let is_empty = read.peek().is_none();
             if let Some(Err(_)) = read.find(std::result::Result::is_err) {
-                return Ok(Some(format!("{file} is damaged at byte {}", actions.byte_offset())));
+                let what = format!("is damaged at byte {}", actions.byte_offset());
+                return Ok(Some((file, what)));
             }
             if is_empty {
-                return Ok(Some(format!("{file} is empty")));
+                return Ok(Some((file, "is empty".to_owned())));
             }
         }
         Ok(None)

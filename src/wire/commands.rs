@@ -164,10 +164,7 @@ impl Connection {
                     && !value.as_deref().is_some_and(is_on)
                 {
                     // What was read before would have been of a transaction that writes.
-                    return Err(Error::new(
-                        Kind::ActiveTransaction,
-                        "transaction read-write mode must be set before any query",
-                    ));
+                    return Err(mode_after_query());
                 }
                 if *is_local && self.status == TransactionStatus::Idle {
                     let message = "SET LOCAL can only be used in transaction blocks";
@@ -203,6 +200,12 @@ impl Connection {
                 reply::complete(&mut self.out, &format!("DISCARD {what}"));
             }
             SessionCommand::Begin { reads_only } => {
+                if self.status == TransactionStatus::Transaction
+                    && *reads_only == Some(false)
+                    && self.session.settings().reads_only()
+                {
+                    return Err(mode_after_query());
+                }
                 if self.status == TransactionStatus::Transaction {
                     reply::notice(
                         &mut self.out,
@@ -384,6 +387,10 @@ impl Connection {
         reply::complete(&mut self.out, "SHOW");
         Ok(())
     }
+}
+
+fn mode_after_query() -> Error {
+    Error::new(Kind::ActiveTransaction, "transaction read-write mode must be set before any query")
 }
 
 fn show_columns(name: &str) -> Vec<OutputColumn> {
