@@ -734,7 +734,7 @@ fn resources_error(text: &str) -> Error {
     Error::new(Kind::OutOfMemory, "the query needs more memory than is left under the limit")
         // The last line says what was asked for and what was left; those before list who holds how much.
         .detail(text.lines().last().unwrap_or("").trim_start_matches("Error: ").to_owned())
-        .hint("raise memory.limit, run fewer queries at once, or narrow the query")
+        .hint("raise memory.limit_mb, run fewer queries at once, or narrow the query")
 }
 
 fn schema_error(error: &SchemaError) -> Error {

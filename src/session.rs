@@ -58,8 +58,8 @@ use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, wor
 use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
-use crate::identity::Workspace;
 use crate::store::{DATA_URL, Name, Pin, Relation, TableSnapshot, ViewDef, Warehouse};
+use crate::workspace::Workspace;
 
 use self::meaning::Semantics;
 use self::operators::Operators;
@@ -84,7 +84,14 @@ impl Engine {
         let most = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
         let pool = TrackConsumersPool::new(headroom::Headroom::new(config.memory_bytes()), most);
         let spill = match &config.memory.spill_dir {
-            Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
+            Some(dir) => {
+                std::fs::create_dir_all(dir).map_err(|error| {
+                    let told =
+                        format!("memory.spill_dir: {} cannot be made: {error}", dir.display());
+                    Error::new(Kind::Config, told)
+                })?;
+                DiskManagerMode::Directories(vec![dir.clone()])
+            }
             None => DiskManagerMode::OsTmpDirectory,
         };
         let spill = DiskManagerBuilder::default()

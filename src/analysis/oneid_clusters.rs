@@ -32,7 +32,7 @@ use futures::StreamExt;
 use super::arguments::Arguments;
 use super::{Columns, misuse};
 use crate::error::{Error, Kind};
-use crate::identity::Workspace;
+use crate::workspace::Workspace;
 
 /// The column that is added.
 const COLUMN: &str = "cluster_id";

@@ -20,9 +20,9 @@ use super::rules::{Definition, Rule};
 use super::source::Source;
 use super::statement::RuleChange;
 use super::tables::{RUNS, TOLD, Table, schema};
-use super::workspace::{Workspace, in_background};
 use crate::error::{Error, Kind, Result};
 use crate::store::{MAP, Warehouse};
+use crate::workspace::{Workspace, in_background};
 
 /// Columns of `oneid_why`.
 pub fn why_schema() -> SchemaRef {
@@ -243,7 +243,10 @@ pub async fn preview(
         false => ids_before(&mut Table::open(warehouse, name, MAP).await?, records).await?,
     };
     let run = all.last.run + 1;
-    memory.try_grow(bytes_to_assign(all.collected.records.len()))?;
+    // Which identifiers joined them does not matter any more.
+    drop(all.graph);
+    let held = all.map.bytes() + all.collected.bytes();
+    memory.try_resize(held + bytes_to_assign(all.collected.records.len()))?;
     let assigned = in_background(move || {
         let collected = all.collected;
         assign(&collected.records, &collected.resolution.roots, before, &gone, run)

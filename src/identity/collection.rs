@@ -11,9 +11,9 @@ use super::refresh::{Asking, LastRun};
 use super::rules::Definition;
 use super::source::Source;
 use super::tables::Table;
-use super::workspace::Workspace;
 use crate::error::Result;
 use crate::store::{OVERRIDES, Warehouse};
+use crate::workspace::Workspace;
 
 /// How much of what is known is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,9 +22,9 @@ use futures::{StreamExt, TryStreamExt};
 use super::map::Numbers;
 use super::source::{Sighting, Source};
 use super::tables::{BATCH_ROWS, FILES, IDENTIFIERS, Table};
-use super::workspace::in_background;
 use crate::error::{Error, Kind, Result};
 use crate::store::{FileEntry, Warehouse};
+use crate::workspace::in_background;
 
 /// Counts up with every change of cleaning and hashing, and of how it is kept.
 const HOW: u32 = 2;

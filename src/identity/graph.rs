@@ -8,9 +8,9 @@ use super::rules::Definition;
 use super::source::Source;
 use super::statement::{GraphStatement, RuleChange};
 use super::tables::{self, DEFINITION};
-use super::workspace::Workspace;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Generation, GraphDef, Group, Name, Relation, TableChange, Warehouse};
+use crate::workspace::Workspace;
 
 /// Runs a graph statement; a refresh within `memory`.
 pub async fn execute(
@@ -93,6 +93,7 @@ fn stored(definition: &Definition) -> Result<Change> {
 
 async fn alter(warehouse: &Warehouse, name: &str, change: &RuleChange) -> Result<Answer> {
     let mut changed = definition_of(warehouse.newest().await?.as_ref(), name)?;
+    let had_all = changed.rules.is_empty();
     changed.apply(change.clone());
     changed.check()?;
     Source::open(warehouse, &changed).await?;
@@ -103,9 +104,12 @@ async fn alter(warehouse: &Warehouse, name: &str, change: &RuleChange) -> Result
             Ok(BTreeMap::from([(Name::new(name, DEFINITION), stored(&definition)?)]))
         })
         .await?;
-    let notice =
-        Some("the rules apply from the next REFRESH on, to all that was ever loaded".to_owned());
-    Ok(Answer { tag: "ALTER IDENTITY GRAPH".to_owned(), notice })
+    let mut notice =
+        "the rules apply from the next REFRESH on, to all that was ever loaded".to_owned();
+    if had_all && !changed.rules.is_empty() {
+        notice.push_str("; so far every type of identifier had its usual rule, from then on those join that are listed: name the others too, as in SET (phone (max_records 9), email)");
+    }
+    Ok(Answer { tag: "ALTER IDENTITY GRAPH".to_owned(), notice: Some(notice) })
 }
 
 async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Result<Answer> {

@@ -10,9 +10,9 @@ use futures::StreamExt;
 
 use super::graph::definition_of;
 use super::tables::{BATCH_ROWS, LOOKUP, Table};
-use super::workspace::in_background;
 use crate::error::Result;
 use crate::store::{Generation, Name};
+use crate::workspace::in_background;
 
 /// What stands for an identifier in `lookup`: half of its keyed hash, in the order of numbers with a sign. `None` for a value
 /// that is no identifier. An empty scope is none.

@@ -11,9 +11,9 @@ use futures::StreamExt;
 
 use super::columns::{key_columns, numbers, small};
 use super::tables::{BATCH_ROWS, Table};
-use super::workspace::Workspace;
 use crate::error::Result;
 use crate::store::{Erased, FileEntry};
+use crate::workspace::Workspace;
 
 /// The numbers of records: in memory they are counted as they come, in the tables they stay.
 #[derive(Debug, Default)]

@@ -17,13 +17,11 @@ mod rules;
 mod source;
 mod statement;
 mod tables;
-mod workspace;
 
 pub use ask::{preview, preview_schema, why, why_schema};
 pub use graph::{execute, must_exist, relation_of};
 pub use lookup::{can_look_up, lookup_hash};
 pub use statement::{GraphStatement, parse_statement};
-pub use workspace::{Spills, Workspace};
 
 /// What a graph statement answers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,9 +24,9 @@ use super::source::{Sighting, Source};
 use super::tables::{
     ALIAS, BATCH_ROWS, FILES, FINDINGS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, TOLD, Table,
 };
-use super::workspace::{Workspace, in_background};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, FileEntry, Group, MAP, MOVED, Name, OVERRIDES, TableChange, Warehouse};
+use crate::workspace::{Workspace, in_background};
 
 /// Records of a review item that are named; of more only the number is told.
 const RECORDS_NAMED: usize = 20;
@@ -205,6 +205,8 @@ async fn settle<'a>(
     let records = &mut collected.records;
     let tell = |number, source: &str, record_id: &str| records.tell(number, source, record_id);
     as_read.keys_of(map, &wanted, tell).await?;
+    let others = held + collected.bytes() + bytes_to_find(collected.records.len());
+    memory.fit(&mut graph, others + changes.bytes_to_assign())?;
     let lookup = Table::open(warehouse, name, LOOKUP).await?;
     // Each day adds rows, in the place of some that count no more: until these may be a quarter of what counts.
     let is_long = lookup.rows().await? / 5 > graph.len() as u64 / 4;

@@ -16,8 +16,9 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::stop::Stop;
 use crate::error::{Error, Kind};
-use crate::identity::{self, Workspace};
+use crate::identity;
 use crate::store::Warehouse;
+use crate::workspace::Workspace;
 
 /// Makes the functions known.
 pub(super) fn register(state: &mut SessionState, warehouse: &Arc<Warehouse>) {

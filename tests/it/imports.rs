@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Rooms by rank: a room uses rooms of a lower rank only. Those of one rank do not know each other, except as listed.
-const RANKS: [(&str, u32); 16] = [
+const RANKS: [(&str, u32); 17] = [
     ("tree", 0),
     ("error", 0),
     ("config", 1),
     ("dialect", 1),
+    ("workspace", 1),
     ("store", 2),
     ("scan", 3),
     ("report", 3),

@@ -125,7 +125,7 @@ impl Spills for Clusters {
 }
 
 /// Runs what computes for long on a thread for that.
-pub(super) async fn in_background<T: Send + 'static>(
+pub async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
