@@ -39,24 +39,25 @@ impl Workspace {
     ///
     /// # Errors
     /// 53200 when there is no memory for the rest, 53100 when the disk is full.
-    pub fn fit(&self, identifiers: &mut impl Spills, others: usize) -> Result<()> {
+    pub fn fit(&self, identifiers: &mut impl Identifiers, others: usize) -> Result<()> {
         const LEAST_BYTES: usize = 1 << 20;
         let Err(refused) = self.memory.try_resize(others + identifiers.bytes()) else {
             return Ok(());
         };
-        let (bytes, before) = identifiers.bytes_to_spill();
+        let graph = identifiers.graph();
+        let bytes = graph.bytes_to_spill();
         if bytes < LEAST_BYTES {
             return Err(refused.into());
         }
         let free = self.disk.max_temp_directory_size().saturating_sub(self.disk.used_disk_space());
-        if before + bytes as u64 > free {
+        if graph.bytes_on_disk() + bytes as u64 > free {
             return Err(Error::new(
                 Kind::DiskFull,
                 "identifiers do not fit into memory, nor into what temporary files may take",
             )
             .hint("raise memory.limit_mb or memory.spill_limit_mb"));
         }
-        identifiers.spill(|| self.file())?;
+        graph.spill(|| self.file())?;
         tracing::debug!(bytes, "identifiers went to disk");
         Ok(self.memory.try_resize(others + identifiers.bytes())?)
     }
@@ -70,57 +71,42 @@ impl Workspace {
     }
 }
 
-/// What holds identifiers, and can put them on disk.
-pub trait Spills {
-    /// Bytes that are held.
+/// What holds identifiers, in a graph that can put them on disk.
+pub trait Identifiers {
+    /// Bytes that are held, those of the graph included.
     fn bytes(&self) -> usize;
 
-    /// Bytes that [`Self::spill`] frees, and those that are on disk already.
-    fn bytes_to_spill(&self) -> (usize, u64);
-
-    /// Puts them on disk, in a file that `make` gives when there is none yet.
-    fn spill(&mut self, make: impl FnOnce() -> io::Result<File>) -> io::Result<()>;
+    /// The graph.
+    fn graph(&mut self) -> &mut Graph;
 }
 
-impl Spills for Graph {
+impl Identifiers for Graph {
     fn bytes(&self) -> usize {
         self.bytes()
     }
 
-    fn bytes_to_spill(&self) -> (usize, u64) {
-        (self.bytes_to_spill(), self.bytes_on_disk())
-    }
-
-    fn spill(&mut self, make: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
-        self.spill(make)
+    fn graph(&mut self) -> &mut Graph {
+        self
     }
 }
 
-impl Spills for Collector {
+impl Identifiers for Collector {
     fn bytes(&self) -> usize {
         self.bytes()
     }
 
-    fn bytes_to_spill(&self) -> (usize, u64) {
-        Spills::bytes_to_spill(self.graph())
-    }
-
-    fn spill(&mut self, make: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
-        self.graph_mut().spill(make)
+    fn graph(&mut self) -> &mut Graph {
+        self.graph_mut()
     }
 }
 
-impl Spills for Clusters {
+impl Identifiers for Clusters {
     fn bytes(&self) -> usize {
         self.bytes()
     }
 
-    fn bytes_to_spill(&self) -> (usize, u64) {
-        Spills::bytes_to_spill(self.graph())
-    }
-
-    fn spill(&mut self, make: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
-        self.graph_mut().spill(make)
+    fn graph(&mut self) -> &mut Graph {
+        self.graph_mut()
     }
 }
 

@@ -196,7 +196,6 @@ async fn settle<'a>(
         (collected, before, gone, changes)
     })
     .await?;
-    memory.fit(&mut graph, others + changes.bytes_to_assign())?;
     let of_reviews = collected.resolution.reviews.iter().flat_map(|r| r.records.iter().copied());
     let mut wanted: Vec<u32> = changes.keys_needed().chain(of_reviews).collect();
     wanted.retain(|number| !collected.records.knows(*number));

@@ -393,12 +393,11 @@ pub(super) async fn run(session: &Session, tables: &[Name]) -> Result<Outcome> {
     found.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let (_, schema) = system::quality();
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns_of(&found))?;
-    match answer(batch, "CHECK") {
-        Outcome::Rows { columns, stream, tag, .. } => {
-            Ok(Outcome::Rows { columns, stream, tag, notices: damaged })
-        }
-        other => Ok(other),
+    let mut answer = answer(batch, "CHECK");
+    if let Outcome::Rows { notices, .. } = &mut answer {
+        *notices = damaged;
     }
+    Ok(answer)
 }
 
 #[cfg(test)]

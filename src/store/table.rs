@@ -199,11 +199,17 @@ impl Tables {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn log_store(&self, path: &str) -> Result<LogStoreRef> {
+    /// Where a table's folder lies, as an address and in the store.
+    fn folder(&self, path: &str) -> Result<(Url, Path)> {
         let bad =
             |e: &dyn std::fmt::Display| Error::internal(format!("table folder {path:?}: {e}"));
         let url = self.warehouse_url.join(&format!("{path}/")).map_err(|e| bad(&e))?;
-        let prefix = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
+        let folder = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
+        Ok((url, folder))
+    }
+
+    fn log_store(&self, path: &str) -> Result<LogStoreRef> {
+        let (url, prefix) = self.folder(path)?;
         let prefixed: Arc<dyn ObjectStore> =
             Arc::new(PrefixStore::new(Arc::clone(&self.root_store), prefix));
         Ok(default_logstore(
@@ -302,9 +308,7 @@ impl Tables {
         path: &str,
         version: u64,
     ) -> Result<Option<(String, String)>> {
-        let bad = |e: &dyn std::fmt::Display| Error::internal(format!("log of {path:?}: {e}"));
-        let url = self.warehouse_url.join(&format!("{path}/_delta_log/")).map_err(|e| bad(&e))?;
-        let folder = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
+        let folder = self.folder(path)?.1.join("_delta_log");
         let listed: Vec<_> = self.root_store.list(Some(&folder)).try_collect().await?;
         let names: Vec<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
         let number = |name: &str| name.split('.').next().and_then(|digits| digits.parse().ok());

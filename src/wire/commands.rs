@@ -157,14 +157,10 @@ impl Connection {
     fn at_once(&mut self, command: &SessionCommand, describes: bool) -> Result<()> {
         match command {
             SessionCommand::Set { name, value, is_local } => {
-                let is_of_block = name.eq_ignore_ascii_case("transaction_read_only");
-                if is_of_block
-                    && self.session.settings().reads_only()
-                    && self.status == TransactionStatus::Transaction
+                if name.eq_ignore_ascii_case("transaction_read_only")
                     && !value.as_deref().is_some_and(is_on)
                 {
-                    // What was read before would have been of a transaction that writes.
-                    return Err(mode_after_query());
+                    self.must_not_read_only()?;
                 }
                 if *is_local && self.status == TransactionStatus::Idle {
                     let message = "SET LOCAL can only be used in transaction blocks";
@@ -200,11 +196,8 @@ impl Connection {
                 reply::complete(&mut self.out, &format!("DISCARD {what}"));
             }
             SessionCommand::Begin { reads_only } => {
-                if self.status == TransactionStatus::Transaction
-                    && *reads_only == Some(false)
-                    && self.session.settings().reads_only()
-                {
-                    return Err(mode_after_query());
+                if *reads_only == Some(false) {
+                    self.must_not_read_only()?;
                 }
                 if self.status == TransactionStatus::Transaction {
                     reply::notice(
@@ -281,6 +274,16 @@ impl Connection {
                 Kind::NoActiveTransaction,
                 format!("{command} can only be used in transaction blocks"),
             ));
+        }
+        Ok(())
+    }
+
+    /// Refuses to let a block write that began as one that only reads: what was read in it would have been of one that writes.
+    fn must_not_read_only(&self) -> Result<()> {
+        let is_in_block = self.status == TransactionStatus::Transaction;
+        if is_in_block && self.session.settings().reads_only() {
+            let message = "transaction read-write mode must be set before any query";
+            return Err(Error::new(Kind::ActiveTransaction, message));
         }
         Ok(())
     }
@@ -387,10 +390,6 @@ impl Connection {
         reply::complete(&mut self.out, "SHOW");
         Ok(())
     }
-}
-
-fn mode_after_query() -> Error {
-    Error::new(Kind::ActiveTransaction, "transaction read-write mode must be set before any query")
 }
 
 fn show_columns(name: &str) -> Vec<OutputColumn> {

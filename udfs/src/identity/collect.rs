@@ -232,12 +232,7 @@ impl Collector {
         self.graph.add_kept(kept);
     }
 
-    /// The graph that holds them.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
-    /// The same, to put some of it on disk.
+    /// The graph that holds the identifiers, to put some of it on disk.
     pub fn graph_mut(&mut self) -> &mut Graph {
         &mut self.graph
     }
