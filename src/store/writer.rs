@@ -425,7 +425,8 @@ impl TableWriter {
                 properties = properties.set_column_dictionary_enabled(at.clone(), false);
                 // What is read whole, again and again, is read faster as it is.
                 let is_hashes = is_scattered(column) || !self.has_filters && is_far_apart(column);
-                properties = match variety == Variety::Unique && is_hashes {
+                let is_plain = is_hashes && (variety == Variety::Unique || !self.has_filters);
+                properties = match is_plain {
                     true => properties
                         .set_column_encoding(at.clone(), Encoding::PLAIN)
                         .set_column_compression(at.clone(), Compression::UNCOMPRESSED),
@@ -433,6 +434,11 @@ impl TableWriter {
                         properties.set_column_encoding(at.clone(), Encoding::DELTA_BINARY_PACKED)
                     }
                 };
+            }
+            // Bounds of hashes in no order leave nothing out.
+            if !self.has_filters && is_number && is_scattered(column) {
+                properties =
+                    properties.set_column_statistics_enabled(at.clone(), EnabledStatistics::None);
             }
             // A dictionary of texts that are all different is given up when it is full, after every text was looked up in it.
             if variety == Variety::Unique && *field.data_type() == DataType::Utf8 {

@@ -11,6 +11,7 @@ pub mod norm_id;
 pub mod norm_phone;
 mod parts;
 pub mod records;
+mod slots;
 mod text;
 
 pub use norm_id::{Reject, clean};

@@ -5,6 +5,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
+use super::slots::Slots;
+
 /// A record's key: its source, and its id within it.
 pub type RecordKey<'a> = (&'a str, &'a str);
 
@@ -180,8 +182,7 @@ impl Records {
     /// Looks where records with these hashes are, or will be, all at once: each look is a miss of every cache, and one after the
     /// other they would take most of the time. To be followed by [`Self::add`] or [`Self::number`] of them.
     pub fn look_ahead(&self, hashes: &[u64]) {
-        let seen = hashes.iter().fold(0, |seen, hash| seen ^ self.table.look(*hash));
-        std::hint::black_box(seen);
+        std::hint::black_box(self.table.look(hashes));
     }
 
     fn hash_of(&self, source: &str, record_id: &str) -> u64 {
@@ -255,32 +256,43 @@ impl KeyHashing {
 #[derive(Debug, Clone, Default)]
 struct Table {
     /// Their number is a power of two; an empty one is 0. What does not fit where it belongs is in the next that is free.
-    slots: Vec<u64>,
+    slots: Slots,
     len: usize,
 }
 
+/// The place among so many slots where a hash belongs: its first bits.
+fn place(slots: &[u64], hash: u64) -> usize {
+    (hash >> (u64::BITS - slots.len().trailing_zeros())) as usize
+}
+
+/// Puts a hash into a free slot: its other half, and a place.
+fn put(slots: &mut [u64], hash: u64, at: u32) {
+    let mask = slots.len() - 1;
+    let mut free = place(slots, hash);
+    while slots[free] != 0 {
+        free = (free + 1) & mask;
+    }
+    slots[free] = (hash << 32) | (u64::from(at) + 1);
+}
+
 impl Table {
-    /// The slot where a hash belongs: its first bits.
-    fn place(&self, hash: u64) -> usize {
-        (hash >> (u64::BITS - self.slots.len().trailing_zeros())) as usize
-    }
-
-    /// The other half of the hash, and a place.
-    fn slot(hash: u64, at: u32) -> u64 {
-        (hash << 32) | (u64::from(at) + 1)
-    }
-
-    fn look(&self, hash: u64) -> u64 {
-        if self.slots.is_empty() { 0 } else { self.slots[self.place(hash)] }
+    /// Looks where hashes belong. What is seen is of no use but that it was looked at.
+    fn look(&self, hashes: &[u64]) -> u64 {
+        let slots = self.slots.all();
+        match slots.is_empty() {
+            true => 0,
+            false => hashes.iter().fold(0, |seen, hash| seen ^ slots[place(slots, *hash)]),
+        }
     }
 
     /// Places whose hashes may be this one.
     fn alike(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let mask = self.slots.len().wrapping_sub(1);
-        let first = if self.slots.is_empty() { 0 } else { self.place(hash) };
+        let slots = self.slots.all();
+        let mask = slots.len().wrapping_sub(1);
+        let first = if slots.is_empty() { 0 } else { place(slots, hash) };
         // There is always one that is empty.
         (first..)
-            .map_while(move |at| self.slots.get(at & mask).copied().filter(|slot| *slot != 0))
+            .map_while(move |at| slots.get(at & mask).copied().filter(|slot| *slot != 0))
             .filter(move |slot| slot >> 32 == hash & u64::from(u32::MAX))
             .map(|slot| (slot as u32) - 1)
     }
@@ -288,32 +300,24 @@ impl Table {
     /// Adds the place of a hash, which is that of the next one in `hashes`.
     fn insert(&mut self, hash: u64, at: u32, hashes: &[u64]) {
         self.reserve(self.len + 1, hashes);
-        self.put(hash, at);
+        put(self.slots.all_mut(), hash, at);
         self.len += 1;
-    }
-
-    fn put(&mut self, hash: u64, at: u32) {
-        let mask = self.slots.len() - 1;
-        let mut place = self.place(hash);
-        while self.slots[place] != 0 {
-            place = (place + 1) & mask;
-        }
-        self.slots[place] = Self::slot(hash, at);
     }
 
     /// Makes room for so many; three of four slots may be taken.
     fn reserve(&mut self, len: usize, hashes: &[u64]) {
-        if len * 4 <= self.slots.len() * 3 {
+        if len * 4 <= self.slots.all().len() * 3 {
             return;
         }
-        self.slots = vec![0; (len * 4 / 3 + 1).next_power_of_two().max(16)];
-        for (at, hash) in (0..).zip(hashes) {
-            self.put(*hash, at);
-        }
+        // The old ones are given back before.
+        self.slots = Slots::default();
+        self.slots = Slots::zeroed((len * 4 / 3 + 1).next_power_of_two().max(16));
+        let slots = self.slots.all_mut();
+        (0..).zip(hashes).for_each(|(at, hash)| put(slots, *hash, at));
     }
 
     fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<u64>()
+        self.slots.bytes()
     }
 }
 
