@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
 
 const FOLDER: &str = "_clientele/pending";
+
+/// Tables of a group that are committed at once: each waits for the disk.
+const COMMITS_AT_ONCE: usize = 4;
 
 /// Files for one table, written and synced, waiting to be committed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,28 +190,24 @@ impl Warehouse {
 
     /// Commits each table once, whoever else is at it, then publishes all of them in one generation.
     async fn finish(&self, id: &str, group: &Group) -> Result<Published> {
-        let mut versions = BTreeMap::new();
-        for table in &group.tables {
-            let mut transactions = vec![format!("group:{id}")];
-            transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
-            let mode = match (&table.restore, &table.replaced) {
-                (Some(restore), _) => CommitMode::Restore(restore.clone()),
-                (None, Some(replaced)) => CommitMode::Rewrite(replaced.clone()),
-                (None, None) if table.replace => CommitMode::Replace,
-                (None, None) => CommitMode::Append,
-            };
-            match self.tables().commit(&table.path, &table.files, mode, &transactions).await? {
-                Committed::Version(version) => versions.insert(table.name.clone(), version),
-                Committed::Taken(id) => {
-                    let load = id.trim_start_matches("load:").to_owned();
-                    return Ok(Published::AlreadyLoaded(load));
-                }
+        // What may be refused comes first, one after the other: then nothing of the group is committed.
+        let (sure, others): (Vec<_>, Vec<_>) = group.tables.iter().partition(|table| {
+            table.load_ids.is_empty() && table.replaced.is_none() && table.restore.is_none()
+        });
+        let mut committed = BTreeMap::new();
+        for table in others {
+            match self.commit(id, table).await? {
+                (name, Ok(version)) => committed.insert(name, version),
+                (_, Err(load)) => return Ok(Published::AlreadyLoaded(load)),
             };
         }
-        let mut contents = BTreeMap::new();
-        for table in &group.tables {
-            let content = self.tables().content(&table.path, versions[&table.name]).await?;
-            contents.insert(&table.name, content);
+        let mut commits = Vec::with_capacity(sure.len());
+        for table in sure {
+            commits.push(self.commit(id, table).boxed());
+        }
+        let mut commits = futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE);
+        while let Some((name, version)) = commits.try_next().await? {
+            committed.extend(version.ok().map(|version| (name, version)));
         }
         let generation = self
             .chain()
@@ -216,14 +215,15 @@ impl Warehouse {
                 check(group, state)?;
                 let mut changes = group.names.clone();
                 for table in &group.tables {
-                    let later = state.table(&table.name).filter(|def| {
-                        def.path == table.path && def.version > versions[&table.name]
-                    });
+                    let (ours, content) = &committed[&table.name];
+                    let later = state
+                        .table(&table.name)
+                        .filter(|def| def.path == table.path && def.version > *ours);
                     let (version, content) = match later {
                         Some(def) => (def.version, def.content.clone()),
-                        None => (versions[&table.name], Some(contents[&table.name].clone())),
+                        None => (*ours, Some(content.clone())),
                     };
-                    let erased = table.clean_to(state, versions[&table.name]);
+                    let erased = table.clean_to(state, *ours);
                     let path = table.path.clone();
                     let rows_version = version;
                     let def = TableDef { path, version, erased, content, rows_version };
@@ -233,6 +233,30 @@ impl Warehouse {
             })
             .await?;
         Ok(Published::At(generation))
+    }
+
+    /// Commits one table of a group. Gives its version and what that holds, or the load of it that the table has taken already.
+    async fn commit<'a>(
+        &self,
+        id: &str,
+        table: &'a TableChange,
+    ) -> Result<(&'a Name, std::result::Result<(u64, String), String>)> {
+        let mut transactions = vec![format!("group:{id}")];
+        transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
+        let mode = match (&table.restore, &table.replaced) {
+            (Some(restore), _) => CommitMode::Restore(restore.clone()),
+            (None, Some(replaced)) => CommitMode::Rewrite(replaced.clone()),
+            (None, None) if table.replace => CommitMode::Replace,
+            (None, None) => CommitMode::Append,
+        };
+        let tables = self.tables();
+        let committed = match tables.commit(&table.path, &table.files, mode, &transactions).await? {
+            Committed::Version(version) => {
+                Ok((version, tables.content(&table.path, version).await?))
+            }
+            Committed::Taken(id) => Err(id.trim_start_matches("load:").to_owned()),
+        };
+        Ok((&table.name, committed))
     }
 
     async fn remove_pending(&self, id: &str) -> Result<()> {
