@@ -123,6 +123,17 @@ fn init_log(config: &Config) -> Result<()> {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    // What a thread that stops has to say may quote somebody's value: where it stopped is told, and with RUST_BACKTRACE how it got there.
+    std::panic::set_hook(Box::new(|stopped| {
+        let at = stopped.location().map(ToString::to_string).unwrap_or_default();
+        let way = std::backtrace::Backtrace::capture();
+        match way.status() {
+            std::backtrace::BacktraceStatus::Captured => {
+                tracing::error!(at, %way, "a thread stopped unexpectedly");
+            }
+            _ => tracing::error!(at, "a thread stopped unexpectedly"),
+        }
+    }));
     Ok(())
 }
 

@@ -495,13 +495,9 @@ impl Target {
     /// The table as if `files` were all it had.
     fn snapshot_of(&self, files: &[crate::store::WrittenFile]) -> TableSnapshot {
         let empty = TableSnapshot {
-            path: self.path.clone(),
-            version: 0,
-            schema: Arc::clone(&self.schema),
-            files: vec![],
             personal: self.personal.clone(),
             clustering: self.clustering.clone(),
-            content: String::new(),
+            ..TableSnapshot::unlogged(self.path.clone(), Arc::clone(&self.schema))
         };
         empty.with_files(files)
     }

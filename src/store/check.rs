@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -37,17 +37,17 @@ impl Warehouse {
     /// # Errors
     /// When the store itself fails. Damage is a finding, not an error.
     pub async fn check_table(&self, name: &Name, def: &TableDef) -> Result<Vec<FileCheck>> {
+        let of_log = |(file, problem): (String, String)| {
+            let (bytes, rows, problem) = (None, None, Some(problem));
+            FileCheck { table: name.clone(), file, bytes, rows, problem }
+        };
         let snapshot = match self.tables().read(def).await {
             Ok(snapshot) => snapshot,
             Err(error) if error.kind() == Kind::Io => return Err(error),
             Err(error) => {
                 let broken = self.tables().broken_entry(&def.path, def.version).await;
-                let (file, problem) = match broken.unwrap_or_default() {
-                    Some(broken) => broken,
-                    None => (format!("{}/_delta_log", def.path), told(&error)),
-                };
-                let (bytes, rows, problem) = (None, None, Some(problem));
-                return Ok(vec![FileCheck { table: name.clone(), file, bytes, rows, problem }]);
+                let log = || (format!("{}/_delta_log", def.path), told(&error));
+                return Ok(vec![of_log(broken.unwrap_or_default().unwrap_or_else(log))]);
             }
         };
         let look = |file: FileEntry| async move {
@@ -65,8 +65,11 @@ impl Warehouse {
             })
         };
         let looks = futures::stream::iter(snapshot.files.into_iter().map(look));
-        let found: Vec<Result<FileCheck>> = looks.buffered(FILES_AHEAD).collect().await;
-        found.into_iter().collect()
+        let mut found: Vec<FileCheck> = looks.buffered(FILES_AHEAD).try_collect().await?;
+        // A log whose every entry can be read may still be wrong in what it says of loads.
+        let broken = self.tables().broken_entry(&def.path, def.version).await?;
+        found.extend(broken.map(of_log));
+        Ok(found)
     }
 
     async fn check_file(&self, file: &FileEntry) -> Result<()> {

@@ -110,15 +110,9 @@ mod tests {
 
     #[test]
     fn what_moved_since_is_told_where_all_of_it_is_known() {
-        let map = TableSnapshot {
-            path: "customer/map".into(),
-            version: 7,
-            schema: Arc::new(Schema::empty()),
-            files: vec![],
-            personal: vec![],
-            clustering: None,
-            content: String::new(),
-        };
+        let empty = Arc::new(Schema::empty());
+        let map =
+            TableSnapshot { version: 7, ..TableSnapshot::unlogged("customer/map".into(), empty) };
         let moved = BTreeMap::from([(3, vec![5, 9]), (4, vec![]), (5, vec![9, 2])]);
         let customers = Customers { map: Arc::new(map), moved, version: 1 };
         let known = |run| Known { map: "customer/map".into(), run, unknown: 0 };

@@ -1,10 +1,12 @@
 //! Delta tables: create, look at a version, commit files.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{
@@ -14,10 +16,11 @@ use deltalake::kernel::{
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableError};
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use url::Url;
 
 use super::cluster::{Clustering, Mark, ONE_ID, with_one_id};
@@ -44,6 +47,21 @@ const CLUSTERING_KEY: &str = "clientele.clustering";
 
 /// Configuration key of a table that is kept by the customers of an identity graph; empty when it no longer is.
 const IDENTITY_KEY: &str = "clientele.identity";
+
+/// What the id of a load begins with among a table's transactions.
+const LOAD: &str = "load:";
+
+/// What it begins with there a second time: ids have no checksum, and one that is not found because a bit of it has changed would let
+/// its file be loaded once more.
+const LOAD_AGAIN: &str = "load again:";
+
+/// What the name of a checkpoint ends with.
+const CHECKPOINT: &str = ".checkpoint.parquet";
+
+/// The number that a transaction is noted with, and those of loads that are noted twice. Earlier versions noted them once, with
+/// [`DONE`]; a load that a restore has undone has a zero.
+const DONE: i64 = 1;
+const DONE_TWICE: i64 = 2;
 
 /// One data file of a version.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,17 +100,67 @@ pub struct TableSnapshot {
 }
 
 impl TableSnapshot {
+    /// A table without files that is in no log.
+    pub fn unlogged(path: String, schema: SchemaRef) -> Self {
+        Self {
+            path,
+            version: 0,
+            schema,
+            files: vec![],
+            personal: vec![],
+            clustering: None,
+            content: String::new(),
+        }
+    }
+
     /// Rows of all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows).sum()
     }
-}
 
-impl TableSnapshot {
+    /// What a version holds, as a number: whichever way a log has come to it. A file's own entry has a checksum, with which it is compared.
+    fn content_of(&self, bounds: Bounds) -> Result<String> {
+        let is_told = |field: &&Arc<Field>| {
+            matches!(field.data_type(), DataType::Date32 | DataType::Int32 | DataType::Int64)
+        };
+        let told: Vec<&Arc<Field>> = match bounds {
+            Bounds::Told => self.schema.fields().iter().filter(is_told).collect(),
+            Bounds::LeftOut => Vec::new(),
+        };
+        let file = |file: &FileEntry| {
+            let name = file.path.strip_prefix(&self.path).unwrap_or(&file.path);
+            let mut all = format!("{name}|{}|{}", file.size, file.rows);
+            for field in &told {
+                // A column of nothing but NULL has none.
+                if let Some((low, high)) = file.bounds.get(field.name())
+                    && !low.is_null()
+                    && !high.is_null()
+                {
+                    all.push_str(&format!("|{}|{low}|{high}", field.name()));
+                }
+            }
+            all
+        };
+        let mut files: Vec<String> = self.files.iter().map(file).collect();
+        files.sort_unstable();
+        let column = |field: &Arc<Field>| {
+            format!("{}|{}|{}", field.name(), field.data_type(), field.is_nullable())
+        };
+        let columns: Vec<String> = self.schema.fields().iter().map(column).collect();
+        let all = serde_json::to_vec(&(files, columns, &self.personal, &self.clustering))?;
+        Ok(blake3::hash(&all).to_hex()[..32].to_owned())
+    }
+
     /// Refuses what is not what was published.
     fn unless_changed(&self, def: &TableDef) -> Result<()> {
-        if def.content.as_ref().is_none_or(|content| *content == self.content) {
-            return Ok(());
+        match &def.content {
+            Some(content) if *content != self.content => {
+                // Earlier versions told it without the bounds of files.
+                if *content == self.content_of(Bounds::LeftOut)? {
+                    return Ok(());
+                }
+            }
+            _ => return Ok(()),
         }
         Err(Error::new(
             Kind::DataCorrupted,
@@ -285,7 +353,6 @@ impl Tables {
             Ok(table) => table,
             Err(error) => {
                 let broken = Box::pin(self.broken_entry(path, version)).await.unwrap_or_default();
-                let error = error.about(path);
                 return Err(match broken {
                     Some((file, what)) => error.detail(format!("file: {file} {what}")),
                     None => error,
@@ -302,18 +369,41 @@ impl Tables {
         Ok(snapshot)
     }
 
-    /// The first entry of a log that is missing or no JSON, up to a version, and which of it.
+    /// The first file of a log that is missing, cannot be decoded, or has half of what it should say of a load, up to a version, and
+    /// what is wrong with it.
     pub(crate) async fn broken_entry(
         &self,
         path: &str,
         version: u64,
     ) -> Result<Option<(String, String)>> {
+        // What a vacuum takes away while it is looked at is not found broken every time.
+        const TRIES: u32 = 3;
+        let mut found = Ok(None);
+        for _ in 0..TRIES {
+            found = self.look_at_log(path, version).await;
+            if let Ok(None) = found {
+                break;
+            }
+        }
+        found
+    }
+
+    async fn look_at_log(&self, path: &str, version: u64) -> Result<Option<(String, String)>> {
         let folder = self.folder(path)?.1.join("_delta_log");
         let listed: Vec<_> = self.root_store.list(Some(&folder)).try_collect().await?;
         let names: Vec<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
         let number = |name: &str| name.split('.').next().and_then(|digits| digits.parse().ok());
-        let checkpoints = names.iter().filter(|name| name.contains(".checkpoint."));
+        let checkpoints = names.iter().filter(|name| name.ends_with(CHECKPOINT));
         let reached = checkpoints.filter_map(|name| number(name)).filter(|at| *at <= version).max();
+        if let Some(at) = reached {
+            let name = format!("{at:020}{CHECKPOINT}");
+            let bytes =
+                self.root_store.get(&folder.clone().join(name.as_str())).await?.bytes().await?;
+            if !can_be_decoded(bytes).await {
+                let file = format!("{path}/_delta_log/{name}");
+                return Ok(Some((file, "cannot be decoded".to_owned())));
+            }
+        }
         for at in reached.map_or(0, |checkpoint: u64| checkpoint + 1)..=version {
             let name = format!("{at:020}.json");
             let file = format!("{path}/_delta_log/{name}");
@@ -323,15 +413,22 @@ impl Tables {
             let bytes = self.root_store.get(&folder.clone().join(name)).await?.bytes().await?;
             let mut actions =
                 serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
-            let mut read = actions.by_ref().peekable();
-            let is_empty = read.peek().is_none();
-            if let Some(Err(_)) = read.find(std::result::Result::is_err) {
-                let what = format!("is damaged at byte {}", actions.byte_offset());
-                return Ok(Some((file, what)));
+            let mut read = Vec::new();
+            for action in actions.by_ref() {
+                let Ok(action) = action else { break };
+                read.push(action);
             }
-            if is_empty {
-                return Ok(Some((file, "is empty".to_owned())));
-            }
+            let what = match read.is_empty() {
+                _ if actions.byte_offset() < bytes.trim_ascii_end().len() => {
+                    format!("is damaged at byte {}", actions.byte_offset())
+                }
+                true => "is empty".to_owned(),
+                false if !are_loads_whole(&read) => {
+                    "is damaged: what it says of a load is not what was written".to_owned()
+                }
+                false => continue,
+            };
+            return Ok(Some((file, what)));
         }
         Ok(None)
     }
@@ -339,7 +436,7 @@ impl Tables {
     /// The table as the log has it now, past what is in memory.
     pub(crate) async fn read(&self, def: &TableDef) -> Result<TableSnapshot> {
         let mut table = DeltaTable::new(self.log_store(&def.path)?);
-        table.load_version(def.version).await?;
+        load_to(&mut table, Some(def.version)).await?;
         let snapshot = read_snapshot(&def.path, def.version, &table, true)?;
         snapshot.unless_changed(def)?;
         Ok(snapshot)
@@ -357,12 +454,11 @@ impl Tables {
         for attempt in 1..=TRIES_MAX {
             let loaded = match version {
                 Some(version) if table.version() == Some(version) => Ok(()),
-                Some(version) => table.load_version(version).await,
-                None => table.load().await,
+                version => load_to(&mut table, version).await,
             };
             match loaded {
                 Ok(()) => break,
-                Err(error) if attempt == TRIES_MAX => return Err(error.into()),
+                Err(error) if attempt == TRIES_MAX => return Err(Error::from(error).about(path)),
                 Err(_) => table = DeltaTable::new(self.log_store(path)?),
             }
         }
@@ -374,16 +470,17 @@ impl Tables {
         Ok(table)
     }
 
-    /// Which of the transaction ids the table has seen.
+    /// Which of some loads, by their ids among transactions, the table has taken.
     pub(crate) async fn seen(&self, path: &str, transactions: &[String]) -> Result<Vec<String>> {
         let table = self.load(path, None).await?;
-        match seen_in(&table, transactions).await {
-            Err(error) if is_shortened_log(&error) => {
+        match seen_in(path, &table, transactions).await? {
+            Some(seen) => Ok(seen),
+            None => {
                 self.forget(path);
                 let table = self.load(path, None).await?;
-                Ok(seen_in(&table, transactions).await?)
+                let seen = seen_in(path, &table, transactions).await?;
+                seen.ok_or_else(|| Error::internal("the log of a table was shortened twice"))
             }
-            seen => Ok(seen?),
         }
     }
 
@@ -398,13 +495,9 @@ impl Tables {
         const TRIES_MAX: u32 = 100;
         for _ in 0..TRIES_MAX {
             let table = self.load(path, None).await?;
-            let seen = match seen_in(&table, transactions).await {
-                // What is in memory of the log is older than a vacuum.
-                Err(error) if is_shortened_log(&error) => {
-                    self.forget(path);
-                    continue;
-                }
-                seen => seen?,
+            let Some(seen) = seen_in(path, &table, transactions).await? else {
+                self.forget(path);
+                continue;
             };
             match seen.first() {
                 Some(first) if Some(first) == transactions.first() => {
@@ -425,8 +518,7 @@ impl Tables {
                 };
                 return Err(Error::new(Kind::StaleBase, told).hint("run it again"));
             }
-            let mut ids: Vec<Transaction> =
-                transactions.iter().map(|id| Transaction::new(id, 1)).collect();
+            let mut ids: Vec<Transaction> = transactions.iter().flat_map(|id| noted(id)).collect();
             let mut past = None;
             if let CommitMode::Restore(restore) = &mode {
                 let then = self.past(path, restore.version).await?;
@@ -456,7 +548,7 @@ impl Tables {
     /// The table as it was at `version`, with all of its files still there.
     async fn past(&self, path: &str, version: u64) -> Result<DeltaTable> {
         let mut past = DeltaTable::new(self.log_store(path)?);
-        past.load_version(version).await?;
+        load_to(&mut past, Some(version)).await?;
         let store = past.log_store().object_store(None);
         let files: Vec<Path> = past
             .snapshot()?
@@ -603,9 +695,7 @@ impl Tables {
         keep: chrono::TimeDelta,
     ) -> Result<(usize, u64, usize)> {
         const ORPHAN_AGE: chrono::TimeDelta = chrono::TimeDelta::hours(24);
-        let mut table = DeltaTable::new(self.log_store(path)?);
-        let log_store = table.log_store();
-        let store = log_store.object_store(None);
+        let store = self.log_store(path)?.object_store(None);
         let listed: Vec<_> = store.list(None).try_collect().await?;
         let log_version = |file: &object_store::ObjectMeta| -> Option<u64> {
             let name = file.location.as_ref().strip_prefix("_delta_log/")?;
@@ -617,7 +707,8 @@ impl Tables {
         };
         let begin = listed.iter().filter(begins).filter_map(log_version).min().unwrap_or(0);
         let oldest = oldest.max(begin);
-        table.load_version(oldest).await?;
+        let mut table = DeltaTable::new(self.log_store(path)?);
+        load_to(&mut table, Some(oldest)).await?;
         let mut kept: HashSet<String> =
             table.snapshot()?.log_data().into_iter().map(|f| f.path().to_string()).collect();
         let mut known = HashSet::new();
@@ -690,20 +781,131 @@ async fn delete(store: &dyn ObjectStore, location: &Path) -> Result<()> {
     }
 }
 
+/// Which transactions the log has; `None` when what is in memory of it is older than a vacuum.
 async fn seen_in(
+    path: &str,
     table: &DeltaTable,
     transactions: &[String],
-) -> std::result::Result<Vec<String>, DeltaTableError> {
-    let log_store = table.log_store();
+) -> Result<Option<Vec<String>>> {
     let mut seen = Vec::new();
     for id in transactions {
-        let version = table.snapshot()?.transaction_version(log_store.as_ref(), id.clone()).await?;
-        // A load that a restore has undone is kept with a zero.
-        if version.is_some_and(|version| version > 0) {
-            seen.push(id.clone());
+        match noted_as(table, id).await {
+            Ok(Noted::No) => {}
+            Ok(Noted::Yes) => seen.push(id.clone()),
+            Ok(Noted::Half) => return Err(damaged_loads(path)),
+            Err(error) if is_shortened_log(&error) => return Ok(None),
+            Err(error) => return Err(Error::from(error).about(path)),
         }
     }
-    Ok(seen)
+    Ok(Some(seen))
+}
+
+/// What a log says of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    No,
+    Yes,
+    /// Of a load, one thing under one of its ids and another under the other.
+    Half,
+}
+
+async fn noted_as(table: &DeltaTable, id: &str) -> std::result::Result<Noted, DeltaTableError> {
+    let log_store = table.log_store();
+    let number = async |id: &str| {
+        let state = table.snapshot()?;
+        decoded(state.transaction_version(log_store.as_ref(), id)).await
+    };
+    let once = number(id).await?;
+    let again = match (id.strip_prefix(LOAD), once) {
+        // Other transactions, and loads of earlier versions, are noted once.
+        (None, _) | (_, Some(DONE)) => once,
+        (Some(load), _) => match number(&again(load)).await? {
+            // So are those that were undone then.
+            None if once == Some(0) => once,
+            again => again,
+        },
+    };
+    Ok(match once {
+        _ if once != again => Noted::Half,
+        Some(number) if number > 0 => Noted::Yes,
+        _ => Noted::No,
+    })
+}
+
+/// The other id of a load.
+fn again(load: &str) -> String {
+    format!("{LOAD_AGAIN}{load}")
+}
+
+/// Reads a table's log up to a version, or to its end.
+async fn load_to(
+    table: &mut DeltaTable,
+    version: Option<u64>,
+) -> std::result::Result<(), DeltaTableError> {
+    match version {
+        Some(version) => decoded(table.load_version(version)).await,
+        None => decoded(table.load()).await,
+    }
+}
+
+/// What the library reads from a log. Some damage of a checkpoint makes its decoder stop in the middle, which is an error as any other.
+async fn decoded<T>(
+    reading: impl Future<Output = std::result::Result<T, DeltaTableError>>,
+) -> std::result::Result<T, DeltaTableError> {
+    let stopped = |_| Err(DeltaTableError::generic("a checkpoint cannot be decoded"));
+    AssertUnwindSafe(Box::pin(reading)).catch_unwind().await.unwrap_or_else(stopped)
+}
+
+/// Whether an entry of a log notes its loads twice, as far as it is one that does.
+fn are_loads_whole(actions: &[serde_json::Value]) -> bool {
+    let mut once = BTreeMap::new();
+    let mut again = BTreeMap::new();
+    for noted in actions.iter().map(|action| &action["txn"]) {
+        let (Some(id), number) = (noted["appId"].as_str(), noted["version"].as_i64()) else {
+            continue;
+        };
+        if let Some(load) = id.strip_prefix(LOAD_AGAIN) {
+            again.insert(load, number);
+        } else if let Some(load) = id.strip_prefix(LOAD) {
+            once.insert(load, number);
+        }
+    }
+    // Loads of earlier versions, and what those restored, are noted once.
+    once.retain(|load, number| again.contains_key(load) || !matches!(number, Some(DONE | 0)));
+    once == again
+}
+
+/// Whether every page of a Parquet file can be.
+async fn can_be_decoded(bytes: Bytes) -> bool {
+    let decode = move || -> Result<()> {
+        ParquetRecordBatchReaderBuilder::try_new(bytes)?
+            .build()?
+            .try_for_each(|batch| batch.map(|_| ()))
+            .map_err(Into::into)
+    };
+    // One that stops in the middle has not.
+    matches!(tokio::task::spawn_blocking(decode).await, Ok(Ok(())))
+}
+
+fn damaged_loads(path: &str) -> Error {
+    let told = format!(
+        "the log of table {path:?} is damaged: what it says of a load is not what was written"
+    );
+    Error::new(Kind::DataCorrupted, told).detail(format!("folder: {path}/_delta_log")).hint(
+        "no file can be loaded into the table until the folder is what it was: a backup has it; CREATE TABLE ... AS SELECT * FROM it keeps the rows in a table that takes loads",
+    )
+}
+
+/// How the log notes a transaction: a load twice.
+fn noted(id: &str) -> Vec<Transaction> {
+    match id.strip_prefix(LOAD) {
+        Some(load) => noted_load(load, DONE_TWICE),
+        None => vec![Transaction::new(id, DONE)],
+    }
+}
+
+fn noted_load(load: &str, number: i64) -> Vec<Transaction> {
+    vec![Transaction::new(format!("{LOAD}{load}"), number), Transaction::new(again(load), number)]
 }
 
 async fn try_commit(
@@ -754,7 +956,7 @@ async fn try_commit(
 async fn loads_back(path: &str, table: &DeltaTable, past: &DeltaTable) -> Result<Vec<Transaction>> {
     let log = table.log_store();
     let (then, now) = (past.version().unwrap_or(0), table.version().unwrap_or(0));
-    let mut ids = BTreeSet::new();
+    let mut loads = BTreeSet::new();
     for version in then + 1..=now {
         let entry = log.read_commit_entry(version).await?.ok_or_else(|| {
             Error::new(
@@ -767,23 +969,21 @@ async fn loads_back(path: &str, table: &DeltaTable, past: &DeltaTable) -> Result
                 let told = format!("the log of table {path:?} is damaged at entry {version}");
                 Error::new(Kind::DataCorrupted, told)
             })?;
-            if let Some(id) = action["txn"]["appId"].as_str()
-                && id.starts_with("load:")
-            {
-                ids.insert(id.to_owned());
-            }
+            let id = action["txn"]["appId"].as_str();
+            let load = id.and_then(|id| id.strip_prefix(LOAD).or(id.strip_prefix(LOAD_AGAIN)));
+            loads.extend(load.map(str::to_owned));
         }
     }
     let mut back = Vec::new();
-    for id in ids {
-        let known = async |table: &DeltaTable| -> std::result::Result<i64, DeltaTableError> {
-            let version = table.snapshot()?.transaction_version(log.as_ref(), id.as_str()).await?;
-            Ok(version.unwrap_or(0))
+    for load in loads {
+        let id = format!("{LOAD}{load}");
+        let before = match (noted_as(past, &id).await?, noted_as(table, &id).await?) {
+            (Noted::Half, _) | (_, Noted::Half) => return Err(damaged_loads(path)),
+            (before, now) if before == now => continue,
+            (before, _) => before,
         };
-        let before = known(past).await?;
-        if before != known(table).await? {
-            back.push(Transaction::new(&id, before));
-        }
+        let number = if before == Noted::Yes { DONE_TWICE } else { 0 };
+        back.extend(noted_load(&load, number));
     }
     Ok(back)
 }
@@ -817,12 +1017,12 @@ fn actions_back(
     Ok(actions)
 }
 
-/// Commits on top of the version that `table` is at.
 /// A table's description with a key of ours.
 fn with_key(metadata: Metadata, key: &str, value: String) -> Result<Metadata> {
     Ok(metadata.add_config_key(key.to_owned(), value).map_err(DeltaTableError::from)?)
 }
 
+/// Commits on top of the version that `table` is at.
 async fn commit_actions(
     table: &DeltaTable,
     actions: Vec<Action>,
@@ -834,7 +1034,7 @@ async fn commit_actions(
         table.log_store(),
         operation,
     );
-    // Durable after the second await; what follows (checkpoint) may fail without taking anything back.
+    // Durable after the second await; what follows may fail without taking anything back.
     let durable = commit.into_prepared_commit_future().await?.await?;
     let version = durable.version;
     if let Err(error) = durable.await {
@@ -947,39 +1147,25 @@ fn read_snapshot(
     let by_graph: Option<Clustering> =
         by_graph.map(|json| serde_json::from_str(json)).transpose()?;
     let (schema, clustering) = (state.snapshot().arrow_schema(), by_graph.or(clustering));
-    let content = content_of(path, &schema, &files, &personal, clustering.as_ref())?;
-    Ok(TableSnapshot {
+    let snapshot = TableSnapshot {
         path: path.to_owned(),
         version,
         schema,
         files,
         personal,
         clustering,
-        content,
-    })
+        content: String::new(),
+    };
+    Ok(TableSnapshot { content: snapshot.content_of(Bounds::Told)?, ..snapshot })
 }
 
-/// What a version holds, as a number: whichever way a log has come to it. A file's own entry has a checksum, with which it is compared.
-fn content_of(
-    folder: &str,
-    schema: &Schema,
-    files: &[FileEntry],
-    personal: &[String],
-    clustering: Option<&Clustering>,
-) -> Result<String> {
-    let mut names: Vec<String> = { files.iter() }
-        .map(|file| {
-            let name = file.path.strip_prefix(folder).unwrap_or(&file.path);
-            format!("{name}|{}|{}", file.size, file.rows)
-        })
-        .collect();
-    names.sort_unstable();
-    let column = |field: &Arc<Field>| {
-        format!("{}|{}|{}", field.name(), field.data_type(), field.is_nullable())
-    };
-    let columns: Vec<String> = schema.fields().iter().map(column).collect();
-    let all = serde_json::to_vec(&(names, columns, personal, clustering))?;
-    Ok(blake3::hash(&all).to_hex()[..32].to_owned())
+/// Whether what a version holds is told with the bounds of its files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bounds {
+    /// Those that are asked for: of days and of whole numbers. They read the same however a log has come to them.
+    Told,
+    /// As earlier versions did.
+    LeftOut,
 }
 
 fn bounds_of(stats: &serde_json::Value) -> HashMap<String, (serde_json::Value, serde_json::Value)> {

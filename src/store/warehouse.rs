@@ -436,9 +436,10 @@ impl Warehouse {
                 let clean_to = clean_to.filter(|_| def.version <= version);
                 // A commit between the two may have brought people back, and is not published yet.
                 let known = if def.version + 1 < version { 0 } else { def.erased };
-                let content = match def.version > version {
-                    true => def.content.clone(),
-                    false => Some(content.clone()),
+                let content = match &def.content {
+                    known if def.version > version => known.clone(),
+                    Some(known) if def.version == version => Some(known.clone()),
+                    _ => Some(content.clone()),
                 };
                 let def = TableDef {
                     path: def.path.clone(),

@@ -103,6 +103,145 @@ async fn missing_and_shortened_files_are_named_and_other_tables_go_on() {
     assert!(run(&["check", "--dir", &path]).status.success());
 }
 
+/// Whatever bit of a table's log flips, of its entries or of a checkpoint: an answer is right or an error, and no file is taken twice.
+#[test]
+fn a_flipped_bit_in_a_log_is_never_a_wrong_answer_nor_a_second_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let path = w.display().to_string();
+    let file = |n: i64| {
+        let file = dir.path().join(format!("f{n}.csv"));
+        let rows = (0..20).map(|i| format!("{},2024-01-{:02},{}.5\n", n * 20 + i, n + 1, i));
+        std::fs::write(&file, format!("id,day,v\n{}", rows.collect::<String>())).unwrap();
+        file.display().to_string()
+    };
+    let files: Vec<String> = (0..4).map(file).collect();
+    for file in &files[..3] {
+        run_well(&["load", "--dir", &path, "t", file]);
+    }
+    // A vacuum makes a checkpoint, with which the log begins then.
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, "[storage]\nkeep_days = 0\n").unwrap();
+    run_well(&["sql", "--dir", &path, "--config", config.to_str().unwrap(), "VACUUM"]);
+    run_well(&["load", "--dir", &path, "t", &files[3]]);
+    let question = "SELECT count(*)::text || ' ' || sum(id)::text || ' ' || sum(v)::text || ' ' || max(day)::text AS all_of_it FROM t";
+    let ask = || run(&["sql", "--dir", &path, "--format", "csv", question]);
+    let right = ask();
+    assert!(right.status.success());
+    let log = w.join("public/t/_delta_log");
+    let parts: Vec<(PathBuf, Vec<u8>)> = files_in(&log, "")
+        .into_iter()
+        .map(|part| (part.clone(), std::fs::read(part).unwrap()))
+        .collect();
+    assert!(
+        parts.iter().any(|(part, _)| part.display().to_string().contains("checkpoint.parquet"))
+    );
+    let bits: u64 = parts.iter().map(|(_, whole)| whole.len() as u64 * 8).sum();
+    let (mut noticed, mut loads) = (0, 0);
+    for i in 0..flips() {
+        let mut bit = noise(i) % bits;
+        let (part, whole) = parts
+            .iter()
+            .find(|(_, whole)| match bit.checked_sub(whole.len() as u64 * 8) {
+                Some(after) => {
+                    bit = after;
+                    false
+                }
+                None => true,
+            })
+            .unwrap();
+        let mut bad = whole.clone();
+        bad[(bit / 8) as usize] ^= 1 << (bit % 8);
+        std::fs::write(part, &bad).unwrap();
+        let at = format!("{}, bit {bit}", part.display());
+        // An answer is right, or there is none, with a word about where to look.
+        let is_told = |refused: &std::process::Output| {
+            let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(
+                refused.status.code() == Some(2) && told.contains("clientele: "),
+                "{at}: {told}"
+            );
+            assert!(told.contains("public/t") && !told.contains("internal error"), "{at}: {told}");
+        };
+        let answer = ask();
+        match answer.status.success() {
+            true => assert_eq!(answer.stdout, right.stdout, "{at}"),
+            false => {
+                noticed += 1;
+                is_told(&answer);
+            }
+        }
+        for file in &files {
+            let loaded = run(&["load", "--dir", &path, "t", file]);
+            let told = String::from_utf8_lossy(&loaded.stderr).into_owned();
+            match loaded.status.success() {
+                true => assert!(told.contains("already"), "{at}: {told}"),
+                false => {
+                    loads += 1;
+                    is_told(&loaded);
+                }
+            }
+        }
+        std::fs::write(part, whole).unwrap();
+        assert_eq!(ask().stdout, right.stdout, "{at}");
+    }
+    assert!(noticed > 0 && loads > 0, "{noticed} answers and {loads} loads were refused");
+}
+
+/// The id of a load is noted twice: one that has changed is told of, by a load and by a check.
+#[test]
+fn a_load_whose_id_has_changed_in_the_log_is_not_taken_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let path = w.display().to_string();
+    let file = csv(&dir);
+    let version = || {
+        let newest = "SELECT max(version) AS v FROM system.versions WHERE relation = 't'";
+        let told = run_well(&["sql", "--dir", &path, "--format", "csv", newest]);
+        told.lines().nth(1).unwrap().to_owned()
+    };
+    run_well(&["load", "--dir", &path, "other", &file]);
+    run_well(&["sql", "--dir", &path, "CREATE TABLE t (a INT)"]);
+    let empty = version();
+    run_well(&["load", "--dir", &path, "t", &file]);
+    let loaded = version();
+    let log = files_in(&w.join("public/t/_delta_log"), ".json").pop().unwrap();
+    let whole = std::fs::read_to_string(&log).unwrap();
+    let (_, rest) = whole.split_once("\"load:").unwrap();
+    let (id, _) = rest.split_once('"').unwrap();
+    let other = id.chars().rev().collect::<String>();
+    for [from, to] in [["\"load:", "\"loae:"], ["\"load again:", "\"load!again:"], [id, &other]] {
+        // The first place alone.
+        std::fs::write(&log, whole.replacen(from, to, 1)).unwrap();
+        let refused = run(&["load", "--dir", &path, "t", &file]);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{to}: {told}");
+        assert!(told.contains("what it says of a load is not what was written"), "{told}");
+        let checked = run(&["check", "--dir", &path, "t"]);
+        let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert_eq!(checked.status.code(), Some(1), "{told}");
+        assert!(told.contains(".json") && told.contains("what it says of a load"), "{told}");
+    }
+    // What an earlier version noted once is known, and stays so when a restore brings it back.
+    let once = whole.replace("load again:", "another:").replace("\"version\":2", "\"version\":1");
+    std::fs::write(&log, once).unwrap();
+    let load =
+        || String::from_utf8_lossy(&run(&["load", "--dir", &path, "t", &file]).stderr).into_owned();
+    assert!(load().contains("already"));
+    run_well(&["sql", "--dir", &path, "DELETE FROM t"]);
+    let restore = |version: &str| {
+        let statement = format!("RESTORE TABLE t TO VERSION AS OF {version}");
+        run_well(&["sql", "--dir", &path, &statement]);
+    };
+    for _ in 0..2 {
+        restore(&empty);
+        assert!(!load().contains("already"), "it was undone");
+        restore(&loaded);
+        assert!(load().contains("already"));
+    }
+    assert!(run(&["check", "--dir", &path, "t"]).status.success());
+}
+
 fn csv(dir: &tempfile::TempDir) -> String {
     let path = dir.path().join("o.csv");
     std::fs::write(&path, "a\n1\n").unwrap();
