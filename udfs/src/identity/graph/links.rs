@@ -52,6 +52,8 @@ pub(super) struct Timed {
 #[derive(Debug, Clone)]
 pub(super) struct Partitions {
     partitions: Vec<Partition>,
+    /// What came last of each, until it is a piece.
+    open: Vec<Vec<Observation>>,
     /// Values that join nobody.
     hubs: HashSet<Value>,
     /// Room for so many identifiers was taken.
@@ -79,7 +81,7 @@ struct Partition {
 
 pub(super) const PARTITION_BITS: u32 = 8;
 
-/// Pieces that grow are of this size.
+/// Identifiers that come one by one are put into pieces of this size.
 const PIECE: usize = 2048;
 
 impl Default for Partitions {
@@ -88,45 +90,16 @@ impl Default for Partitions {
     }
 }
 
-/// Adds to the last of some pieces, or begins one; gives for how many more there is room now.
-fn push(pieces: &mut Vec<Vec<Observation>>, observation: Observation) -> usize {
-    match pieces.last_mut() {
-        Some(piece) if piece.len() < piece.capacity() => {
-            piece.push(observation);
-            0
-        }
-        last => {
-            // Small inputs should not take 512 whole pieces.
-            let size = last.map_or(16, |piece| (piece.capacity() * 4).clamp(16, PIECE));
-            let mut piece = Vec::with_capacity(size);
-            piece.push(observation);
-            pieces.push(piece);
-            size
-        }
-    }
-}
-
 fn count(pieces: &[Vec<Observation>]) -> usize {
     pieces.iter().map(Vec::len).sum()
 }
 
 impl Partition {
-    /// Adds an identifier, and gives for how many more there is room now.
-    fn push(&mut self, observation: Observation) -> usize {
-        if self.last.is_none_or(|last| observation >= last) {
-            self.last = Some(observation);
-            self.has_files |= observation.file != OF_NO_FILE;
-            return push(&mut self.ordered, observation);
-        }
-        self.is_sorted = false;
-        push(&mut self.others, observation)
-    }
-
-    /// Adds a piece that is in order.
+    /// Adds a piece, and gives for how many it has room.
     fn push_piece(&mut self, piece: Vec<Observation>) -> usize {
         let [first, ..] = piece.as_slice() else { return 0 };
         let room = piece.capacity();
-        if self.last.is_none_or(|last| *first >= last) {
+        if self.last.is_none_or(|last| *first >= last) && piece.is_sorted() {
             self.last = piece.last().copied();
             self.has_files |= piece.iter().any(|observation| observation.file != OF_NO_FILE);
             self.ordered.push(piece);
@@ -244,8 +217,9 @@ type Part<'a, T> = (&'a mut [Partition], T);
 impl Partitions {
     /// By so many bits of the value.
     pub(super) fn new(bits: u32) -> Self {
-        let partitions = vec![Partition::default(); 1 << bits];
-        Self { partitions, hubs: HashSet::new(), room: 0, disk: None, disk_bytes: 0 }
+        let (partitions, open) =
+            (vec![Partition::default(); 1 << bits], vec![Vec::new(); 1 << bits]);
+        Self { partitions, open, hubs: HashSet::new(), room: 0, disk: None, disk_bytes: 0 }
     }
 
     /// The partition of a value. Their number is a power of two; the first bits of the value say which it is.
@@ -254,9 +228,25 @@ impl Partitions {
         value[0].checked_shr(u64::BITS - bits).unwrap_or(0) as usize
     }
 
+    /// Adds an identifier.
     pub(super) fn push(&mut self, observation: Observation) {
         let at = self.place(observation.value);
-        self.room += self.partitions[at].push(observation);
+        let piece = &mut self.open[at];
+        if piece.len() == piece.capacity() {
+            // Small inputs should not take whole pieces.
+            let size = (piece.capacity() * 4).clamp(16, PIECE);
+            let full = std::mem::replace(piece, Vec::with_capacity(size));
+            self.partitions[at].push_piece(full);
+            self.room += size;
+        }
+        self.open[at].push(observation);
+    }
+
+    /// What came last are pieces, too.
+    fn close(&mut self) {
+        for (piece, partition) in self.open.iter_mut().zip(&mut self.partitions) {
+            partition.push_piece(std::mem::take(piece));
+        }
     }
 
     /// Adds identifiers of one partition that are in order.
@@ -270,7 +260,8 @@ impl Partitions {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         let on_disk = |of: &Partition| of.on_disk.iter().map(|(_, count)| count).sum::<usize>();
-        self.partitions.iter().map(|of| of.len() + on_disk(of)).sum()
+        let closed: usize = self.partitions.iter().map(|of| of.len() + on_disk(of)).sum();
+        closed + count(&self.open)
     }
 
     /// How many partitions there are.
@@ -296,6 +287,7 @@ impl Partitions {
 
     /// Puts identifiers in order, each that came out of order once of a file.
     pub(super) fn sort(&mut self) {
+        self.close();
         let each = self.each();
         std::thread::scope(|scope| {
             for part in self.partitions.chunks_mut(each) {
