@@ -99,8 +99,11 @@ impl Warehouse {
         let reader = FileReader { store: self.file_store(file), path, size: file.size };
         let opened = async move {
             let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
-            let names = wanted.fields().iter().map(|field| field.name().as_str());
-            let mask = ProjectionMask::columns(builder.parquet_schema(), names);
+            // By their places: a name may have a dot in it.
+            let columns = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
+            let is_wanted = |name: &str| wanted.fields().find(name).is_some();
+            let roots = columns.filter(|(_, column)| is_wanted(column.name())).map(|(at, _)| at);
+            let mask = ProjectionMask::roots(builder.parquet_schema(), roots.collect::<Vec<_>>());
             let batches = builder.with_projection(mask).with_batch_size(rows).build()?;
             Ok(ahead(batches.map(move |batch| arranged(&batch?, &wanted)).boxed()))
         };

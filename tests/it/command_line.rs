@@ -451,3 +451,25 @@ fn columns_come_with_rows() {
     run_well(&["load", "--dir", &w, "t", &good, &fits]);
     assert_eq!((number(&w, columns), number(&w, "SELECT count(*) AS n FROM t")), (4, 4));
 }
+
+/// A dot in a name is a character as any other: not a way into a column.
+#[test]
+fn a_column_with_a_dot_in_its_name_is_a_key_and_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w").display().to_string();
+    let first = file(&dir, "first.csv", "a.b,x\n1,1\n2,2\n");
+    let second = file(&dir, "second.csv", "a.b,x\n1,5\n3,2\n");
+    run_well(&["load", "--dir", &w, "--key", "a.b", "t", &first]);
+    run_well(&["load", "--dir", &w, "--key", "a.b", "t", &second]);
+    let rows = "SELECT \"a.b\" FROM t ORDER BY 1";
+    assert_eq!(run_well(&["sql", "--dir", &w, "--format", "csv", rows]), "a.b\n1\n2\n3\n");
+    let table = "CREATE TABLE c (source TEXT, record_id TEXT, w TIMESTAMPTZ, \"a.b\" BIGINT, \"a\" BIGINT) CLUSTER BY (source, record_id, w)";
+    run_well(&["sql", "--dir", &w, table]);
+    for at in 1..4 {
+        let row = format!("INSERT INTO c VALUES ('s', 'r{at}', '2020-01-0{at}', {at}, {at} * 10)");
+        run_well(&["sql", "--dir", &w, &row]);
+    }
+    run_well(&["sql", "--dir", &w, "COMPACT TABLE c"]);
+    let sums = "SELECT sum(\"a.b\") AS dotted, sum(a) AS plain FROM c";
+    assert_eq!(run_well(&["sql", "--dir", &w, "--format", "csv", sums]), "dotted,plain\n6,60\n");
+}
