@@ -99,7 +99,8 @@ impl Past {
             return Err(Error::new(
                 Kind::UndefinedTable,
                 format!("there was no table \"{}\" at {when}", self.name),
-            ));
+            )
+            .hint("system.versions tells of which tables there are versions; what a statement or the catalogue makes has none"));
         };
         // Who was forgotten since is in the rows of a report without the key of their records, which hides them elsewhere.
         let is_report = then.is_report(&self.name) || newest.is_report(&self.name);

@@ -35,12 +35,15 @@ impl Key {
     /// # Errors
     /// 42703 for a column that is not there.
     pub fn of(&self, schema: &Schema) -> Result<Self> {
-        for column in self.columns.iter().chain(&self.latest) {
+        let keys = self.columns.iter().map(|column| ("key", column));
+        for (role, column) in keys.chain(self.latest.iter().map(|column| ("latest", column))) {
             if schema.index_of(column).is_err() {
+                let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
                 return Err(Error::new(
                     Kind::UndefinedColumn,
-                    format!("key column \"{column}\" does not exist in the table"),
-                ));
+                    format!("{role} column \"{column}\" does not exist in the table"),
+                )
+                .hint(format!("its columns are {}", names.join(", "))));
             }
         }
         let found = schema.index_of(LATEST_DEFAULT).is_ok().then(|| LATEST_DEFAULT.to_owned());

@@ -347,10 +347,20 @@ fn is_create_table(words: &Words) -> bool {
 
 fn refused(statement: &ast::Statement) -> Error {
     let text = statement.to_string();
-    let command: Vec<&str> = text.split_whitespace().take(2).collect();
-    let command = command.join(" ").to_uppercase();
-    Error::not_supported(format!("{command} is not supported"))
-        .hint("docs/sql.md lists the statements of this version")
+    let (command, hint) = match statement {
+        ast::Statement::Update { .. } => (
+            "UPDATE".to_owned(),
+            "rows with a key are corrected by loading them again (clientele load --key, COPY ... KEY); DELETE and INSERT take others' place",
+        ),
+        ast::Statement::Truncate { .. } => {
+            ("TRUNCATE".to_owned(), "DELETE FROM the table takes all rows")
+        }
+        _ => {
+            let words: Vec<&str> = text.split_whitespace().take(2).collect();
+            (words.join(" ").to_uppercase(), "docs/sql.md lists the statements of this version")
+        }
+    };
+    Error::not_supported(format!("{command} is not supported")).hint(hint)
 }
 
 fn session_command(words: &mut Words) -> Result<Option<SessionCommand>> {
