@@ -170,7 +170,7 @@ async fn try_load(
             // A key that the table has not is told of even when there is nothing to load.
             key.of(&warehouse.snapshot(existing).await?.schema)?;
         }
-        let known = warehouse.already_loaded(&existing.path, &ids).await?;
+        let known = warehouse.already_loaded(existing, &ids).await?;
         for input in &mut inputs {
             input.was_loaded = known.contains(&input.load_id);
         }

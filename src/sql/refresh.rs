@@ -830,8 +830,14 @@ pub(super) async fn check_assertions_can_be_asked(
     if report.assertions.is_empty() {
         return Ok(());
     }
-    let def =
-        TableDef { path: path.to_owned(), version: 0, erased: 0, content: None, rows_version: 0 };
+    let def = TableDef {
+        path: path.to_owned(),
+        version: 0,
+        erased: 0,
+        content: None,
+        loads: None,
+        rows_version: 0,
+    };
     let staged = session.engine().warehouse().snapshot(&def).await?;
     session.stage(Name::new(crate::catalog::DEFAULT_SCHEMA, STAGED), staged);
     for assertion in &report.assertions {

@@ -37,6 +37,31 @@ impl Warehouse {
     /// # Errors
     /// When the store itself fails. Damage is a finding, not an error.
     pub async fn check_table(&self, name: &Name, def: &TableDef) -> Result<Vec<FileCheck>> {
+        // What a vacuum takes away meanwhile is not missing: its log can be read once more, or a later version is published.
+        const TRIES: u32 = 10;
+        let mut def = def.clone();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let found = self.check_version(name, &def).await;
+            let is_of_log = match &found {
+                Ok(files) if files.iter().all(|file| file.problem.is_none()) => return found,
+                Ok(files) => {
+                    files.iter().any(|file| file.problem.is_some() && file.bytes.is_none())
+                }
+                Err(_) => true,
+            };
+            let newest = self.newest().await?;
+            match newest.table(name) {
+                _ if tries == TRIES => return found,
+                Some(newest) if newest.version > def.version => def = newest.clone(),
+                Some(_) if is_of_log => {}
+                _ => return found,
+            }
+        }
+    }
+
+    async fn check_version(&self, name: &Name, def: &TableDef) -> Result<Vec<FileCheck>> {
         let of_log = |(file, problem): (String, String)| {
             let (bytes, rows, problem) = (None, None, Some(problem));
             FileCheck { table: name.clone(), file, bytes, rows, problem }
@@ -66,8 +91,15 @@ impl Warehouse {
         };
         let looks = futures::stream::iter(snapshot.files.into_iter().map(look));
         let mut found: Vec<FileCheck> = looks.buffered(FILES_AHEAD).try_collect().await?;
-        // A log whose every entry can be read may still be wrong in what it says of loads.
-        let broken = self.tables().broken_entry(&def.path, def.version).await?;
+        // A log that gives the right rows may still be wrong in what it says of loads.
+        let broken = match self.tables().broken_entry(&def.path, def.version).await? {
+            Some(broken) => Some(broken),
+            None => match self.tables().loads(def).await {
+                Ok(_) => None,
+                Err(error) if error.kind() == Kind::Io => return Err(error),
+                Err(error) => Some((format!("{}/_delta_log", def.path), told(&error))),
+            },
+        };
         found.extend(broken.map(of_log));
         Ok(found)
     }

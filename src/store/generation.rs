@@ -123,6 +123,10 @@ pub struct TableDef {
     /// give other rows without a word. Tables that were published before have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// The loads that the version knows, as a number: their ids have no checksum either, and a file whose load is forgotten could be
+    /// loaded again. Tables that were published before it was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loads: Option<String>,
     /// Version in which rows came or went last; a compaction changes none. 0 for tables that were published before it was kept.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub rows_version: u64,
@@ -562,6 +566,7 @@ mod tests {
             version,
             erased: 0,
             content: None,
+            loads: None,
             rows_version: 0,
         })
     }

@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use serde::{Deserialize, Serialize};
 
 use super::generation::{Change, Generation, Name, Relation, TableDef};
-use super::table::{CommitMode, Committed};
+use super::table::{CommitMode, Committed, Holding, is_gone};
 use super::warehouse::Warehouse;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
@@ -215,18 +215,19 @@ impl Warehouse {
                 check(group, state)?;
                 let mut changes = group.names.clone();
                 for table in &group.tables {
-                    let (ours, content) = &committed[&table.name];
+                    let (ours, holding) = &committed[&table.name];
                     let later = state
                         .table(&table.name)
                         .filter(|def| def.path == table.path && def.version > *ours);
-                    let (version, content) = match later {
-                        Some(def) => (def.version, def.content.clone()),
-                        None => (*ours, Some(content.clone())),
+                    let (version, content, loads) = match (later, holding.clone()) {
+                        (Some(def), _) => (def.version, def.content.clone(), def.loads.clone()),
+                        (None, Some(held)) => (*ours, Some(held.content), Some(held.loads)),
+                        (None, None) => (*ours, None, None),
                     };
                     let erased = table.clean_to(state, *ours);
                     let path = table.path.clone();
                     let rows_version = version;
-                    let def = TableDef { path, version, erased, content, rows_version };
+                    let def = TableDef { path, version, erased, content, loads, rows_version };
                     changes.insert(table.name.clone(), Change::Set(Relation::Table(def)));
                 }
                 Ok(changes)
@@ -240,7 +241,7 @@ impl Warehouse {
         &self,
         id: &str,
         table: &'a TableChange,
-    ) -> Result<(&'a Name, std::result::Result<(u64, String), String>)> {
+    ) -> Result<(&'a Name, std::result::Result<(u64, Option<Holding>), String>)> {
         let mut transactions = vec![format!("group:{id}")];
         transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
         let mode = match (&table.restore, &table.replaced) {
@@ -252,7 +253,14 @@ impl Warehouse {
         let tables = self.tables();
         let committed = match tables.commit(&table.path, &table.files, mode, &transactions).await? {
             Committed::Version(version) => {
-                Ok((version, tables.content(&table.path, version).await?))
+                let newest = self.newest().await?;
+                let before = newest.table(&table.name);
+                match tables.holding(&table.path, version, before).await {
+                    Ok(holding) => Ok((version, Some(holding))),
+                    // Only what a later one was published after is vacuumed: then that is what counts.
+                    Err(error) if is_gone(&error) => Ok((version, None)),
+                    Err(error) => return Err(error),
+                }
             }
             Committed::Taken(id) => Err(id.trim_start_matches("load:").to_owned()),
         };

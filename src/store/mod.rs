@@ -25,6 +25,7 @@ mod generation;
 mod group;
 mod highest;
 mod lease;
+mod loads;
 mod local;
 mod reader;
 mod readers;

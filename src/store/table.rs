@@ -1,6 +1,6 @@
 //! Delta tables: create, look at a version, commit files.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,7 @@ use url::Url;
 use super::cluster::{Clustering, Mark, ONE_ID, with_one_id};
 use super::generation::TableDef;
 use super::group::{Replaced, RestoreVersion};
+use super::loads::{CHECKPOINT, LOAD, Loads, MISSING};
 use super::sums::BlockSums;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
@@ -47,21 +48,6 @@ const CLUSTERING_KEY: &str = "clientele.clustering";
 
 /// Configuration key of a table that is kept by the customers of an identity graph; empty when it no longer is.
 const IDENTITY_KEY: &str = "clientele.identity";
-
-/// What the id of a load begins with among a table's transactions.
-const LOAD: &str = "load:";
-
-/// What it begins with there a second time: ids have no checksum, and one that is not found because a bit of it has changed would let
-/// its file be loaded once more.
-const LOAD_AGAIN: &str = "load again:";
-
-/// What the name of a checkpoint ends with.
-const CHECKPOINT: &str = ".checkpoint.parquet";
-
-/// The number that a transaction is noted with, and those of loads that are noted twice. Earlier versions noted them once, with
-/// [`DONE`]; a load that a restore has undone has a zero.
-const DONE: i64 = 1;
-const DONE_TWICE: i64 = 2;
 
 /// One data file of a version.
 #[derive(Debug, Clone, PartialEq)]
@@ -239,6 +225,15 @@ pub(crate) enum Committed {
     Taken(String),
 }
 
+/// What is published of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holding {
+    /// For [`TableDef::content`].
+    pub(crate) content: String,
+    /// For [`TableDef::loads`].
+    pub(crate) loads: String,
+}
+
 /// Every Delta table of a warehouse, with the handles that were opened.
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -338,11 +333,6 @@ impl Tables {
         Ok(snapshot)
     }
 
-    /// What the log says that a version holds, to be published with it.
-    pub(crate) async fn content(&self, path: &str, version: u64) -> Result<String> {
-        Ok(self.at(path, version).await?.content.clone())
-    }
-
     async fn at(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
         let key = (path.to_owned(), version);
         if let Some(found) = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
@@ -369,8 +359,7 @@ impl Tables {
         Ok(snapshot)
     }
 
-    /// The first file of a log that is missing, cannot be decoded, or has half of what it should say of a load, up to a version, and
-    /// what is wrong with it.
+    /// The first file of a log that is missing or cannot be decoded, up to a version, and what is wrong with it.
     pub(crate) async fn broken_entry(
         &self,
         path: &str,
@@ -408,7 +397,7 @@ impl Tables {
             let name = format!("{at:020}.json");
             let file = format!("{path}/_delta_log/{name}");
             if !names.contains(&name.as_str()) {
-                return Ok(Some((file, "is missing".to_owned())));
+                return Ok(Some((file, MISSING.to_owned())));
             }
             let bytes = self.root_store.get(&folder.clone().join(name)).await?.bytes().await?;
             let mut actions =
@@ -423,9 +412,6 @@ impl Tables {
                     format!("is damaged at byte {}", actions.byte_offset())
                 }
                 true => "is empty".to_owned(),
-                false if !are_loads_whole(&read) => {
-                    "is damaged: what it says of a load is not what was written".to_owned()
-                }
                 false => continue,
             };
             return Ok(Some((file, what)));
@@ -450,7 +436,7 @@ impl Tables {
             None => DeltaTable::new(self.log_store(path)?),
         };
         // A vacuum shortens the log: it may begin later than when the handle was made, or when it was listed a moment ago.
-        const TRIES_MAX: u32 = 3;
+        const TRIES_MAX: u32 = 8;
         for attempt in 1..=TRIES_MAX {
             let loaded = match version {
                 Some(version) if table.version() == Some(version) => Ok(()),
@@ -459,7 +445,10 @@ impl Tables {
             match loaded {
                 Ok(()) => break,
                 Err(error) if attempt == TRIES_MAX => return Err(Error::from(error).about(path)),
-                Err(_) => table = DeltaTable::new(self.log_store(path)?),
+                Err(_) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    table = DeltaTable::new(self.log_store(path)?);
+                }
             }
         }
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -470,18 +459,58 @@ impl Tables {
         Ok(table)
     }
 
-    /// Which of some loads, by their ids among transactions, the table has taken.
-    pub(crate) async fn seen(&self, path: &str, transactions: &[String]) -> Result<Vec<String>> {
-        let table = self.load(path, None).await?;
-        match seen_in(path, &table, transactions).await? {
-            Some(seen) => Ok(seen),
-            None => {
-                self.forget(path);
-                let table = self.load(path, None).await?;
-                let seen = seen_in(path, &table, transactions).await?;
-                seen.ok_or_else(|| Error::internal("the log of a table was shortened twice"))
+    /// Which of some loads a published table has taken, what is committed and not published included.
+    pub(crate) async fn taken(&self, def: &TableDef, loads: &[String]) -> Result<Vec<String>> {
+        // A vacuum may shorten the log at any moment.
+        const TRIES_MAX: u32 = 5;
+        let folder = self.folder(&def.path)?.1.join("_delta_log");
+        let mut tries = 0;
+        let known = loop {
+            tries += 1;
+            let newest = self.newest_version(&def.path).await?.max(def.version);
+            let known = async {
+                let mut known = self.loads(def).await?;
+                let since = def.version + 1..=newest;
+                known.go_on(&self.root_store, &def.path, &folder, since).await?;
+                Ok(known)
+            };
+            match known.await {
+                Err(error) if is_gone(&error) && tries < TRIES_MAX => {}
+                known => break known?,
+            }
+        };
+        Ok(loads.iter().filter(|load| known.has(load)).cloned().collect())
+    }
+
+    /// The loads of a published version, when they are what was published.
+    pub(super) async fn loads(&self, def: &TableDef) -> Result<Loads> {
+        let folder = self.folder(&def.path)?.1.join("_delta_log");
+        let loads = Loads::at(&self.root_store, &def.path, &folder, def.version).await?;
+        match &def.loads {
+            Some(published) if *published != loads.sum() => Err(damaged_loads(&def.path)),
+            _ => Ok(loads),
+        }
+    }
+
+    /// What is published of a committed version, beside it; `before` is what was published of the table.
+    pub(crate) async fn holding(
+        &self,
+        path: &str,
+        version: u64,
+        before: Option<&TableDef>,
+    ) -> Result<Holding> {
+        let content = self.at(path, version).await?.content.clone();
+        let folder = self.folder(path)?.1.join("_delta_log");
+        let before = before.filter(|def| def.path == path && def.version <= version);
+        let known = before.and_then(|def| Some((def.version, def.loads.clone()?)));
+        if let Some((from, loads)) = known {
+            let mut new = Loads::default();
+            if !new.go_on(&self.root_store, path, &folder, from + 1..=version).await? {
+                return Ok(Holding { content, loads });
             }
         }
+        let loads = Loads::at(&self.root_store, path, &folder, version).await?.sum();
+        Ok(Holding { content, loads })
     }
 
     /// Commits `files` to the table's own log, once for each first transaction id, whoever asks how often.
@@ -518,7 +547,8 @@ impl Tables {
                 };
                 return Err(Error::new(Kind::StaleBase, told).hint("run it again"));
             }
-            let mut ids: Vec<Transaction> = transactions.iter().flat_map(|id| noted(id)).collect();
+            let mut ids: Vec<Transaction> =
+                transactions.iter().map(|id| Transaction::new(id, 1)).collect();
             let mut past = None;
             if let CommitMode::Restore(restore) = &mode {
                 let then = self.past(path, restore.version).await?;
@@ -790,9 +820,8 @@ async fn seen_in(
     let mut seen = Vec::new();
     for id in transactions {
         match noted_as(table, id).await {
-            Ok(Noted::No) => {}
-            Ok(Noted::Yes) => seen.push(id.clone()),
-            Ok(Noted::Half) => return Err(damaged_loads(path)),
+            Ok(0) => {}
+            Ok(_) => seen.push(id.clone()),
             Err(error) if is_shortened_log(&error) => return Ok(None),
             Err(error) => return Err(Error::from(error).about(path)),
         }
@@ -800,41 +829,11 @@ async fn seen_in(
     Ok(Some(seen))
 }
 
-/// What a log says of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Noted {
-    No,
-    Yes,
-    /// Of a load, one thing under one of its ids and another under the other.
-    Half,
-}
-
-async fn noted_as(table: &DeltaTable, id: &str) -> std::result::Result<Noted, DeltaTableError> {
+/// The number that a transaction was noted with: a load that a restore has undone is kept with a zero.
+async fn noted_as(table: &DeltaTable, id: &str) -> std::result::Result<i64, DeltaTableError> {
     let log_store = table.log_store();
-    let number = async |id: &str| {
-        let state = table.snapshot()?;
-        decoded(state.transaction_version(log_store.as_ref(), id)).await
-    };
-    let once = number(id).await?;
-    let again = match (id.strip_prefix(LOAD), once) {
-        // Other transactions, and loads of earlier versions, are noted once.
-        (None, _) | (_, Some(DONE)) => once,
-        (Some(load), _) => match number(&again(load)).await? {
-            // So are those that were undone then.
-            None if once == Some(0) => once,
-            again => again,
-        },
-    };
-    Ok(match once {
-        _ if once != again => Noted::Half,
-        Some(number) if number > 0 => Noted::Yes,
-        _ => Noted::No,
-    })
-}
-
-/// The other id of a load.
-fn again(load: &str) -> String {
-    format!("{LOAD_AGAIN}{load}")
+    let state = table.snapshot()?;
+    Ok(decoded(state.transaction_version(log_store.as_ref(), id)).await?.unwrap_or(0))
 }
 
 /// Reads a table's log up to a version, or to its end.
@@ -856,25 +855,6 @@ async fn decoded<T>(
     AssertUnwindSafe(Box::pin(reading)).catch_unwind().await.unwrap_or_else(stopped)
 }
 
-/// Whether an entry of a log notes its loads twice, as far as it is one that does.
-fn are_loads_whole(actions: &[serde_json::Value]) -> bool {
-    let mut once = BTreeMap::new();
-    let mut again = BTreeMap::new();
-    for noted in actions.iter().map(|action| &action["txn"]) {
-        let (Some(id), number) = (noted["appId"].as_str(), noted["version"].as_i64()) else {
-            continue;
-        };
-        if let Some(load) = id.strip_prefix(LOAD_AGAIN) {
-            again.insert(load, number);
-        } else if let Some(load) = id.strip_prefix(LOAD) {
-            once.insert(load, number);
-        }
-    }
-    // Loads of earlier versions, and what those restored, are noted once.
-    once.retain(|load, number| again.contains_key(load) || !matches!(number, Some(DONE | 0)));
-    once == again
-}
-
 /// Whether every page of a Parquet file can be.
 async fn can_be_decoded(bytes: Bytes) -> bool {
     let decode = move || -> Result<()> {
@@ -889,23 +869,11 @@ async fn can_be_decoded(bytes: Bytes) -> bool {
 
 fn damaged_loads(path: &str) -> Error {
     let told = format!(
-        "the log of table {path:?} is damaged: what it says of a load is not what was written"
+        "the log of table {path:?} is damaged: the loads that it knows are not those that were published"
     );
     Error::new(Kind::DataCorrupted, told).detail(format!("folder: {path}/_delta_log")).hint(
         "no file can be loaded into the table until the folder is what it was: a backup has it; CREATE TABLE ... AS SELECT * FROM it keeps the rows in a table that takes loads",
     )
-}
-
-/// How the log notes a transaction: a load twice.
-fn noted(id: &str) -> Vec<Transaction> {
-    match id.strip_prefix(LOAD) {
-        Some(load) => noted_load(load, DONE_TWICE),
-        None => vec![Transaction::new(id, DONE)],
-    }
-}
-
-fn noted_load(load: &str, number: i64) -> Vec<Transaction> {
-    vec![Transaction::new(format!("{LOAD}{load}"), number), Transaction::new(again(load), number)]
 }
 
 async fn try_commit(
@@ -956,7 +924,7 @@ async fn try_commit(
 async fn loads_back(path: &str, table: &DeltaTable, past: &DeltaTable) -> Result<Vec<Transaction>> {
     let log = table.log_store();
     let (then, now) = (past.version().unwrap_or(0), table.version().unwrap_or(0));
-    let mut loads = BTreeSet::new();
+    let mut ids = BTreeSet::new();
     for version in then + 1..=now {
         let entry = log.read_commit_entry(version).await?.ok_or_else(|| {
             Error::new(
@@ -969,21 +937,16 @@ async fn loads_back(path: &str, table: &DeltaTable, past: &DeltaTable) -> Result
                 let told = format!("the log of table {path:?} is damaged at entry {version}");
                 Error::new(Kind::DataCorrupted, told)
             })?;
-            let id = action["txn"]["appId"].as_str();
-            let load = id.and_then(|id| id.strip_prefix(LOAD).or(id.strip_prefix(LOAD_AGAIN)));
-            loads.extend(load.map(str::to_owned));
+            let id = action["txn"]["appId"].as_str().filter(|id| id.starts_with(LOAD));
+            ids.extend(id.map(str::to_owned));
         }
     }
     let mut back = Vec::new();
-    for load in loads {
-        let id = format!("{LOAD}{load}");
-        let before = match (noted_as(past, &id).await?, noted_as(table, &id).await?) {
-            (Noted::Half, _) | (_, Noted::Half) => return Err(damaged_loads(path)),
-            (before, now) if before == now => continue,
-            (before, _) => before,
-        };
-        let number = if before == Noted::Yes { DONE_TWICE } else { 0 };
-        back.extend(noted_load(&load, number));
+    for id in ids {
+        let before = noted_as(past, &id).await?;
+        if before != noted_as(table, &id).await? {
+            back.push(Transaction::new(&id, before));
+        }
     }
     Ok(back)
 }
@@ -1088,7 +1051,16 @@ fn is_lost_race(error: &DeltaTableError) -> bool {
 /// Whether entries of a log that a commit wanted to compare with are gone: a vacuum was there meanwhile.
 fn is_shortened_log(error: &DeltaTableError) -> bool {
     matches!(error, DeltaTableError::ObjectStore { source: object_store::Error::NotFound { .. } })
-        || error.to_string().contains("File not found")
+        || ["File not found", "No such file"].iter().any(|told| error.to_string().contains(told))
+}
+
+/// Whether something of a log is not there, which may be because a vacuum was there meanwhile.
+pub(super) fn is_gone(error: &Error) -> bool {
+    error.is_of_no_log()
+        || ["ile not found", "warehouse is missing"]
+            .iter()
+            .any(|told| error.message().contains(told))
+        || error.detail_text().is_some_and(|detail| detail.ends_with(MISSING))
 }
 
 fn read_snapshot(

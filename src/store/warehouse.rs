@@ -244,11 +244,12 @@ impl Warehouse {
         Ok(None)
     }
 
-    /// The ids among `load_ids` that the table in `path` has taken already.
-    pub async fn already_loaded(&self, path: &str, load_ids: &[String]) -> Result<Vec<String>> {
-        let transactions: Vec<String> = load_ids.iter().map(|id| format!("load:{id}")).collect();
-        let seen = self.tables.seen(path, &transactions).await?;
-        Ok(seen.into_iter().map(|id| id.trim_start_matches("load:").to_owned()).collect())
+    /// The ids among `load_ids` that a table has taken already.
+    ///
+    /// # Errors
+    /// XX001 when its log knows other loads than those that were published.
+    pub async fn already_loaded(&self, def: &TableDef, load_ids: &[String]) -> Result<Vec<String>> {
+        self.tables.taken(def, load_ids).await
     }
 
     /// Makes the folder of a new table, unseen until a group with it is published, and gives its path.
@@ -393,10 +394,11 @@ impl Warehouse {
         let is_behind = |state: &Generation| {
             state.table(name).is_some_and(|def| def.path == path && def.version < committed)
         };
-        if !is_behind(self.newest().await?.as_ref()) {
+        let newest = self.newest().await?;
+        if !is_behind(newest.as_ref()) {
             return Ok(());
         }
-        let content = self.tables.content(path, committed).await?;
+        let holding = self.tables.holding(path, committed, newest.table(name)).await?;
         let publish = self.chain.publish(|state| {
             let mut changes = std::collections::BTreeMap::new();
             if is_behind(state) {
@@ -405,7 +407,8 @@ impl Warehouse {
                     version: committed,
                     // Whether those who were erased are out of it is not known: it may be a version that was brought back.
                     erased: 0,
-                    content: Some(content.clone()),
+                    content: Some(holding.content.clone()),
+                    loads: Some(holding.loads.clone()),
                     rows_version: committed,
                 };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
@@ -427,7 +430,8 @@ impl Warehouse {
         version: u64,
         clean_to: Option<u64>,
     ) -> Result<()> {
-        let content = self.tables.content(path, version).await?;
+        let newest = self.newest().await?;
+        let holding = self.tables.holding(path, version, newest.table(name)).await?;
         let publish = self.chain.publish_under(lease, |state| {
             let mut changes = std::collections::BTreeMap::new();
             // A table that was dropped meanwhile stays dropped.
@@ -436,16 +440,19 @@ impl Warehouse {
                 let clean_to = clean_to.filter(|_| def.version <= version);
                 // A commit between the two may have brought people back, and is not published yet.
                 let known = if def.version + 1 < version { 0 } else { def.erased };
-                let content = match &def.content {
-                    known if def.version > version => known.clone(),
-                    Some(known) if def.version == version => Some(known.clone()),
-                    _ => Some(content.clone()),
+                // What was said of a version stays said.
+                let is_known = def.version > version
+                    || def.version == version && def.content.is_some() && def.loads.is_some();
+                let (content, loads) = match is_known {
+                    true => (def.content.clone(), def.loads.clone()),
+                    false => (Some(holding.content.clone()), Some(holding.loads.clone())),
                 };
                 let def = TableDef {
                     path: def.path.clone(),
                     version: def.version.max(version),
                     erased: clean_to.unwrap_or(known),
                     content,
+                    loads,
                     rows_version: def.rows_version,
                 };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
