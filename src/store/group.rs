@@ -194,16 +194,17 @@ impl Warehouse {
         let (sure, others): (Vec<_>, Vec<_>) = group.tables.iter().partition(|table| {
             table.load_ids.is_empty() && table.replaced.is_none() && table.restore.is_none()
         });
+        let before = self.newest().await?;
         let mut committed = BTreeMap::new();
         for table in others {
-            match self.commit(id, table).await? {
+            match self.commit(id, table, &before).await? {
                 (name, Ok(version)) => committed.insert(name, version),
                 (_, Err(load)) => return Ok(Published::AlreadyLoaded(load)),
             };
         }
         let mut commits = Vec::with_capacity(sure.len());
         for table in sure {
-            commits.push(self.commit(id, table).boxed());
+            commits.push(self.commit(id, table, &before).boxed());
         }
         let mut commits = futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE);
         while let Some((name, version)) = commits.try_next().await? {
@@ -236,11 +237,13 @@ impl Warehouse {
         Ok(Published::At(generation))
     }
 
-    /// Commits one table of a group. Gives its version and what that holds, or the load of it that the table has taken already.
+    /// Commits one table of a group, of which `before` was published. Gives its version and what that holds, or the load of it that the
+    /// table has taken already.
     async fn commit<'a>(
         &self,
         id: &str,
         table: &'a TableChange,
+        before: &Generation,
     ) -> Result<(&'a Name, std::result::Result<(u64, Option<Holding>), String>)> {
         let mut transactions = vec![format!("group:{id}")];
         transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
@@ -253,8 +256,7 @@ impl Warehouse {
         let tables = self.tables();
         let committed = match tables.commit(&table.path, &table.files, mode, &transactions).await? {
             Committed::Version(version) => {
-                let newest = self.newest().await?;
-                let before = newest.table(&table.name);
+                let before = before.table(&table.name);
                 match tables.holding(&table.path, version, before).await {
                     Ok(holding) => Ok((version, Some(holding))),
                     // Only what a later one was published after is vacuumed: then that is what counts.
