@@ -9,6 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use serde::{Deserialize, Serialize};
 
 use super::generation::{Change, Generation, Name, Relation, TableDef};
+use super::loads::LOAD;
 use super::table::{CommitMode, Committed, Holding, is_gone};
 use super::warehouse::Warehouse;
 use super::writer::WrittenFile;
@@ -246,7 +247,7 @@ impl Warehouse {
         before: &Generation,
     ) -> Result<(&'a Name, std::result::Result<(u64, Option<Holding>), String>)> {
         let mut transactions = vec![format!("group:{id}")];
-        transactions.extend(table.load_ids.iter().map(|load| format!("load:{load}")));
+        transactions.extend(table.load_ids.iter().map(|load| format!("{LOAD}{load}")));
         let mode = match (&table.restore, &table.replaced) {
             (Some(restore), _) => CommitMode::Restore(restore.clone()),
             (None, Some(replaced)) => CommitMode::Rewrite(replaced.clone()),
@@ -264,7 +265,7 @@ impl Warehouse {
                     Err(error) => return Err(error),
                 }
             }
-            Committed::Taken(id) => Err(id.trim_start_matches("load:").to_owned()),
+            Committed::Taken(id) => Err(id.trim_start_matches(LOAD).to_owned()),
         };
         Ok((&table.name, committed))
     }

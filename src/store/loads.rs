@@ -105,6 +105,11 @@ impl Loads {
         Ok(is_any)
     }
 
+    /// The ids of all that are noted.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Whether a load is taken.
     pub(super) fn has(&self, load: &str) -> bool {
         self.0.get(load) == Some(&true)

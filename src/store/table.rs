@@ -1,6 +1,6 @@
 //! Delta tables: create, look at a version, commit files.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -271,6 +271,11 @@ impl Tables {
         Ok((url, folder))
     }
 
+    /// Where the entries of a table's log lie in the store.
+    fn log_folder(&self, path: &str) -> Result<Path> {
+        Ok(self.folder(path)?.1.join("_delta_log"))
+    }
+
     fn log_store(&self, path: &str) -> Result<LogStoreRef> {
         let (url, prefix) = self.folder(path)?;
         let prefixed: Arc<dyn ObjectStore> =
@@ -365,20 +370,7 @@ impl Tables {
         path: &str,
         version: u64,
     ) -> Result<Option<(String, String)>> {
-        // What a vacuum takes away while it is looked at is not found broken every time.
-        const TRIES: u32 = 3;
-        let mut found = Ok(None);
-        for _ in 0..TRIES {
-            found = self.look_at_log(path, version).await;
-            if let Ok(None) = found {
-                break;
-            }
-        }
-        found
-    }
-
-    async fn look_at_log(&self, path: &str, version: u64) -> Result<Option<(String, String)>> {
-        let folder = self.folder(path)?.1.join("_delta_log");
+        let folder = self.log_folder(path)?;
         let listed: Vec<_> = self.root_store.list(Some(&folder)).try_collect().await?;
         let names: Vec<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
         let number = |name: &str| name.split('.').next().and_then(|digits| digits.parse().ok());
@@ -463,7 +455,7 @@ impl Tables {
     pub(crate) async fn taken(&self, def: &TableDef, loads: &[String]) -> Result<Vec<String>> {
         // A vacuum may shorten the log at any moment.
         const TRIES_MAX: u32 = 5;
-        let folder = self.folder(&def.path)?.1.join("_delta_log");
+        let folder = self.log_folder(&def.path)?;
         let mut tries = 0;
         let known = loop {
             tries += 1;
@@ -484,7 +476,7 @@ impl Tables {
 
     /// The loads of a published version, when they are what was published.
     pub(super) async fn loads(&self, def: &TableDef) -> Result<Loads> {
-        let folder = self.folder(&def.path)?.1.join("_delta_log");
+        let folder = self.log_folder(&def.path)?;
         let loads = Loads::at(&self.root_store, &def.path, &folder, def.version).await?;
         match &def.loads {
             Some(published) if *published != loads.sum() => Err(damaged_loads(&def.path)),
@@ -500,7 +492,7 @@ impl Tables {
         before: Option<&TableDef>,
     ) -> Result<Holding> {
         let content = self.at(path, version).await?.content.clone();
-        let folder = self.folder(path)?.1.join("_delta_log");
+        let folder = self.log_folder(path)?;
         let before = before.filter(|def| def.path == path && def.version <= version);
         let known = before.and_then(|def| Some((def.version, def.loads.clone()?)));
         if let Some((from, loads)) = known {
@@ -552,7 +544,8 @@ impl Tables {
             let mut past = None;
             if let CommitMode::Restore(restore) = &mode {
                 let then = self.past(path, restore.version).await?;
-                ids.extend(loads_back(path, &table, &then).await?);
+                let log = self.log_folder(path)?;
+                ids.extend(loads_back(&self.root_store, path, &log, &table, &then).await?);
                 past = Some(then);
             }
             match try_commit(path, &table, files, &mode, ids, past.as_ref()).await {
@@ -921,28 +914,19 @@ async fn try_commit(
 
 /// The loads since `past` that `table` has taken or forgotten, as `past` knew them: what goes can be loaded again, what comes back
 /// cannot. They are read from the log that is built on, so that none is missed which somebody commits meanwhile.
-async fn loads_back(path: &str, table: &DeltaTable, past: &DeltaTable) -> Result<Vec<Transaction>> {
-    let log = table.log_store();
+async fn loads_back(
+    store: &Arc<dyn ObjectStore>,
+    path: &str,
+    log: &Path,
+    table: &DeltaTable,
+    past: &DeltaTable,
+) -> Result<Vec<Transaction>> {
     let (then, now) = (past.version().unwrap_or(0), table.version().unwrap_or(0));
-    let mut ids = BTreeSet::new();
-    for version in then + 1..=now {
-        let entry = log.read_commit_entry(version).await?.ok_or_else(|| {
-            Error::new(
-                Kind::DataCorrupted,
-                format!("the log of table {path:?} is damaged: entry {version} is missing"),
-            )
-        })?;
-        for line in entry.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let action: serde_json::Value = serde_json::from_slice(line).map_err(|_| {
-                let told = format!("the log of table {path:?} is damaged at entry {version}");
-                Error::new(Kind::DataCorrupted, told)
-            })?;
-            let id = action["txn"]["appId"].as_str().filter(|id| id.starts_with(LOAD));
-            ids.extend(id.map(str::to_owned));
-        }
-    }
+    let mut since = Loads::default();
+    since.go_on(store, path, log, then + 1..=now).await?;
     let mut back = Vec::new();
-    for id in ids {
+    for load in since.ids() {
+        let id = format!("{LOAD}{load}");
         let before = noted_as(past, &id).await?;
         if before != noted_as(table, &id).await? {
             back.push(Transaction::new(&id, before));
