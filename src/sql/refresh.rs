@@ -27,8 +27,8 @@ use crate::report::{
 use crate::session::stop::Stop;
 use crate::session::{Engine, RunPlace, Session};
 use crate::store::{
-    FileEntry, Generation, Group, Lease, Name, Replaced, TableChange, TableDef, TableSnapshot,
-    WrittenFile, stored_schema, system,
+    FileEntry, Generation, Group, Holding, Lease, Name, Replaced, TableChange, TableDef,
+    TableSnapshot, WrittenFile, stored_schema, system,
 };
 
 /// The relation that assertions are asked of.
@@ -834,8 +834,7 @@ pub(super) async fn check_assertions_can_be_asked(
         path: path.to_owned(),
         version: 0,
         erased: 0,
-        content: None,
-        loads: None,
+        holding: Holding::default(),
         rows_version: 0,
     };
     let staged = session.engine().warehouse().snapshot(&def).await?;

@@ -357,7 +357,7 @@ async fn change(
     let warehouse = session.engine().warehouse();
     let Some(def) = then.table(name) else { return Ok(None) };
     // A folder may be that of a later table of the same name.
-    let content = |def: &TableDef| (def.path.clone(), def.version, def.content.clone());
+    let content = |def: &TableDef| (def.path.clone(), def.version, def.holding.content.clone());
     if newest.table(name).map(content) == Some(content(def)) {
         return Ok(None);
     }

@@ -8,6 +8,7 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::generation::{Name, TableDef};
+use super::log::Extent;
 use super::sums::CheckedFile;
 use super::table::FileEntry;
 use super::warehouse::Warehouse;
@@ -18,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 pub struct FileCheck {
     /// The table.
     pub table: Name,
-    /// File below the warehouse; for a log that cannot be read, the log's folder.
+    /// File below the warehouse; for a log of which no file can be told, the log's folder.
     pub file: String,
     /// Bytes that it should have.
     pub bytes: Option<u64>,
@@ -62,18 +63,19 @@ impl Warehouse {
     }
 
     async fn check_version(&self, name: &Name, def: &TableDef) -> Result<Vec<FileCheck>> {
-        let of_log = |(file, problem): (String, String)| {
+        let of_log = async |error: Error| {
+            let broken = self.tables().culprit(def).await;
+            let (file, problem) = match broken {
+                Some(broken) => (broken.file, broken.what),
+                None => (format!("{}/_delta_log", def.path), told(&error)),
+            };
             let (bytes, rows, problem) = (None, None, Some(problem));
             FileCheck { table: name.clone(), file, bytes, rows, problem }
         };
         let snapshot = match self.tables().read(def).await {
             Ok(snapshot) => snapshot,
             Err(error) if error.kind() == Kind::Io => return Err(error),
-            Err(error) => {
-                let broken = self.tables().broken_entry(&def.path, def.version).await;
-                let log = || (format!("{}/_delta_log", def.path), told(&error));
-                return Ok(vec![of_log(broken.unwrap_or_default().unwrap_or_else(log))]);
-            }
+            Err(error) => return Ok(vec![of_log(error).await]),
         };
         let look = |file: FileEntry| async move {
             let problem = match self.check_file(&file).await {
@@ -91,16 +93,12 @@ impl Warehouse {
         };
         let looks = futures::stream::iter(snapshot.files.into_iter().map(look));
         let mut found: Vec<FileCheck> = looks.buffered(FILES_AHEAD).try_collect().await?;
-        // A log that gives the right rows may still be wrong in what it says of loads.
-        let broken = match self.tables().broken_entry(&def.path, def.version).await? {
-            Some(broken) => Some(broken),
-            None => match self.tables().loads(def).await {
-                Ok(_) => None,
-                Err(error) if error.kind() == Kind::Io => return Err(error),
-                Err(error) => Some((format!("{}/_delta_log", def.path), told(&error))),
-            },
-        };
-        found.extend(broken.map(of_log));
+        // A log that gives the right rows may still be wrong in what else it says.
+        match self.tables().loads(def, Extent::Everything).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == Kind::Io => return Err(error),
+            Err(error) => found.push(of_log(error).await),
+        }
         Ok(found)
     }
 

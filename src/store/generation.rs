@@ -119,17 +119,27 @@ pub struct TableDef {
     /// Version of `system.erased` up to which it has no rows of erased records.
     #[serde(default)]
     pub erased: u64,
-    /// What that version holds, as a number: the table's log has no checksum of its own, and one that has lost an entry would
-    /// give other rows without a word. Tables that were published before have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
-    /// The loads that the version knows, as a number: their ids have no checksum either, and a file whose load is forgotten could be
-    /// loaded again. Tables that were published before it was kept have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loads: Option<String>,
+    /// What the table's log has to be compared with.
+    #[serde(flatten)]
+    pub holding: Holding,
     /// Version in which rows came or went last; a compaction changes none. 0 for tables that were published before it was kept.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub rows_version: u64,
+}
+
+/// What is published of a table's version beside its number: the table's log has no checksum of its own. What was published before
+/// one of these was kept has none, and is not compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// What the version holds, as a number: a log that has lost an entry would give other rows without a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The loads that the version knows, as a number: a file whose load is forgotten could be loaded again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loads: Option<String>,
+    /// The sums of the log's last entries, that of the version at the end: they tell which file is not what it was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub entries: String,
 }
 
 /// A view: its query, and the settings that were folded into it.
@@ -565,8 +575,7 @@ mod tests {
             path: "public/t".into(),
             version,
             erased: 0,
-            content: None,
-            loads: None,
+            holding: Holding::default(),
             rows_version: 0,
         })
     }

@@ -8,9 +8,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-use super::generation::{Change, Generation, Name, Relation, TableDef};
-use super::loads::LOAD;
-use super::table::{CommitMode, Committed, Holding, is_gone};
+use super::generation::{Change, Generation, Holding, Name, Relation, TableDef};
+use super::log::{LOAD, is_gone};
+use super::table::{CommitMode, Committed};
 use super::warehouse::Warehouse;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
@@ -221,15 +221,14 @@ impl Warehouse {
                     let later = state
                         .table(&table.name)
                         .filter(|def| def.path == table.path && def.version > *ours);
-                    let (version, content, loads) = match (later, holding.clone()) {
-                        (Some(def), _) => (def.version, def.content.clone(), def.loads.clone()),
-                        (None, Some(held)) => (*ours, Some(held.content), Some(held.loads)),
-                        (None, None) => (*ours, None, None),
+                    let (version, holding) = match later {
+                        Some(def) => (def.version, def.holding.clone()),
+                        None => (*ours, holding.clone()),
                     };
                     let erased = table.clean_to(state, *ours);
                     let path = table.path.clone();
                     let rows_version = version;
-                    let def = TableDef { path, version, erased, content, loads, rows_version };
+                    let def = TableDef { path, version, erased, holding, rows_version };
                     changes.insert(table.name.clone(), Change::Set(Relation::Table(def)));
                 }
                 Ok(changes)
@@ -245,7 +244,7 @@ impl Warehouse {
         id: &str,
         table: &'a TableChange,
         before: &Generation,
-    ) -> Result<(&'a Name, std::result::Result<(u64, Option<Holding>), String>)> {
+    ) -> Result<(&'a Name, std::result::Result<(u64, Holding), String>)> {
         let mut transactions = vec![format!("group:{id}")];
         transactions.extend(table.load_ids.iter().map(|load| format!("{LOAD}{load}")));
         let mode = match (&table.restore, &table.replaced) {
@@ -259,9 +258,9 @@ impl Warehouse {
             Committed::Version(version) => {
                 let before = before.table(&table.name);
                 match tables.holding(&table.path, version, before).await {
-                    Ok(holding) => Ok((version, Some(holding))),
+                    Ok(holding) => Ok((version, holding)),
                     // Only what a later one was published after is vacuumed: then that is what counts.
-                    Err(error) if is_gone(&error) => Ok((version, None)),
+                    Err(error) if is_gone(&error) => Ok((version, Holding::default())),
                     Err(error) => return Err(error),
                 }
             }

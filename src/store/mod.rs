@@ -25,8 +25,8 @@ mod generation;
 mod group;
 mod highest;
 mod lease;
-mod loads;
 mod local;
+mod log;
 mod reader;
 mod readers;
 mod residue;
@@ -45,8 +45,8 @@ pub use cluster::{BUCKETS_DEFAULT, Clustering, Known, Mark, ONE_ID, Place};
 pub use customers::{Customers, MAP, MOVED};
 pub use erased::{Erased, ErasedValues, Erasure, Purged, RECORD};
 pub use generation::{
-    Change, FunctionArgument, FunctionColumn, FunctionDef, Generation, GraphDef, Name, OVERRIDES,
-    REPORTS, Relation, TableDef, ViewDef,
+    Change, FunctionArgument, FunctionColumn, FunctionDef, Generation, GraphDef, Holding, Name,
+    OVERRIDES, REPORTS, Relation, TableDef, ViewDef,
 };
 pub use group::{Group, Published, Replaced, RestoreVersion, TableChange};
 pub use lease::Lease;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bytes::Bytes;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{
@@ -20,13 +19,12 @@ use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use url::Url;
 
 use super::cluster::{Clustering, Mark, ONE_ID, with_one_id};
-use super::generation::TableDef;
+use super::generation::{Holding, TableDef};
 use super::group::{Replaced, RestoreVersion};
-use super::loads::{CHECKPOINT, LOAD, Loads, MISSING};
+use super::log::{Broken, EntrySums, Extent, LOAD, Loads, Log, Unread, is_gone};
 use super::sums::BlockSums;
 use super::writer::WrittenFile;
 use crate::error::{Error, Kind, Result};
@@ -139,7 +137,7 @@ impl TableSnapshot {
 
     /// Refuses what is not what was published.
     fn unless_changed(&self, def: &TableDef) -> Result<()> {
-        match &def.content {
+        match &def.holding.content {
             Some(content) if *content != self.content => {
                 // Earlier versions told it without the bounds of files.
                 if *content == self.content_of(Bounds::LeftOut)? {
@@ -225,15 +223,6 @@ pub(crate) enum Committed {
     Taken(String),
 }
 
-/// What is published of a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Holding {
-    /// For [`TableDef::content`].
-    pub(crate) content: String,
-    /// For [`TableDef::loads`].
-    pub(crate) loads: String,
-}
-
 /// Every Delta table of a warehouse, with the handles that were opened.
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -271,9 +260,14 @@ impl Tables {
         Ok((url, folder))
     }
 
-    /// Where the entries of a table's log lie in the store.
-    fn log_folder(&self, path: &str) -> Result<Path> {
-        Ok(self.folder(path)?.1.join("_delta_log"))
+    /// A table's log.
+    fn log<'a>(&'a self, path: &'a str) -> Result<Log<'a>> {
+        Ok(Log::new(&self.root_store, path, self.folder(path)?.1.join("_delta_log")))
+    }
+
+    /// A table's log, to be compared with what was published.
+    fn log_of<'a>(&'a self, def: &'a TableDef) -> Result<Log<'a>> {
+        Ok(self.log(&def.path)?.published(def.version, &def.holding))
     }
 
     fn log_store(&self, path: &str) -> Result<LogStoreRef> {
@@ -333,9 +327,28 @@ impl Tables {
 
     /// The table as it was published, from memory when it was looked at before.
     pub(crate) async fn snapshot(&self, def: &TableDef) -> Result<Arc<TableSnapshot>> {
-        let snapshot = self.at(&def.path, def.version).await?;
-        snapshot.unless_changed(def)?;
-        Ok(snapshot)
+        let read = async {
+            let snapshot = self.at(&def.path, def.version).await?;
+            snapshot.unless_changed(def)?;
+            Ok(snapshot)
+        };
+        match read.await {
+            Ok(snapshot) => Ok(snapshot),
+            Err(error) => Err(Box::pin(self.with_culprit(def, error)).await),
+        }
+    }
+
+    /// Adds to an error, which is of the log of a published version, the file that is not what it was.
+    async fn with_culprit(&self, def: &TableDef, error: Error) -> Error {
+        match self.culprit(def).await {
+            Some(broken) => error.detail(broken.detail()),
+            None => error,
+        }
+    }
+
+    /// The file of a published version's log that is not what it was, when one can be told.
+    pub(super) async fn culprit(&self, def: &TableDef) -> Option<Broken> {
+        self.log_of(def).ok()?.culprit(def.version).await
     }
 
     async fn at(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
@@ -344,16 +357,7 @@ impl Tables {
         {
             return Ok(Arc::clone(found));
         }
-        let table = match self.load(path, Some(version)).await {
-            Ok(table) => table,
-            Err(error) => {
-                let broken = Box::pin(self.broken_entry(path, version)).await.unwrap_or_default();
-                return Err(match broken {
-                    Some((file, what)) => error.detail(format!("file: {file} {what}")),
-                    None => error,
-                });
-            }
-        };
+        let table = self.load(path, Some(version)).await?;
         let verifies = self.verifies.load(Ordering::Relaxed);
         let snapshot = Arc::new(read_snapshot(path, version, &table, verifies)?);
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -362,53 +366,6 @@ impl Tables {
         snapshots.retain(|(p, v), _| p != path || v + VERSIONS_KEPT > version);
         snapshots.insert(key, Arc::clone(&snapshot));
         Ok(snapshot)
-    }
-
-    /// The first file of a log that is missing or cannot be decoded, up to a version, and what is wrong with it.
-    pub(crate) async fn broken_entry(
-        &self,
-        path: &str,
-        version: u64,
-    ) -> Result<Option<(String, String)>> {
-        let folder = self.log_folder(path)?;
-        let listed: Vec<_> = self.root_store.list(Some(&folder)).try_collect().await?;
-        let names: Vec<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
-        let number = |name: &str| name.split('.').next().and_then(|digits| digits.parse().ok());
-        let checkpoints = names.iter().filter(|name| name.ends_with(CHECKPOINT));
-        let reached = checkpoints.filter_map(|name| number(name)).filter(|at| *at <= version).max();
-        if let Some(at) = reached {
-            let name = format!("{at:020}{CHECKPOINT}");
-            let bytes =
-                self.root_store.get(&folder.clone().join(name.as_str())).await?.bytes().await?;
-            if !can_be_decoded(bytes).await {
-                let file = format!("{path}/_delta_log/{name}");
-                return Ok(Some((file, "cannot be decoded".to_owned())));
-            }
-        }
-        for at in reached.map_or(0, |checkpoint: u64| checkpoint + 1)..=version {
-            let name = format!("{at:020}.json");
-            let file = format!("{path}/_delta_log/{name}");
-            if !names.contains(&name.as_str()) {
-                return Ok(Some((file, MISSING.to_owned())));
-            }
-            let bytes = self.root_store.get(&folder.clone().join(name)).await?.bytes().await?;
-            let mut actions =
-                serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
-            let mut read = Vec::new();
-            for action in actions.by_ref() {
-                let Ok(action) = action else { break };
-                read.push(action);
-            }
-            let what = match read.is_empty() {
-                _ if actions.byte_offset() < bytes.trim_ascii_end().len() => {
-                    format!("is damaged at byte {}", actions.byte_offset())
-                }
-                true => "is empty".to_owned(),
-                false => continue,
-            };
-            return Ok(Some((file, what)));
-        }
-        Ok(None)
     }
 
     /// The table as the log has it now, past what is in memory.
@@ -455,15 +412,14 @@ impl Tables {
     pub(crate) async fn taken(&self, def: &TableDef, loads: &[String]) -> Result<Vec<String>> {
         // A vacuum may shorten the log at any moment.
         const TRIES_MAX: u32 = 5;
-        let folder = self.log_folder(&def.path)?;
+        let log = self.log_of(def)?;
         let mut tries = 0;
         let known = loop {
             tries += 1;
             let newest = self.newest_version(&def.path).await?.max(def.version);
             let known = async {
-                let mut known = self.loads(def).await?;
-                let since = def.version + 1..=newest;
-                known.go_on(&self.root_store, &def.path, &folder, since).await?;
+                let mut known = self.loads(def, Extent::Loads).await?;
+                known.go_on(log.entries(def.version + 1..=newest).await?.loads);
                 Ok(known)
             };
             match known.await {
@@ -475,11 +431,12 @@ impl Tables {
     }
 
     /// The loads of a published version, when they are what was published.
-    pub(super) async fn loads(&self, def: &TableDef) -> Result<Loads> {
-        let folder = self.log_folder(&def.path)?;
-        let loads = Loads::at(&self.root_store, &def.path, &folder, def.version).await?;
-        match &def.loads {
-            Some(published) if *published != loads.sum() => Err(damaged_loads(&def.path)),
+    pub(super) async fn loads(&self, def: &TableDef, extent: Extent) -> Result<Loads> {
+        let loads = self.log_of(def)?.read(def.version, extent).await?.loads;
+        match &def.holding.loads {
+            Some(published) if *published != loads.sum() => {
+                Err(self.with_culprit(def, damaged_loads(&def.path)).await)
+            }
             _ => Ok(loads),
         }
     }
@@ -491,18 +448,27 @@ impl Tables {
         version: u64,
         before: Option<&TableDef>,
     ) -> Result<Holding> {
-        let content = self.at(path, version).await?.content.clone();
-        let folder = self.log_folder(path)?;
-        let before = before.filter(|def| def.path == path && def.version <= version);
-        let known = before.and_then(|def| Some((def.version, def.loads.clone()?)));
-        if let Some((from, loads)) = known {
-            let mut new = Loads::default();
-            if !new.go_on(&self.root_store, path, &folder, from + 1..=version).await? {
-                return Ok(Holding { content, loads });
+        let content = Some(self.at(path, version).await?.content.clone());
+        let log = self.log(path)?;
+        let mut sums = EntrySums::default();
+        if let Some(def) = before.filter(|def| def.path == path && def.version <= version) {
+            sums = EntrySums::decode(&def.holding.entries, def.version);
+            match log.entries(def.version + 1..=version).await {
+                Ok(new) => {
+                    sums.go_on(new.sums);
+                    if let (true, Some(loads)) = (new.loads.is_empty(), &def.holding.loads) {
+                        let (loads, entries) = (Some(loads.clone()), sums.encode());
+                        return Ok(Holding { content, loads, entries });
+                    }
+                }
+                // A vacuum has taken some of them meanwhile: a checkpoint has what they said.
+                Err(Unread::Broken(_)) => {}
+                Err(Unread::Failed(error)) => return Err(error),
             }
         }
-        let loads = Loads::at(&self.root_store, path, &folder, version).await?.sum();
-        Ok(Holding { content, loads })
+        let read = log.read(version, Extent::Loads).await?;
+        sums.go_on(read.sums);
+        Ok(Holding { content, loads: Some(read.loads.sum()), entries: sums.encode() })
     }
 
     /// Commits `files` to the table's own log, once for each first transaction id, whoever asks how often.
@@ -544,8 +510,7 @@ impl Tables {
             let mut past = None;
             if let CommitMode::Restore(restore) = &mode {
                 let then = self.past(path, restore.version).await?;
-                let log = self.log_folder(path)?;
-                ids.extend(loads_back(&self.root_store, path, &log, &table, &then).await?);
+                ids.extend(loads_back(&self.log(path)?, &table, &then).await?);
                 past = Some(then);
             }
             match try_commit(path, &table, files, &mode, ids, past.as_ref()).await {
@@ -848,18 +813,6 @@ async fn decoded<T>(
     AssertUnwindSafe(Box::pin(reading)).catch_unwind().await.unwrap_or_else(stopped)
 }
 
-/// Whether every page of a Parquet file can be.
-async fn can_be_decoded(bytes: Bytes) -> bool {
-    let decode = move || -> Result<()> {
-        ParquetRecordBatchReaderBuilder::try_new(bytes)?
-            .build()?
-            .try_for_each(|batch| batch.map(|_| ()))
-            .map_err(Into::into)
-    };
-    // One that stops in the middle has not.
-    matches!(tokio::task::spawn_blocking(decode).await, Ok(Ok(())))
-}
-
 fn damaged_loads(path: &str) -> Error {
     let told = format!(
         "the log of table {path:?} is damaged: the loads that it knows are not those that were published"
@@ -915,15 +868,12 @@ async fn try_commit(
 /// The loads since `past` that `table` has taken or forgotten, as `past` knew them: what goes can be loaded again, what comes back
 /// cannot. They are read from the log that is built on, so that none is missed which somebody commits meanwhile.
 async fn loads_back(
-    store: &Arc<dyn ObjectStore>,
-    path: &str,
-    log: &Path,
+    log: &Log<'_>,
     table: &DeltaTable,
     past: &DeltaTable,
 ) -> Result<Vec<Transaction>> {
     let (then, now) = (past.version().unwrap_or(0), table.version().unwrap_or(0));
-    let mut since = Loads::default();
-    since.go_on(store, path, log, then + 1..=now).await?;
+    let since = log.entries(then + 1..=now).await?.loads;
     let mut back = Vec::new();
     for load in since.ids() {
         let id = format!("{LOAD}{load}");
@@ -1036,15 +986,6 @@ fn is_lost_race(error: &DeltaTableError) -> bool {
 fn is_shortened_log(error: &DeltaTableError) -> bool {
     matches!(error, DeltaTableError::ObjectStore { source: object_store::Error::NotFound { .. } })
         || ["File not found", "No such file"].iter().any(|told| error.to_string().contains(told))
-}
-
-/// Whether something of a log is not there, which may be because a vacuum was there meanwhile.
-pub(super) fn is_gone(error: &Error) -> bool {
-    error.is_of_no_log()
-        || ["ile not found", "warehouse is missing"]
-            .iter()
-            .any(|told| error.message().contains(told))
-        || error.detail_text().is_some_and(|detail| detail.ends_with(MISSING))
 }
 
 fn read_snapshot(

@@ -407,8 +407,7 @@ impl Warehouse {
                     version: committed,
                     // Whether those who were erased are out of it is not known: it may be a version that was brought back.
                     erased: 0,
-                    content: Some(holding.content.clone()),
-                    loads: Some(holding.loads.clone()),
+                    holding: holding.clone(),
                     rows_version: committed,
                 };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));
@@ -441,18 +440,15 @@ impl Warehouse {
                 // A commit between the two may have brought people back, and is not published yet.
                 let known = if def.version + 1 < version { 0 } else { def.erased };
                 // What was said of a version stays said.
-                let is_known = def.version > version
-                    || def.version == version && def.content.is_some() && def.loads.is_some();
-                let (content, loads) = match is_known {
-                    true => (def.content.clone(), def.loads.clone()),
-                    false => (Some(holding.content.clone()), Some(holding.loads.clone())),
-                };
+                let said = &def.holding;
+                let is_said = def.version > version
+                    || def.version == version && said.content.is_some() && said.loads.is_some();
+                let holding = if is_said { said } else { &holding }.clone();
                 let def = TableDef {
                     path: def.path.clone(),
                     version: def.version.max(version),
                     erased: clean_to.unwrap_or(known),
-                    content,
-                    loads,
+                    holding,
                     rows_version: def.rows_version,
                 };
                 changes.insert(name.clone(), Change::Set(Relation::Table(def)));

@@ -136,6 +136,7 @@ fn a_flipped_bit_in_a_log_is_never_a_wrong_answer_nor_a_second_load() {
     assert!(
         parts.iter().any(|(part, _)| part.display().to_string().contains("checkpoint.parquet"))
     );
+    let newest = files_in(&log, ".json").pop();
     let bits: u64 = parts.iter().map(|(_, whole)| whole.len() as u64 * 8).sum();
     let (mut noticed, mut loads) = (0, 0);
     for i in 0..flips() {
@@ -182,6 +183,12 @@ fn a_flipped_bit_in_a_log_is_never_a_wrong_answer_nor_a_second_load() {
                 }
             }
         }
+        if Some(part) == newest.as_ref() {
+            let checked = run(&["check", "--dir", &path, "t"]);
+            let told = String::from_utf8_lossy(&checked.stdout);
+            assert_eq!(checked.status.code(), Some(1), "{at}: {told}");
+            assert!(told.contains(part.file_name().unwrap().to_str().unwrap()), "{at}: {told}");
+        }
         std::fs::write(part, whole).unwrap();
         assert_eq!(ask().stdout, right.stdout, "{at}");
     }
@@ -225,8 +232,11 @@ fn a_load_whose_id_has_changed_in_the_log_is_not_taken_again() {
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(2), "{to}: {told}");
         assert!(told.contains("the log of table \"public/t\" is damaged"), "{told}");
+        let entry = log.file_name().unwrap().to_str().unwrap();
+        assert!(told.contains(entry), "{told}");
         let checked = run(&["check", "--dir", &path, "t"]);
         assert_eq!(checked.status.code(), Some(1), "{to}: {checked:?}");
+        assert!(String::from_utf8_lossy(&checked.stdout).contains(entry), "{checked:?}");
     }
     std::fs::write(&log, &whole).unwrap();
     let load =
@@ -242,6 +252,67 @@ fn a_load_whose_id_has_changed_in_the_log_is_not_taken_again() {
         restore(&loaded);
         assert!(load().contains("already"));
     }
+    assert!(run(&["check", "--dir", &path, "t"]).status.success());
+}
+
+/// A log that differs from what was published in anything is told of by its file: an entry by its sum, a checkpoint because all that
+/// builds on it is what it was.
+#[test]
+fn a_log_that_is_not_what_was_published_is_told_by_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let path = w.display().to_string();
+    run_well(&["load", "--dir", &path, "t", &csv(&dir)]);
+    run_well(&["load", "--dir", &path, "--key", "a", "t", &third(&dir)]);
+    let log = w.join("public/t/_delta_log");
+    let told_by_check = |file: &Path, what: &str| {
+        let checked = run(&["check", "--dir", &path, "t"]);
+        let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(checked.status.code(), Some(1), "{told}");
+        assert!(told.contains(name) && told.contains(what), "{told}");
+    };
+    let entries = files_in(&log, ".json");
+    let actions = ["commitInfo", "metaData", "protocol", "add", "remove", "txn"];
+    let mut changed = 0;
+    for entry in &entries {
+        let whole = std::fs::read_to_string(entry).unwrap();
+        for action in actions.map(|action| format!("{{\"{action}\":")) {
+            let Some(at) = whole.find(&action) else { continue };
+            let line = whole[at..].lines().next().unwrap();
+            let digit = at + line.rfind(|c: char| c.is_ascii_digit()).unwrap();
+            let mut bad = whole.clone().into_bytes();
+            bad[digit] ^= 1;
+            std::fs::write(entry, bad).unwrap();
+            told_by_check(entry, "is not what was published: its checksum does not match");
+            changed += 1;
+        }
+        std::fs::write(entry, whole).unwrap();
+    }
+    assert!(changed >= 8, "{changed}");
+    let other = w.join("public/other/_delta_log");
+    run_well(&["load", "--dir", &path, "other", &csv(&dir)]);
+    run_well(&["load", "--dir", &path, "--key", "a", "other", &third(&dir)]);
+    let config = dir.path().join("clientele.toml");
+    std::fs::write(&config, "[storage]\nkeep_days = 0\n").unwrap();
+    run_well(&["sql", "--dir", &path, "--config", config.to_str().unwrap(), "VACUUM"]);
+    let second = dir.path().join("second.csv");
+    std::fs::write(&second, "a\n3\n").unwrap();
+    run_well(&["load", "--dir", &path, "t", &second.display().to_string()]);
+    let [checkpoint] = &files_in(&log, ".checkpoint.parquet")[..] else { panic!("one checkpoint") };
+    let whole = std::fs::read(checkpoint).unwrap();
+    // A checkpoint of another table can be decoded.
+    std::fs::copy(files_in(&other, ".checkpoint.parquet").pop().unwrap(), checkpoint).unwrap();
+    told_by_check(checkpoint, "is not what was published");
+    let ask = || {
+        let asked = run(&["sql", "--dir", &path, "SELECT count(*) FROM t"]);
+        String::from_utf8_lossy(&asked.stderr).into_owned()
+    };
+    assert!(ask().contains(".checkpoint.parquet is not what was published"), "{}", ask());
+    std::fs::remove_file(checkpoint).unwrap();
+    told_by_check(checkpoint, "is missing");
+    assert!(ask().contains(".checkpoint.parquet is missing"), "{}", ask());
+    std::fs::write(checkpoint, whole).unwrap();
     assert!(run(&["check", "--dir", &path, "t"]).status.success());
 }
 
@@ -307,6 +378,7 @@ fn a_changed_digit_in_a_log_is_an_error() {
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(2), "{told}");
         assert!(told.contains("the log of table"), "{told}");
+        assert!(told.contains(log.file_name().unwrap().to_str().unwrap()), "{told}");
         assert_eq!(run(&["check", "--dir", &path, "t"]).status.code(), Some(1));
         run_well(&["sql", "--dir", &path, "SELECT count(*) FROM other"]);
     }
