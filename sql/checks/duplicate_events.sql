@@ -1,5 +1,5 @@
 -- check duplicate
--- means rows of events whose event_id another row has too
+-- means rows of events whose (source, event_id) another row has too
 -- for   table events
 -- needs events.event_id
 SELECT source, 'event_id' AS column_name, sum(n) AS rows, coalesce(sum(n - 1) FILTER (WHERE n > 1), 0) AS failed,

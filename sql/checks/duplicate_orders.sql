@@ -1,5 +1,5 @@
 -- check duplicate
--- means rows of orders whose order_id another row has too
+-- means rows of orders whose (source, order_id) another row has too
 -- for   table orders
 -- needs orders.order_id
 SELECT source, 'order_id' AS column_name, sum(n) AS rows, coalesce(sum(n - 1) FILTER (WHERE n > 1), 0) AS failed,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::convert::{BadRow, RowBuilder};
 use super::quoted::{MARK, MarkNull, UNCLOSED};
-use super::{BATCH_ROWS, Chunk};
+use super::{BATCH_ROWS, Chunk, Wanted};
 use crate::error::{Error, Kind, Result, nearest};
 
 /// How a CSV is written.
@@ -91,23 +91,9 @@ struct Layout {
 }
 
 impl Layout {
-    /// Columns by the names of a header, or of COPY's list; each must be a column of the table.
-    fn of(names: &[String], schema: &SchemaRef) -> Result<Self> {
-        let mut places = vec![None; schema.fields().len()];
-        for (i, name) in names.iter().enumerate() {
-            let by_case =
-                || schema.fields().iter().position(|f| f.name().eq_ignore_ascii_case(name));
-            let Some(column) = schema.index_of(name).ok().or_else(by_case) else {
-                return Err(unknown_column(name, schema));
-            };
-            if places[column].replace(i).is_some() {
-                return Err(Error::new(
-                    Kind::DuplicateColumn,
-                    format!("column \"{name}\" is named twice in the input"),
-                ));
-            }
-        }
-        Ok(Self { places, width: names.len() })
+    /// Columns by the names of a header, or of COPY's list.
+    fn of(names: &[String], wanted: &Wanted) -> Result<Self> {
+        Ok(Self { places: wanted.places(names)?, width: names.len() })
     }
 
     fn in_order(schema: &SchemaRef) -> Self {
@@ -145,10 +131,10 @@ pub(super) fn read(
     count: &AtomicU64,
     options: &CsvOptions,
     columns: Option<Vec<String>>,
-    schema: &SchemaRef,
+    wanted: &Wanted,
     sender: &Sender<Result<Chunk>>,
 ) {
-    let result = read_csv(text, count, options, columns, schema, sender);
+    let result = read_csv(text, count, options, columns, wanted, sender);
     if let Err(error) = result {
         // The receiver is gone only when the load was given up.
         let _ = sender.blocking_send(Err(error));
@@ -160,17 +146,18 @@ fn read_csv(
     count: &AtomicU64,
     options: &CsvOptions,
     columns: Option<Vec<String>>,
-    schema: &SchemaRef,
+    wanted: &Wanted,
     sender: &Sender<Result<Chunk>>,
 ) -> Result<()> {
+    let schema = &wanted.schema;
     let mut records = options.reader(text);
     let mut layout =
-        columns.as_ref().map_or(Ok(Layout::in_order(schema)), |names| Layout::of(names, schema))?;
+        columns.as_ref().map_or(Ok(Layout::in_order(schema)), |names| Layout::of(names, wanted))?;
     if options.has_header
         && let Some((_, header)) = records.next()?
         && columns.is_none()
     {
-        layout = Layout::of(&header_names(header, &options.null), schema)?;
+        layout = Layout::of(&header_names(header, &options.null), wanted)?;
     }
     let mut rows = Rows::new(schema, sender, count)?;
     // Programs that quote every value write "" for a missing number.
@@ -215,12 +202,13 @@ pub(super) fn read_text(
     count: &AtomicU64,
     style: &TextStyle,
     columns: Option<Vec<String>>,
-    schema: &SchemaRef,
+    wanted: &Wanted,
     sender: &Sender<Result<Chunk>>,
 ) {
+    let schema = &wanted.schema;
     let result = (|| -> Result<()> {
         let layout =
-            columns.map_or(Ok(Layout::in_order(schema)), |names| Layout::of(&names, schema))?;
+            columns.map_or(Ok(Layout::in_order(schema)), |names| Layout::of(&names, wanted))?;
         let mut lines = BufReader::with_capacity(1 << 18, text);
         let mut rows = Rows::new(schema, sender, count)?;
         let mut line = Vec::new();

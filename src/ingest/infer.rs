@@ -14,7 +14,7 @@ use super::input::{Format, open_text};
 use super::quoted::MARK;
 use super::{json, model, parquet};
 use crate::error::{Error, Kind, Result};
-use crate::store::Name;
+use crate::store::{Name, RECORD};
 
 /// Rows that are looked at.
 const SAMPLE_ROWS: usize = 10_000;
@@ -35,10 +35,7 @@ pub(super) fn infer(
     table: &Name,
 ) -> Result<Inferred> {
     let inferred = match format.map_or_else(|| Format::of(path), Ok)? {
-        Format::Parquet => File::open(path).map_err(Error::from).and_then(|file| {
-            let schema = parquet::schema_of(file)?.as_ref().clone();
-            Ok(Inferred { schema, notes: vec![] })
-        }),
+        Format::Parquet => infer_parquet(path),
         Format::Csv => infer_csv(path, options, table),
         Format::Json => infer_json(path, table),
     };
@@ -53,24 +50,64 @@ pub(super) fn unreadable_of(error: Error, path: &Path) -> Error {
     }
 }
 
-/// Whether a file can have columns that are not known: of a CSV its header tells, without a look at its rows.
-pub(super) fn may_have_others(
+/// The columns of a file, where that is told without a look at its rows.
+pub(super) fn names_of(
     path: &Path,
     format: Option<Format>,
     options: &CsvOptions,
-    is_known: impl Fn(&str) -> bool,
-) -> Result<bool> {
-    if format.map_or_else(|| Format::of(path), Ok)? != Format::Csv {
-        return Ok(true);
-    }
-    let mut records = options.for_file(path).reader(open_text(path)?.0);
-    // What cannot be read is told by the load.
-    Ok(match records.next() {
-        Ok(Some((_, header))) => {
-            header_names(header, &options.null).iter().any(|name| !is_known(name))
+) -> Result<Option<Vec<String>>> {
+    let names = |schema: Schema| schema.fields().iter().map(|f| f.name().clone()).collect();
+    match format.map_or_else(|| Format::of(path), Ok)? {
+        Format::Json => Ok(None),
+        Format::Parquet => Ok(Some(names(infer_parquet(path)?.schema))),
+        Format::Csv => {
+            let options = options.for_file(path);
+            let mut records = options.reader(open_text(path)?.0);
+            match records.next() {
+                Ok(Some((_, header))) if options.has_header => {
+                    let names = header_names(header, &options.null);
+                    refuse_other_delimiter(&names, &options, path)?;
+                    Ok(Some(names))
+                }
+                // What cannot be read is told by the load.
+                _ => Ok(None),
+            }
         }
-        _ => true,
-    })
+    }
+}
+
+/// Refuses a header that is one name with what separates values elsewhere in it, unless somebody has said what separates them here.
+fn refuse_other_delimiter(names: &[String], options: &CsvOptions, path: &Path) -> Result<()> {
+    let [only] = names else { return Ok(()) };
+    let others = [(';', "';'"), ('\t', "$'\\t'"), ('|', "'|'"), (',', "','")];
+    match others.iter().find(|(delimiter, _)| only.contains(*delimiter)) {
+        Some((_, told)) if options.delimiter.is_none() => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            Err(Error::new(
+                Kind::BadCopyFormat,
+                format!("the header of {name} is one column: {only:?}"),
+            )
+            .hint(format!("its values seem to be separated by something else: --delimiter {told}; --delimiter ',' takes it as it is")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn infer_parquet(path: &Path) -> Result<Inferred> {
+    let read = File::open(path).map_err(Error::from).and_then(parquet::schema_of);
+    let schema = read.map_err(|error| match (error.kind(), path.file_name()) {
+        // Those of the disk are told of by the caller.
+        (Kind::Io, _) | (_, None) => error,
+        (_, Some(name)) => error.about(&name.to_string_lossy()),
+    })?;
+    let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_name(folded(f.name())));
+    Ok(Inferred { schema: Schema::new(fields.collect::<Vec<_>>()), notes: vec![] })
+}
+
+/// The name that a column gets: those by which erasures and identities know a record are in lower case.
+fn folded(name: &str) -> String {
+    let known = RECORD.into_iter().find(|known| known.eq_ignore_ascii_case(name));
+    known.unwrap_or(name).to_owned()
 }
 
 fn infer_csv(path: &Path, options: &CsvOptions, table: &Name) -> Result<Inferred> {
@@ -81,7 +118,11 @@ fn infer_csv(path: &Path, options: &CsvOptions, table: &Name) -> Result<Inferred
             .hint("a header line is the least"));
     };
     let (names, first) = match options.has_header {
-        true => (header_names(first, &options.null), None),
+        true => {
+            let names = header_names(first, &options.null);
+            refuse_other_delimiter(&names, &options, path)?;
+            (names, None)
+        }
         false => ((1..=first.len()).map(|i| format!("column{i}")).collect(), Some(first.clone())),
     };
     let mut guesses = vec![Guess::default(); names.len()];
@@ -140,11 +181,11 @@ fn inferred<'a>(columns: impl Iterator<Item = (&'a str, Guess)>, table: &Name) -
     let mut fields = Vec::new();
     let mut notes = Vec::new();
     for (name, guess) in columns {
-        let data_type = model::model_type(&table.table, name).unwrap_or_else(|| {
+        let data_type = model::model_type(&table.table, &folded(name)).unwrap_or_else(|| {
             notes.extend(guess.doubt(name));
             guess.data_type()
         });
-        fields.push(Field::new(name, data_type, true));
+        fields.push(Field::new(folded(name), data_type, true));
     }
     Inferred { schema: Schema::new(fields), notes }
 }

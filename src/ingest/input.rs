@@ -102,13 +102,13 @@ pub(super) fn open(path: &Path, format: Option<Format>, options: &CsvOptions) ->
     let format = format.map_or_else(|| Format::of(path), Ok)?;
     if format == Format::Parquet {
         let file = File::open(path)?;
-        return Ok(Box::new(move |schema, sender| parquet::read(file, schema, &sender)));
+        return Ok(Box::new(move |wanted, sender| parquet::read(file, &wanted, &sender)));
     }
     let (text, count) = open_text(path)?;
     let options = options.for_file(path);
-    Ok(Box::new(move |schema, sender| match format {
-        Format::Json => json::read(text, &count, &schema, &sender),
-        _ => csv::read(text, &count, &options, None, &schema, &sender),
+    Ok(Box::new(move |wanted, sender| match format {
+        Format::Json => json::read(text, &count, &wanted.schema, &sender),
+        _ => csv::read(text, &count, &options, None, &wanted, &sender),
     }))
 }
 
@@ -116,8 +116,14 @@ pub(super) fn open(path: &Path, format: Option<Format>, options: &CsvOptions) ->
 pub(super) fn open_text(path: &Path) -> Result<(Box<dyn Read + Send>, Arc<AtomicU64>)> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    /// Marks of both byte orders.
+    const UTF16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
     let mut magic = [0u8; 4];
     let read = File::open(path)?.read(&mut magic)?;
+    if read >= 2 && UTF16.contains(&[magic[0], magic[1]]) {
+        return Err(Error::new(Kind::BadCopyFormat, "the file is UTF-16; a load takes UTF-8")
+            .hint("iconv -f UTF-16 -t UTF-8 converts it; spreadsheets save as \"CSV UTF-8\""));
+    }
     let count = Arc::new(AtomicU64::new(0));
     let counted = Counted { inner: File::open(path)?, count: Arc::clone(&count) };
     let buffered = BufReader::with_capacity(1 << 18, counted);
@@ -142,13 +148,13 @@ pub(super) fn from_channel(
         inner: ChannelReader { data, current: bytes::Bytes::new() },
         count: Arc::clone(&count),
     };
-    Box::new(move |schema, sender| match format {
+    Box::new(move |wanted, sender| match format {
         CopyFormat::Csv(options) => {
-            csv::read(Box::new(text), &count, &options, columns, &schema, &sender)
+            csv::read(Box::new(text), &count, &options, columns, &wanted, &sender)
         }
         CopyFormat::Text { delimiter, null, has_header } => {
             let style = csv::TextStyle { delimiter, null, has_header };
-            csv::read_text(Box::new(text), &count, &style, columns, &schema, &sender);
+            csv::read_text(Box::new(text), &count, &style, columns, &wanted, &sender);
         }
     })
 }

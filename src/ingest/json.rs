@@ -7,9 +7,9 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
-use super::Chunk;
 use super::convert::BadRow;
 use super::csv::{Rows, unknown_column};
+use super::{Chunk, place_of};
 use crate::error::Result;
 
 /// Reads JSON lines and sends rows of `schema`. A key that is missing is NULL.
@@ -58,11 +58,14 @@ fn read_lines(
                 continue;
             }
         };
-        if let Some(unknown) = object.keys().find(|key| schema.index_of(key).is_err()) {
-            return Err(unknown_column(unknown, schema));
+        let mut texts: Vec<Option<String>> = vec![None; schema.fields().len()];
+        for (key, value) in &object {
+            let Some(place) = place_of(schema, key) else {
+                return Err(unknown_column(key, schema));
+            };
+            // Of keys that differ only in case the one with a value counts.
+            texts[place] = text_of(value).or_else(|| texts[place].take());
         }
-        let texts: Vec<Option<String>> =
-            schema.fields().iter().map(|f| object.get(f.name()).and_then(text_of)).collect();
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         rows.add_texts(number, &texts)?;
     }

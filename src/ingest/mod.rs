@@ -229,7 +229,7 @@ async fn load_files(
     {
         progress.begin(&input.source, input.bytes);
         let reader = input::open(file, request.format, &request.csv)?;
-        let read = load.read(reader, input, progress).await;
+        let read = load.read(reader, request.key.as_ref(), input, progress).await;
         progress.end();
         if let Err(error) = read {
             load.abandon(warehouse).await;
@@ -254,12 +254,20 @@ async fn load_files(
 
 /// The columns that a file has and `schema` has not.
 fn new_columns(schema: &Schema, request: &LoadRequest, file: &Path) -> Result<Vec<FieldRef>> {
-    let has = |schema: &Schema, column: &str| {
-        schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(column))
-    };
+    let has = |schema: &Schema, column: &str| place_of(schema, column).is_some();
     let is_known = |column: &str| has(schema, column);
-    if !infer::may_have_others(file, request.format, &request.csv, is_known)? {
-        return Ok(vec![]);
+    if let Some(names) = infer::names_of(file, request.format, &request.csv)? {
+        if names.iter().all(|name| is_known(name)) {
+            return Ok(vec![]);
+        }
+        if !names.iter().any(|name| is_known(name)) {
+            let (first, name) = (names.first(), file.file_name().unwrap_or_default());
+            let told = format!("{} has no column that the table has", name.to_string_lossy());
+            let error = Error::new(Kind::UndefinedColumn, told)
+                .detail(format!("its first column is {:?}", first.map_or("", String::as_str)));
+            let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            return Err(error.hint(format!("columns of the table: {}", known.join(", "))));
+        }
     }
     let found = infer::infer(file, request.format, &request.csv, &request.table)?;
     let found = stored_schema(&found.schema)?;
@@ -391,7 +399,7 @@ pub async fn copy_in(
     };
     let mut load = Load::start(warehouse, target, user).await?;
     let reader = input::from_channel(data, format, columns);
-    if let Err(error) = load.read(reader, &mut input, &Silent).await {
+    if let Err(error) = load.read(reader, key.as_ref(), &mut input, &Silent).await {
         load.abandon(warehouse).await;
         return Err(error);
     }
@@ -426,8 +434,51 @@ pub enum CopyFormat {
     Csv(CsvOptions),
 }
 
-/// A reader of rows: given the columns that are wanted, it sends chunks until its input ends.
-pub(crate) type RowSource = Box<dyn FnOnce(SchemaRef, mpsc::Sender<Result<Chunk>>) + Send>;
+/// A reader of rows: given what is wanted, it sends chunks until its input ends.
+type RowSource = Box<dyn FnOnce(Wanted, mpsc::Sender<Result<Chunk>>) + Send>;
+
+/// What a reader is to give.
+struct Wanted {
+    /// Columns of the rows.
+    schema: SchemaRef,
+    /// Those of them that the input has to have, of which NULL would say nothing: what tells rows apart.
+    needed: Vec<String>,
+}
+
+impl Wanted {
+    /// Where each column is in an input with columns of these `names`, of which each has to be the table's.
+    fn places(&self, names: &[String]) -> Result<Vec<Option<usize>>> {
+        let mut places = vec![None; self.schema.fields().len()];
+        for (at, name) in names.iter().enumerate() {
+            let Some(column) = place_of(&self.schema, name) else {
+                return Err(csv::unknown_column(name, &self.schema));
+            };
+            if places[column].replace(at).is_some() {
+                return Err(Error::new(
+                    Kind::DuplicateColumn,
+                    format!("column \"{name}\" is named twice in the input"),
+                ));
+            }
+        }
+        let has = |column: &String| {
+            self.schema.index_of(column).is_ok_and(|column| places[column].is_some())
+        };
+        match self.needed.iter().find(|column| !has(column)) {
+            None => Ok(places),
+            Some(column) => Err(Error::new(
+                Kind::UndefinedColumn,
+                format!("the input has no column \"{column}\", by which its rows are told apart"),
+            )
+            .detail(format!("columns of the input: {}", names.join(", ")))),
+        }
+    }
+}
+
+/// Where a schema has a column; names that differ only in case count as one.
+fn place_of(schema: &Schema, name: &str) -> Option<usize> {
+    let by_case = || schema.fields().iter().position(|f| f.name().eq_ignore_ascii_case(name));
+    schema.index_of(name).ok().or_else(by_case)
+}
 
 /// The table that rows go to.
 struct Target {
@@ -447,6 +498,10 @@ impl Target {
         personal: &[String],
         infer: impl FnOnce() -> Result<infer::Inferred>,
     ) -> Result<Self> {
+        // Made before anything is committed beside it: somebody else may make it at the same moment.
+        if let Some(schema) = crate::store::system::schema_of(name) {
+            warehouse.ensure_system(name, &schema).await?;
+        }
         let newest = warehouse.newest().await?;
         if let Some(table) = newest.table(name) {
             let snapshot = warehouse.snapshot(table).await?;
@@ -457,17 +512,6 @@ impl Target {
                 personal: snapshot.personal.clone(),
                 clustering: snapshot.clustering.clone(),
                 is_new: false,
-            });
-        }
-        if let Some(schema) = crate::store::system::schema_of(name) {
-            let path = warehouse.prepare_table(name, &schema, &[], None).await?;
-            return Ok(Self {
-                name: name.clone(),
-                path,
-                schema,
-                personal: vec![],
-                clustering: None,
-                is_new: true,
             });
         }
         let schema = stored_schema(&infer()?.schema)?;
@@ -542,14 +586,20 @@ impl Load {
     async fn read(
         &mut self,
         source: RowSource,
+        key: Option<&Key>,
         input: &mut Loaded,
         progress: &dyn Progress,
     ) -> Result<()> {
         let (sender, mut chunks) = mpsc::channel(BATCHES_AHEAD);
         let schema = Arc::clone(&self.target.schema);
+        let needed = match key {
+            Some(key) => key.of(&schema)?.needed(key),
+            None => vec![],
+        };
+        let wanted = Wanted { schema, needed };
         let reader = std::thread::Builder::new()
             .name("load-reader".to_owned())
-            .spawn(move || source(schema, sender))?;
+            .spawn(move || source(wanted, sender))?;
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk?;
             let before = self.writer.left_out();

@@ -15,37 +15,46 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::mpsc::Sender;
 
 use super::convert::{BadRow, column_of_texts};
-use super::csv::unknown_column;
-use super::{BATCH_ROWS, Chunk};
+use super::{BATCH_ROWS, Chunk, Wanted};
 use crate::error::{Error, Kind, Result};
 
 /// The Arrow schema of a Parquet file.
+///
+/// # Errors
+/// 0A000 for a column of records.
 pub(super) fn schema_of(file: File) -> Result<SchemaRef> {
-    Ok(Arc::clone(ParquetRecordBatchReaderBuilder::try_new(file)?.schema()))
+    let schema = Arc::clone(ParquetRecordBatchReaderBuilder::try_new(file)?.schema());
+    let is_record =
+        |of: &DataType| matches!(of, DataType::Struct(_) | DataType::Map(..) | DataType::Union(..));
+    match schema.fields().iter().find(|field| is_record(field.data_type())) {
+        None => Ok(schema),
+        Some(field) => Err(Error::new(
+            Kind::NotSupported,
+            format!("column \"{}\" holds records, which a load cannot take", field.name()),
+        )
+        .hint("give each field a column of its own, or write it as JSON text")),
+    }
 }
 
-/// Reads a Parquet file and sends rows of `schema`. A column that is missing is NULL.
-pub(super) fn read(file: File, schema: SchemaRef, sender: &Sender<Result<Chunk>>) {
-    if let Err(error) = read_batches(file, &schema, sender) {
+/// Reads a Parquet file and sends the rows that are wanted. A column that is missing is NULL.
+pub(super) fn read(file: File, wanted: &Wanted, sender: &Sender<Result<Chunk>>) {
+    if let Err(error) = read_batches(file, wanted, sender) {
         let _ = sender.blocking_send(Err(error));
     }
 }
 
-fn read_batches(file: File, schema: &SchemaRef, sender: &Sender<Result<Chunk>>) -> Result<()> {
+fn read_batches(file: File, wanted: &Wanted, sender: &Sender<Result<Chunk>>) -> Result<()> {
     let bytes = file.metadata()?.len();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
     let rows_total = builder.metadata().file_metadata().num_rows().max(1) as u64;
-    for field in builder.schema().fields() {
-        if schema.index_of(field.name()).is_err() {
-            return Err(unknown_column(field.name(), schema));
-        }
-    }
+    let names = builder.schema().fields().iter().map(|field| field.name().clone());
+    let places = wanted.places(&names.collect::<Vec<_>>())?;
     let mut rows_read = 0u64;
     for batch in builder.build()? {
         let batch = batch?;
         let first_row = rows_read + 1;
         rows_read += batch.num_rows() as u64;
-        let (rows, bad) = fitted(&batch, schema, first_row)?;
+        let (rows, bad) = fitted(&batch, &wanted.schema, &places, first_row)?;
         let bytes_read = bytes * rows_read.min(rows_total) / rows_total;
         let chunk = Chunk { rows, bad, bytes_read };
         sender
@@ -59,12 +68,13 @@ fn read_batches(file: File, schema: &SchemaRef, sender: &Sender<Result<Chunk>>) 
 fn fitted(
     batch: &RecordBatch,
     schema: &SchemaRef,
+    places: &[Option<usize>],
     first_row: u64,
 ) -> Result<(RecordBatch, Vec<BadRow>)> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     let mut bad: Vec<Option<BadRow>> = Vec::new();
-    for field in schema.fields() {
-        let Some(array) = batch.column_by_name(field.name()) else {
+    for (field, place) in schema.fields().iter().zip(places) {
+        let Some(array) = place.map(|place| batch.column(place)) else {
             columns.push(new_null_array(field.data_type(), batch.num_rows()));
             continue;
         };

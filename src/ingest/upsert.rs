@@ -2,18 +2,18 @@
 //!
 //! The newest version of a row wins, whatever the order in which files come: the one with the larger value in the column
 //! that says when it was changed; of two with the same value, one chosen by the hash of their content. So any order of loads
-//! leaves the same rows.
+//! leaves the same rows, also where some of them bring new columns: a NULL is no content.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 
-use super::Target;
+use super::{Target, place_of};
 use crate::error::{Error, Kind, Result};
 use crate::store::{FileEntry, Replaced, TableSnapshot, Warehouse, WrittenFile};
 
@@ -30,24 +30,38 @@ pub struct Key {
 const LATEST_DEFAULT: &str = "updated_at";
 
 impl Key {
-    /// The key over `schema`; `updated_at` decides when there is such a column and no other is named.
+    /// The key over `schema`, in its spelling; `updated_at` decides when there is such a column and no other is named.
     ///
     /// # Errors
     /// 42703 for a column that is not there.
     pub fn of(&self, schema: &Schema) -> Result<Self> {
-        let keys = self.columns.iter().map(|column| ("key", column));
-        for (role, column) in keys.chain(self.latest.iter().map(|column| ("latest", column))) {
-            if schema.index_of(column).is_err() {
+        let find = |column: &str| Some(schema.field(place_of(schema, column)?).name().clone());
+        let found = |role: &str, column: &String| {
+            find(column).ok_or_else(|| {
                 let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-                return Err(Error::new(
+                Error::new(
                     Kind::UndefinedColumn,
                     format!("{role} column \"{column}\" does not exist in the table"),
                 )
-                .hint(format!("its columns are {}", names.join(", "))));
-            }
-        }
-        let found = schema.index_of(LATEST_DEFAULT).is_ok().then(|| LATEST_DEFAULT.to_owned());
-        Ok(Self { columns: self.columns.clone(), latest: self.latest.clone().or(found) })
+                .hint(format!("its columns are {}", names.join(", ")))
+            })
+        };
+        let columns = self.columns.iter().map(|column| found("key", column));
+        let columns = columns.collect::<Result<_>>()?;
+        let latest = match &self.latest {
+            Some(column) => Some(found("latest", column)?),
+            None => find(LATEST_DEFAULT),
+        };
+        Ok(Self { columns, latest })
+    }
+}
+
+impl Key {
+    /// Columns that an input has to have, in the spelling of this key, which was found for what was `asked`.
+    pub(super) fn needed(self, asked: &Self) -> Vec<String> {
+        // That a file says nothing of `updated_at`, which nobody named, is no mistake.
+        let latest = self.latest.filter(|_| asked.latest.is_some());
+        self.columns.into_iter().chain(latest).collect()
     }
 }
 
@@ -79,7 +93,8 @@ struct Ranks {
     key_columns: Vec<usize>,
     latest: RowConverter,
     latest_columns: Vec<usize>,
-    all: RowConverter,
+    /// Columns in the order of their names: that in which a table got them depends on what was loaded first.
+    all: Vec<(String, usize, RowConverter)>,
 }
 
 impl Ranks {
@@ -93,11 +108,15 @@ impl Ranks {
         };
         let key_columns = places(&mut key.columns.iter())?;
         let latest_columns = places(&mut key.latest.iter())?;
-        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        let mut all = Vec::with_capacity(schema.fields().len());
+        for (at, field) in schema.fields().iter().enumerate() {
+            all.push((field.name().clone(), at, converter(&[at])?));
+        }
+        all.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         Ok(Self {
             keys: converter(&key_columns)?,
             latest: converter(&latest_columns)?,
-            all: converter(&all)?,
+            all,
             key_columns,
             latest_columns,
         })
@@ -108,25 +127,61 @@ impl Ranks {
         let columns = |places: &[usize]| -> Vec<_> {
             places.iter().map(|at| Arc::clone(batch.column(*at))).collect()
         };
-        let keys = self.keys.convert_columns(&columns(&self.key_columns))?;
-        let all = self.all.convert_columns(batch.columns())?;
+        let of_keys: Vec<_> = columns(&self.key_columns).iter().map(one_zero).collect();
+        let keys = self.keys.convert_columns(&of_keys)?;
+        let mut contents = vec![blake3::Hasher::new(); batch.num_rows()];
+        for (name, at, converter) in &self.all {
+            let column = batch.column(*at);
+            let rows = converter.convert_columns(std::slice::from_ref(column))?;
+            for (row, content) in contents.iter_mut().enumerate() {
+                if column.is_valid(row) {
+                    let value = rows.row(row);
+                    let length = value.as_ref().len() as u64;
+                    content.update(name.as_bytes()).update(b"\0").update(&length.to_le_bytes());
+                    content.update(value.as_ref());
+                }
+            }
+        }
         let latest = match self.latest_columns.is_empty() {
             true => None,
             false => Some(self.latest.convert_columns(&columns(&self.latest_columns))?),
         };
         let mut ranks = Vec::with_capacity(batch.num_rows());
-        for row in 0..batch.num_rows() {
+        for (row, hasher) in contents.iter().enumerate() {
             if self.key_columns.iter().any(|at| batch.column(*at).is_null(row)) {
                 ranks.push(None);
                 continue;
             }
             let mut content = [0u8; 16];
-            content.copy_from_slice(&blake3::hash(all.row(row).as_ref()).as_bytes()[..16]);
+            content.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
             // Without a column of changes all rows are equally new.
             let when = latest.as_ref().map_or_else(|| keys.row(row), |latest| latest.row(row));
             ranks.push(Some((keys.row(row).owned(), (when.owned(), content))));
         }
         Ok(ranks)
+    }
+}
+
+/// Values of a key as SQL compares them: there is one zero, and one value that is no number.
+fn one_zero(column: &ArrayRef) -> ArrayRef {
+    let one = |value: f64| {
+        if value == 0.0 {
+            0.0
+        } else if value.is_nan() {
+            f64::NAN
+        } else {
+            value
+        }
+    };
+    match column.data_type() {
+        DataType::Float64 => {
+            Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(one))
+        }
+        DataType::Float32 => {
+            let one = |value: f32| one(f64::from(value)) as f32;
+            Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(one))
+        }
+        _ => Arc::clone(column),
     }
 }
 

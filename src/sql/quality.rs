@@ -24,8 +24,9 @@ use crate::session::Session;
 use crate::store::{Name, Relation, TableDef, TableSnapshot, system};
 
 /// The checks that come with the program.
-const CHECKS: [&str; 12] = [
+const CHECKS: [&str; 13] = [
     include_str!("../../sql/checks/completeness.sql"),
+    include_str!("../../sql/checks/completeness_contact.sql"),
     include_str!("../../sql/checks/completeness_other.sql"),
     include_str!("../../sql/checks/contact.sql"),
     include_str!("../../sql/checks/identifiers.sql"),
@@ -52,8 +53,10 @@ struct Check {
 /// What a check is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
-    EveryText,
-    EveryOther,
+    /// Texts, but for the columns named.
+    EveryText(Vec<String>),
+    /// What is no text, but for the columns named.
+    EveryOther(Vec<String>),
     /// Dates and times, but for the columns named.
     EveryTime(Vec<String>),
     Columns(Vec<String>),
@@ -65,7 +68,7 @@ impl Check {
     fn read(text: &str) -> Option<Self> {
         let mut check = Self {
             name: String::new(),
-            scope: Scope::EveryText,
+            scope: Scope::Columns(vec![]),
             needs: vec![],
             query: String::new(),
         };
@@ -101,15 +104,16 @@ impl Check {
     /// Whether it is about this column.
     fn is_for(&self, column: &str, data_type: &DataType) -> bool {
         let is_text = data_type == &DataType::Utf8;
+        let is_among = |names: &[String]| names.iter().any(|c| c.eq_ignore_ascii_case(column));
         match &self.scope {
-            Scope::EveryText => is_text,
-            Scope::EveryOther => !is_text,
+            Scope::EveryText(but) => is_text && !is_among(but),
+            Scope::EveryOther(but) => !is_text && !is_among(but),
             Scope::EveryTime(but) => {
                 data_type.is_temporal()
                     && !matches!(data_type, DataType::Interval(_) | DataType::Time64(_))
-                    && !but.iter().any(|c| c == column)
+                    && !is_among(but)
             }
-            Scope::Columns(names) => names.iter().any(|name| name == column),
+            Scope::Columns(names) => is_among(names),
             Scope::Table(_) => false,
         }
     }
@@ -123,15 +127,14 @@ fn scope(text: &str) -> Option<Scope> {
     if let Some(table) = text.strip_prefix("table ") {
         return Some(Scope::Table(table.to_owned()));
     }
-    match text.split_once(" but for ") {
-        Some(("every time column", but)) => return Some(Scope::EveryTime(names(but))),
-        Some(_) => return None,
-        None => {}
-    }
-    match text {
-        "every text column" => Some(Scope::EveryText),
-        "every other column" => Some(Scope::EveryOther),
-        "every time column" => Some(Scope::EveryTime(vec![])),
+    let (columns, but) = match text.split_once(" but for ") {
+        Some((columns, but)) => (columns, names(but)),
+        None => (text, vec![]),
+    };
+    match columns {
+        "every text column" => Some(Scope::EveryText(but)),
+        "every time column" => Some(Scope::EveryTime(but)),
+        "every other column" => Some(Scope::EveryOther(but)),
         _ => None,
     }
 }
@@ -284,17 +287,16 @@ async fn look(
     snapshot: &TableSnapshot,
     column: Option<&str>,
 ) -> Result<Vec<Quality>> {
-    let source = match snapshot.schema.index_of("source") {
-        Ok(_) => "source".to_owned(),
-        Err(_) => "NULL::text".to_owned(),
-    };
+    let mut names = snapshot.schema.fields().iter().map(|field| field.name());
+    let source = names.find(|name| name.eq_ignore_ascii_case("source"));
+    let source = source.map_or_else(|| "NULL::text".to_owned(), |name| quoted(name));
     let table = format!("{}.{}", quoted(&name.schema), quoted(&name.table));
     let sql = check
         .query
         .replace("{table}", &table)
         .replace("{source}", &source)
         .replace("{column}", &quoted(column.unwrap_or_default()))
-        .replace("{name}", &literal(column.unwrap_or_default()));
+        .replace("{name}", &literal(&column.unwrap_or_default().to_ascii_lowercase()));
     let mut found = Vec::new();
     for parsed in parse(&sql)? {
         let Outcome::Rows { mut stream, .. } = execute(session, &parsed, &[]).await? else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
 use super::cluster::ONE_ID;
+use super::erased::RECORD;
 use crate::error::{Error, Kind, Result};
 
 /// The stored form of a type: instants in UTC microseconds, text as text, unsigned numbers widened to signed ones.
@@ -78,7 +79,24 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
             .detail("names that differ only in case count as one"));
         }
     }
+    refuse_hidden_record(&fields)?;
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Refuses columns that name a record in another case than that in which erasures and identities look for them.
+fn refuse_hidden_record(fields: &[Field]) -> Result<()> {
+    let like = |known: &str| fields.iter().find(|f| f.name().eq_ignore_ascii_case(known));
+    let [Some(source), Some(record)] = RECORD.map(like) else { return Ok(()) };
+    let names = [source.name().as_str(), record.name().as_str()];
+    if names == RECORD {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::InvalidParameter,
+        format!("columns {:?} and {:?} name a record, in capitals", names[0], names[1]),
+    )
+    .detail("an erasure would not find its rows")
+    .hint("call them source and record_id"))
 }
 
 #[cfg(test)]
@@ -108,5 +126,8 @@ mod tests {
         assert_eq!(error.sqlstate(), "42701");
         let error = stored_schema(&Schema::new(vec![field("id"), field("ID")])).unwrap_err();
         assert_eq!(error.sqlstate(), "42701");
+        let record = |source, id| stored_schema(&Schema::new(vec![field(source), field(id)]));
+        assert!(record("source", "record_id").is_ok() && record("Source", "n").is_ok());
+        assert_eq!(record("source", "Record_ID").unwrap_err().sqlstate(), "22023");
     }
 }

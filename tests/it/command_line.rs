@@ -473,3 +473,120 @@ fn a_column_with_a_dot_in_its_name_is_a_key_and_is_compacted() {
     let sums = "SELECT sum(\"a.b\") AS dotted, sum(a) AS plain FROM c";
     assert_eq!(run_well(&["sql", "--dir", &w, "--format", "csv", sums]), "dotted,plain\n6,60\n");
 }
+
+/// Which of two rows of one key counts is the same in whatever order files come, also when one of them brings a column.
+#[test]
+fn a_new_column_changes_nothing_of_which_row_counts() {
+    let (dir, w) = warehouse();
+    let rows =
+        |value: &str| (0..12).map(|k| format!("k{k},2024-01-01,{value}{k}\n")).collect::<String>();
+    let a = file(&dir, "a.csv", &format!("k,updated_at,v\n{}", rows("a")));
+    let c = file(&dir, "c.csv", &format!("k,updated_at,v\n{}", rows("c")));
+    let b = file(&dir, "b.csv", "k,updated_at,v,extra\nzz,2024-01-01,b,1\n");
+    let d = file(&dir, "d.csv", "k,updated_at,v,also\nyy,2024-01-01,d,1\n");
+    let orders = [[&a, &c, &b, &d], [&a, &b, &c, &d], [&d, &c, &b, &a], [&b, &d, &a, &c]];
+    let mut kept = Vec::new();
+    for (at, order) in orders.iter().enumerate() {
+        let table = format!("t{at}");
+        for file in order {
+            run_well(&["load", "--dir", &w, "--key", "k", &table, file]);
+        }
+        kept.push(csv(&w, &format!("SELECT k, v FROM {table} ORDER BY k")));
+    }
+    assert_eq!(kept[0].len(), 14);
+    assert!(kept.iter().all(|rows| *rows == kept[0]), "{kept:?}");
+    let of = |value: &str| kept[0].iter().filter(|row| row[1].starts_with(value)).count();
+    assert!(of("a") > 0 && of("c") > 0, "the content decides, not the file");
+}
+
+/// A zero is one key, whatever its sign, as it is one value for SQL.
+#[test]
+fn a_key_that_is_zero_is_one_row() {
+    let (dir, w) = warehouse();
+    for (name, row) in [("one.csv", "-0.0,2024-01-01,c"), ("two.csv", "0.0,2024-01-02,d")] {
+        let file = file(&dir, name, &format!("id,updated_at,v\n{row}\n"));
+        run_well(&["load", "--dir", &w, "--key", "id", "t", &file]);
+    }
+    assert_eq!(csv(&w, "SELECT v FROM t"), [["d"]]);
+}
+
+/// What tells rows apart has to be in the input: NULL would be like no other, and each load would add its rows once more.
+#[test]
+fn an_input_without_its_key_is_refused() {
+    let (dir, w) = warehouse();
+    let whole = file(&dir, "whole.csv", "Order_ID,Updated_At,amount\n1,2024-01-01,1.5\n");
+    run_well(&["load", "--dir", &w, "--key", "order_id", "t", &whole]);
+    let newer = file(&dir, "newer.csv", "order_id,updated_at,amount\n1,2024-01-02,2.5\n");
+    let older = file(&dir, "older.csv", "order_id,updated_at,amount\n1,2023-01-02,9\n");
+    for file in [&newer, &older] {
+        run_well(&["load", "--dir", &w, "--key", "ORDER_ID", "t", file]);
+    }
+    assert_eq!(csv(&w, "SELECT amount FROM t"), [["2.5"]], "Updated_At says which is newer");
+    let without = file(&dir, "without.csv", "updated_at,amount\n2024-01-02,7\n");
+    let refused = run(&["load", "--dir", &w, "--key", "order_id", "t", &without]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(
+        told.contains("has no column \"Order_ID\", by which its rows are told apart"),
+        "{told}"
+    );
+    assert_eq!(csv(&w, "SELECT count(*) FROM t"), [["1"]]);
+}
+
+/// A file that is separated by something else, or is written in another alphabet, is not taken for a table of one odd column.
+#[test]
+fn a_file_that_was_misread_changes_no_table() {
+    let (dir, w) = warehouse();
+    let good = file(&dir, "good.csv", "id,amount\n1,2\n");
+    run_well(&["load", "--dir", &w, "t", &good]);
+    let odd = file(&dir, "odd.csv", "id;amount\n3;4\n");
+    for table in ["t", "new"] {
+        let refused = run(&["load", "--dir", &w, table, &odd]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains("--delimiter ';'"), "{}", stderr(&refused));
+    }
+    run_well(&["load", "--dir", &w, "--delimiter", ";", "t", &odd]);
+    let other = file(&dir, "other.csv", "name,city\nx,y\n");
+    let refused = run(&["load", "--dir", &w, "t", &other]);
+    assert!(
+        stderr(&refused).contains("other.csv has no column that the table has"),
+        "{}",
+        stderr(&refused)
+    );
+    let utf16: Vec<u8> =
+        "\u{feff}id,amount\n5,6\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let wide = dir.path().join("wide.csv");
+    std::fs::write(&wide, utf16).unwrap();
+    let refused = run(&["load", "--dir", &w, "t", wide.to_str().unwrap()]);
+    assert!(stderr(&refused).contains("is UTF-16"), "{}", stderr(&refused));
+    assert_eq!(csv(&w, "SELECT id, amount FROM t ORDER BY id"), [["1", "2"], ["3", "4"]]);
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 't'";
+    assert_eq!(csv(&w, columns), [["2"]]);
+}
+
+/// A record is known by its columns however a file spells them: erasures and checks find what is in capitals.
+#[test]
+fn a_record_in_capitals_is_erased_and_checked() {
+    let (dir, w) = warehouse();
+    let first =
+        file(&dir, "first.csv", "Source,Record_ID,Phone\nweb,p1,00000000000\nweb,p2,13800138000\n");
+    run_well(&["load", "--dir", &w, "crm", &first]);
+    let second =
+        file(&dir, "second.json", "{\"SOURCE\":\"web\",\"Record_Id\":\"p1\",\"phone\":\"N/A\"}\n");
+    run_well(&["load", "--dir", &w, "crm", &second]);
+    run_well(&["check", "--quality", "--dir", &w, "crm"]);
+    let found = csv(
+        &w,
+        "SELECT check_name, source, rows, failed FROM system.quality WHERE column_name = 'Phone' ORDER BY 1",
+    );
+    assert_eq!(found, [["completeness", "web", "3", "1"], ["validity", "web", "2", "1"]]);
+    run_well(&["erase", "--dir", &w, "--source", "web", "p1", "--now"]);
+    assert_eq!(csv(&w, "SELECT record_id FROM crm"), [["p2"]]);
+    let hidden = "CREATE TABLE h (\"Source\" TEXT, \"Record_ID\" TEXT)";
+    let refused = run(&["sql", "--dir", &w, hidden]);
+    assert!(
+        stderr(&refused).contains("an erasure would not find its rows"),
+        "{}",
+        stderr(&refused)
+    );
+}
