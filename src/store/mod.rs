@@ -16,6 +16,7 @@
 //! tables' own logs first and then appends one generation: that append is the only moment at which anything becomes
 //! visible. Only this room touches object_store and Delta.
 
+mod bucket;
 mod check;
 mod cluster;
 mod copied;

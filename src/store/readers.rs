@@ -128,7 +128,7 @@ impl Warehouse {
 impl Drop for Warehouse {
     fn drop(&mut self) {
         // Who does not say goodbye is waited for by a vacuum, a minute long.
-        self.root().remove_now(&location(&self.readers().id));
+        self.root().remove_at_last(&location(&self.readers().id));
     }
 }
 

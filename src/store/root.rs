@@ -12,6 +12,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use url::Url;
 
+use super::bucket::{self, PROBE_FOR, RETRY_FOR};
 use super::local::SyncedStore;
 use crate::error::{Error, Kind, Result};
 
@@ -39,6 +40,13 @@ impl FromStr for Location {
 
     fn from_str(text: &str) -> Result<Self> {
         let Some((scheme, _)) = text.split_once("://") else {
+            if text.starts_with("s3:") {
+                return Err(Error::new(
+                    Kind::InvalidParameter,
+                    format!("{text:?} is no bucket; one is named as s3://bucket/prefix"),
+                )
+                .hint(format!("a folder of that name is ./{text}")));
+            }
             return Ok(Self::Folder(PathBuf::from(text)));
         };
         if scheme != "s3" {
@@ -63,6 +71,9 @@ impl FromStr for Location {
             || url.port().is_some();
         if url.host_str().is_none_or(str::is_empty) || has_more {
             return Err(bad());
+        }
+        if url.path().trim_end_matches('/').contains("//") {
+            return Err(bad().detail("the prefix has an empty part"));
         }
         // A base that other addresses are joined to ends with a slash.
         let path = format!("{}/", url.path().trim_end_matches('/'));
@@ -112,8 +123,8 @@ impl Root {
             }
             Location::Bucket(url) => {
                 // A wrong address is told soon; a store that was there is waited for.
-                probe(bucket(url, PROBE_FOR)?.as_ref(), url).await?;
-                (location.clone(), url.clone(), bucket(url, RETRY_FOR)?)
+                bucket::probe(bucket::open(url, PROBE_FOR)?.as_ref(), url).await?;
+                (location.clone(), url.clone(), bucket::open(url, RETRY_FOR)?)
             }
         };
         let prefix =
@@ -211,11 +222,23 @@ impl Root {
         }
     }
 
-    /// Removes a file without waiting, where that can be done.
-    pub(super) fn remove_now(&self, path: &Path) {
+    /// Removes a file, as the last thing that is done here; that it stays is only untidy.
+    pub(super) fn remove_at_last(&self, path: &Path) {
+        /// A store that does not answer is not waited for.
+        const WAIT: Duration = Duration::from_secs(2);
         if let Some(folder) = self.location.folder() {
             let _ = std::fs::remove_file(folder.join(path.as_ref()));
+            return;
         }
+        let (store, path) = (Arc::clone(&self.store), path.clone());
+        // This may be within a runtime, or after the end of one.
+        let removing = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let removed = async { tokio::time::timeout(WAIT, store.delete(&path)).await };
+            let _ = runtime.block_on(removed);
+            std::io::Result::Ok(())
+        });
+        let _ = removing.join();
     }
 }
 
@@ -239,102 +262,8 @@ fn sync_parent(path: &FsPath) -> Result<()> {
     Ok(())
 }
 
-#[cfg(not(feature = "s3"))]
-fn bucket(_: &Url, _: Duration) -> Result<Arc<dyn ObjectStore>> {
-    Err(Error::not_supported("this program was built without the feature s3"))
-}
-
-/// The bucket, with credentials, region and endpoint from the usual `AWS_...` variables. A request that fails on the store's side, or
-/// does not reach it, is tried again for so long.
-#[cfg(feature = "s3")]
-fn bucket(url: &Url, retry_for: Duration) -> Result<Arc<dyn ObjectStore>> {
-    use object_store::ClientConfigKey;
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-    let mut builder = AmazonS3Builder::from_env().with_url(url.as_str());
-    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
-    let named = endpoint.into_iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
-    if let Some((name, endpoint)) = &named
-        && !Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-    {
-        return Err(Error::new(
-            Kind::InvalidParameter,
-            format!("{name} is {endpoint:?}; an address with http:// or https:// is needed"),
-        )
-        .hint("without the variable the buckets of Amazon are meant"));
-    }
-    let endpoint = named.map(|(_, endpoint)| endpoint);
-    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
-        // Who names a plain endpoint means it.
-        builder =
-            builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp), "true");
-    }
-    // A pause is by chance between the first and four times the one before: with the usual twice they do not grow.
-    let backoff = object_store::BackoffConfig {
-        init_backoff: Duration::from_millis(100),
-        max_backoff: Duration::from_secs(5),
-        base: 4.0,
-    };
-    let retries =
-        object_store::RetryConfig { backoff, max_retries: RETRIES_MAX, retry_timeout: retry_for };
-    Ok(Arc::new(builder.with_retry(retries).build()?))
-}
-
-/// Most times that a request is tried again; its time is over first.
-#[cfg(feature = "s3")]
-const RETRIES_MAX: usize = 200;
-
-/// How long a request is tried again.
-const RETRY_FOR: Duration = Duration::from_secs(60);
-
-/// How long the first request of all is.
-const PROBE_FOR: Duration = Duration::from_secs(5);
-
-/// Refuses a bucket that would let two writers create the same object: every commit rests on that.
-async fn probe(bucket: &dyn ObjectStore, url: &Url) -> Result<()> {
-    let prefix =
-        Path::from_url_path(url.path()).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
-    let name = format!("probe-{}", uuid::Uuid::new_v4().simple());
-    let at = prefix.join("_clientele").join(name);
-    let create = || {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        bucket.put_opts(&at, PutPayload::from_static(b"probe"), options)
-    };
-    let first = create().await;
-    if let Err(error @ object_store::Error::NotFound { .. }) = first {
-        tracing::debug!(%error, "the bucket was not found");
-        let name = url.host_str().unwrap_or_default();
-        return Err(Error::new(Kind::UndefinedFile, format!("there is no bucket {name:?}"))
-            .hint("AWS_REGION and AWS_ENDPOINT_URL say where buckets are looked for"));
-    }
-    // A first try that was carried out and not answered makes the one after it fail.
-    if let Err(error) = first
-        && !matches!(error, object_store::Error::AlreadyExists { .. })
-    {
-        let (error, name) = (Error::from(error), url.host_str().unwrap_or_default());
-        let message = format!("the bucket {name:?} cannot be used: {}", error.message());
-        return Err(Error::new(error.kind(), message).hint(
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a web identity or the machine's role say who asks; \
-             AWS_REGION and AWS_ENDPOINT_URL say where",
-        ));
-    }
-    let second = create().await;
-    if let Err(error) = bucket.delete(&at).await {
-        tracing::debug!(%error, "the probe could not be removed");
-    }
-    match second {
-        Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => Err(Error::not_supported(format!(
-            "the store of {url} lets two writers create the same object; a warehouse there would lose commits"
-        ))
-        .hint("conditional PUT (If-None-Match) is needed, as AWS S3 and MinIO have it")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use object_store::memory::InMemory;
-
     use super::*;
 
     #[test]
@@ -346,92 +275,18 @@ mod tests {
             let bucket: Location = "s3://shop/clientele/".parse().unwrap();
             assert_eq!(bucket.to_string(), "s3://shop/clientele");
             assert_eq!(bucket, "s3://shop/clientele".parse().unwrap());
-            for bad in ["s3://", "s3:///x", "s3://key:secret@shop/x", "s3://shop/x?y=1"] {
+            for bad in [
+                "s3://",
+                "s3:///x",
+                "s3://key:secret@shop/x",
+                "s3://shop/x?y=1",
+                "s3://shop//x",
+                "s3:shop/x",
+            ] {
                 let error = bad.parse::<Location>().unwrap_err();
                 assert_eq!(error.sqlstate(), "22023", "{bad}");
                 assert!(!error.to_string().contains("secret"));
             }
         }
-    }
-
-    /// A store that does what an S3 clone without conditional PUT does.
-    #[derive(Debug)]
-    struct Careless(InMemory);
-
-    impl fmt::Display for Careless {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Careless")
-        }
-    }
-
-    #[async_trait::async_trait]
-    impl ObjectStore for Careless {
-        async fn put_opts(
-            &self,
-            location: &Path,
-            payload: PutPayload,
-            _: PutOptions,
-        ) -> object_store::Result<object_store::PutResult> {
-            self.0.put(location, payload).await
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            location: &Path,
-            options: object_store::PutMultipartOptions,
-        ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
-            self.0.put_multipart_opts(location, options).await
-        }
-
-        async fn get_opts(
-            &self,
-            location: &Path,
-            options: object_store::GetOptions,
-        ) -> object_store::Result<object_store::GetResult> {
-            self.0.get_opts(location, options).await
-        }
-
-        fn delete_stream(
-            &self,
-            locations: futures::stream::BoxStream<'static, object_store::Result<Path>>,
-        ) -> futures::stream::BoxStream<'static, object_store::Result<Path>> {
-            self.0.delete_stream(locations)
-        }
-
-        fn list(
-            &self,
-            prefix: Option<&Path>,
-        ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>>
-        {
-            self.0.list(prefix)
-        }
-
-        async fn list_with_delimiter(
-            &self,
-            prefix: Option<&Path>,
-        ) -> object_store::Result<object_store::ListResult> {
-            self.0.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(
-            &self,
-            from: &Path,
-            to: &Path,
-            options: object_store::CopyOptions,
-        ) -> object_store::Result<()> {
-            self.0.copy_opts(from, to, options).await
-        }
-    }
-
-    #[tokio::test]
-    async fn a_store_that_creates_an_object_twice_is_refused() {
-        let url = Url::parse("s3://shop/clientele/").unwrap();
-        let good = InMemory::new();
-        probe(&good, &url).await.unwrap();
-        use futures::TryStreamExt;
-        assert!(good.list(None).try_collect::<Vec<_>>().await.unwrap().is_empty());
-        let error = probe(&Careless(InMemory::new()), &url).await.unwrap_err();
-        assert_eq!(error.sqlstate(), "0A000");
-        assert!(error.message().contains("two writers"), "{error}");
     }
 }

@@ -15,6 +15,7 @@ use pgwire::messages::{DecodeContext, Message, PgWireFrontendMessage, ProtocolVe
 use pgwire::tokio::server::MaybeTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::frames::{LOGIN_BYTES_MAX, read_frame};
 use super::reply::{self, Severity};
@@ -28,6 +29,9 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// How long a peer may take to say who it is.
 pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the users may take to be read.
+const USERS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A refused password is answered after this long, so that guessing is slow.
 const REFUSAL_DELAY: Duration = Duration::from_millis(500);
@@ -211,9 +215,15 @@ async fn authenticate(
         )
         .hint("connect with sslmode=require, or verify-full and the server's certificate")));
     }
-    let users = match shared.engine.warehouse().users().await {
+    let reading = timeout(USERS_TIMEOUT, shared.engine.warehouse().users()).await;
+    let users = match reading.unwrap_or_else(|_| Err(Error::new(Kind::Io, "no answer"))) {
         Ok(users) => users.users,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => {
+            // Where the warehouse lies and what its store says is not told to somebody who is nobody yet.
+            tracing::warn!(code = error.sqlstate(), %error, "the users could not be read");
+            return Ok(Err(Error::new(error.kind(), "who may connect cannot be read now")
+                .hint("try again in a while; the server's log says why")));
+        }
     };
     if users.is_empty() {
         if user != LOCAL_USER || !shared.is_loopback {

@@ -68,6 +68,14 @@ impl Bucket {
         assert!(copied.unwrap().success());
     }
 
+    /// The keys below a prefix.
+    fn keys(&self, prefix: &str) -> Vec<String> {
+        let port = self.port.to_string();
+        let listed = Command::new(&self.python).args([S3, "list", &port, prefix]).output();
+        let keys = String::from_utf8(listed.unwrap().stdout).unwrap();
+        keys.lines().filter(|key| !key.is_empty()).map(str::to_owned).collect()
+    }
+
     /// Ends the server; what it counted.
     fn end(mut self) -> serde_json::Value {
         drop(self.child.stdin.take());
@@ -156,11 +164,12 @@ async fn no_row_is_lost_or_doubled_over_a_store_that_fails() {
     bucket.run_well(&["sql", "--dir", "s3://shop/backup", "DROP TABLE orders"]);
     assert_eq!(bucket.line(dir, "SELECT count(*) FROM orders"), copied);
 
+    // Who ends well says goodbye: a vacuum waits for nobody.
+    assert_eq!(bucket.keys("warehouse/_clientele/readers/"), Vec::<String>::new());
     let seen = bucket.end();
-    assert!(
-        seen["late faults"].as_u64().unwrap() > 0 && seen["412"].as_u64().unwrap() > 0,
-        "{seen}"
-    );
+    for kind in ["late faults", "412", "status", "reset", "cut"] {
+        assert!(seen[kind].as_u64().is_some_and(|times| times > 0), "{kind}: {seen}");
+    }
     eprintln!("{seen}");
 }
 
@@ -246,7 +255,21 @@ fn what_cannot_hold_a_warehouse_is_refused_in_words() {
     refused(&bucket.run(&of("s3://shop/w")), "lets two writers create the same object");
     refused(&bucket.run(&of("s3://nosuch/w")), "there is no bucket \"nosuch\"");
     refused(&bucket.run(&of("gs://shop/w")), "not under gs://");
+    refused(&bucket.run(&of("s3://shop//w")), "the prefix has an empty part");
+    refused(&bucket.run(&of("s3:shop/w")), "one is named as s3://bucket/prefix");
+    for (name, value, told) in [
+        ("AWS_ACCESS_KEY_ID", "AKIA\nTEST", "AWS_ACCESS_KEY_ID has a character in it"),
+        ("AWS_ACCESS_KEY_ID", "", "only one is set"),
+        ("AWS_ENDPOINT_URL", "http://me:hidden@127.0.0.1:1", "has a user or a password in it"),
+    ] {
+        let mut odd = bucket.program(&of("s3://shop/w"));
+        let output = odd.env(name, value).output().unwrap();
+        refused(&output, told);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("hidden"));
+    }
     let mut nobody = bucket.program(&of("s3://shop/w"));
     nobody.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
-    refused(&nobody.output().unwrap(), "the bucket \"shop\" cannot be used");
+    let told = nobody.output().unwrap();
+    refused(&told, "the bucket \"shop\" cannot be used");
+    refused(&told, "asked: http://127.0.0.1:1");
 }

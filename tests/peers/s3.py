@@ -1,9 +1,11 @@
 """An S3 server for tests: moto behind a door that fails now and then.
 
     s3.py serve SHARE      serves on a free port of this machine until standard input ends, and prints the port;
-                           SHARE of the requests fail, half of them after they were carried out
+                           SHARE of the requests fail, half of them after they were carried out: a third with 500 or
+                           503, a third by a connection that is reset, a third in the middle of the answer
     s3.py careless         serves without conditional PUT, as some clones of S3 do
     s3.py copy PORT A B    copies every object below prefix A to prefix B, those of _clientele first
+    s3.py list PORT A      prints the keys below prefix A
 
 The bucket is called shop. On its end the server prints how many requests it answered with which status, as JSON.
 """
@@ -11,6 +13,8 @@ The bucket is called shop. On its end the server prints how many requests it ans
 import collections
 import json
 import random
+import socket
+import struct
 import sys
 import threading
 
@@ -36,6 +40,7 @@ class Door:
             fails = self.random.random() < self.share
             is_late = self.random.random() < 0.5
             status = self.random.choice(["500 Internal Server Error", "503 Slow Down"])
+            kind = self.random.choice(["status", "reset", "cut"])
         if not self.has_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
 
@@ -46,6 +51,9 @@ class Door:
         if not fails:
             return self.behind(environ, noted)
         self.statuses["faults"] += 1
+        self.statuses[kind] += 1
+        if kind == "cut":
+            return self.cut(environ, start)
         code = "SlowDown" if status.startswith("503") else "InternalError"
         text = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
         if is_late:
@@ -54,7 +62,34 @@ class Door:
                 pass
         elif length := int(environ.get("CONTENT_LENGTH") or 0):
             environ["wsgi.input"].read(length)
+        if kind == "reset":
+            reset(environ)
         return answer(noted, status, text)
+
+    def cut(self, environ, start):
+        """Carries the request out and answers with half of the answer."""
+        head = []
+        body = b"".join(self.behind(environ, lambda line, headers, info=None: head.append((line, headers)) or (lambda data: None)))
+        line, headers = head[0]
+        if len(body) < 2 or environ["REQUEST_METHOD"] == "HEAD":
+            self.statuses[line[:3]] += 1
+            start(line, headers)
+            return [body]
+        start(line, [(name, value) for name, value in headers if name.lower() != "content-length"] + [("Content-Length", str(len(body)))])
+
+        def halves():
+            yield body[: len(body) // 2]
+            reset(environ)
+
+        return halves()
+
+
+def reset(environ):
+    """Ends the connection so that the client is told of a reset."""
+    connection = environ["werkzeug.socket"]
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    raise ConnectionResetError
 
 
 def client(port):
@@ -92,11 +127,14 @@ def serve(share, has_conditions):
 
 def copy(port, source, target):
     s3 = client(port)
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=source + "/")
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    for key in sorted(keys, key=lambda key: "/_clientele/" not in key):
+    for key in sorted(listed(port, source + "/"), key=lambda key: "/_clientele/" not in key):
         copied = target + key[len(source) :]
         s3.copy_object(Bucket=BUCKET, Key=copied, CopySource={"Bucket": BUCKET, "Key": key})
+
+
+def listed(port, prefix):
+    pages = client(port).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
 if __name__ == "__main__":
@@ -107,5 +145,7 @@ if __name__ == "__main__":
             serve(0.0, False)
         case ["copy", port, source, target]:
             copy(int(port), source, target)
+        case ["list", port, prefix]:
+            print("\n".join(listed(int(port), prefix)))
         case _:
             sys.exit(__doc__)
