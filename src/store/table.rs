@@ -32,6 +32,9 @@ use crate::error::{Error, Kind, Result};
 /// Configuration key of a table that lists its PERSONAL columns, as a JSON array.
 const PERSONAL_KEY: &str = "clientele.personal";
 
+/// Entries of a table's log after which a checkpoint is written.
+const ENTRIES_PER_CHECKPOINT: u32 = 20;
+
 /// Tag of a file's entry in the log with the checksums of its blocks.
 const SUMS_TAG: &str = "clientele.crc";
 
@@ -306,6 +309,8 @@ impl Tables {
         let mut configuration = vec![
             ("delta.dataSkippingStatsColumns", Some(with_statistics.join(","))),
             ("delta.enableExpiredLogCleanup", Some("false".to_owned())),
+            // Who opens a table reads so many entries at most: each is a request of an object store.
+            ("delta.checkpointInterval", Some(ENTRIES_PER_CHECKPOINT.to_string())),
             (PERSONAL_KEY, Some(serde_json::to_string(personal)?)),
         ];
         if let Some(clustering) = clustering {
