@@ -113,6 +113,8 @@ pub enum Kind {
     Serialization,
     /// What a change was computed from is no more; only a new computation helps.
     StaleBase,
+    /// A change failed at a moment after which it may still take effect.
+    OutcomeUnknown,
     /// Stored data is damaged.
     DataCorrupted,
     /// The file system or object store failed.
@@ -180,6 +182,7 @@ impl Kind {
             Self::NotInState => "55000",
             Self::UndefinedSavepoint => "3B001",
             Self::Serialization | Self::StaleBase => "40001",
+            Self::OutcomeUnknown => "40003",
             Self::DataCorrupted => "XX001",
             Self::Io => "58030",
             Self::UndefinedFile => "58P01",

@@ -130,6 +130,7 @@ impl Trouble {
             | Kind::TooManyConnections
             | Kind::Serialization
             | Kind::StaleBase
+            | Kind::OutcomeUnknown
             | Kind::Shutdown
             | Kind::Cancelled => Self::Passing,
             Kind::UndefinedTable

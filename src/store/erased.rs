@@ -442,7 +442,11 @@ impl Warehouse {
     }
 
     /// Makes a table that the warehouse keeps about itself, unless it is there.
-    async fn ensure_system(&self, name: &Name, schema: &arrow::datatypes::SchemaRef) -> Result<()> {
+    pub async fn ensure_system(
+        &self,
+        name: &Name,
+        schema: &arrow::datatypes::SchemaRef,
+    ) -> Result<()> {
         if self.newest().await?.table(name).is_some() {
             return Ok(());
         }
@@ -467,30 +471,22 @@ impl Warehouse {
         const TRIES_MAX: u32 = 20;
         let (name, schema) = table;
         let is_alone = group.tables.is_empty();
-        if !is_alone {
-            // What goes with it is committed once: nothing may be tried again because this table was made by somebody else.
-            self.ensure_system(&name, &schema).await?;
-        }
+        // What goes with it is committed once: nothing may be tried again because this table was made by somebody else.
+        self.ensure_system(&name, &schema).await?;
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
         for _ in 0..TRIES_MAX {
             let newest = self.newest().await?;
-            let (path, is_new) = match newest.table(&name) {
-                Some(def) => (def.path.clone(), false),
-                None => (self.prepare_table(&name, &schema, &[], None).await?, true),
+            let path = match newest.table(&name) {
+                Some(def) => def.path.clone(),
+                None => return Err(Error::internal("a system table is gone")),
             };
             let mut writer = self.writer(&path, Arc::clone(&schema), &[], None).await?;
             writer.write(&batch).await?;
             let files = writer.finish().await?;
-            let mut change = TableChange::append(name.clone(), path.clone(), files);
-            change.is_new = is_new;
             let mut group = group.clone();
-            group.tables.push(change);
+            group.tables.push(TableChange::append(name.clone(), path, files));
             match self.publish(group).await {
                 Ok(_) => return Ok(()),
-                // Another process has made the table meanwhile.
-                Err(error) if error.kind() == Kind::DuplicateTable && is_new => {
-                    self.delete_folders(&[path]).await?;
-                }
                 Err(error) if error.kind() == Kind::Serialization && is_alone => {}
                 Err(error) => return Err(error),
             }

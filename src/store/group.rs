@@ -127,6 +127,9 @@ pub enum Published {
 
 impl Warehouse {
     /// Commits and publishes a group. On return it is durable and visible, all of it.
+    ///
+    /// # Errors
+    /// Nothing of the group takes effect after an error, but for one: 40003 where the store failed at a moment after which it may.
     pub async fn publish(&self, group: Group) -> Result<Published> {
         let names: BTreeSet<&Name> = group.tables.iter().map(|t| &t.name).collect();
         self.finish_pending(Some(&names)).await?;
@@ -144,19 +147,21 @@ impl Warehouse {
                 Err(error) => return Err(error.into()),
             }
         }
-        let published = self.finish(&id, &group).await;
+        let mut may_be_in = false;
+        let published = self.finish(&id, &group, &mut may_be_in).await;
         if matches!(&published, Err(error) if error.kind() == Kind::StaleBase) {
             for table in &group.tables {
                 self.publish_committed(&table.name, &table.path).await?;
             }
         }
-        if needs_intent && !matches!(&published, Err(error) if is_passing(error)) {
-            // Whoever finds it finishes what is finished already.
+        let is_open = matches!(&published, Err(error) if may_be_in && is_passing(error));
+        if needs_intent && !is_open {
+            // Whoever finds it finishes what is finished already, or what was not begun.
             if let Err(error) = self.remove_pending(&id).await {
                 tracing::warn!(group = id, %error, "a finished group could not be removed");
             }
         }
-        published
+        published.map_err(|error| if is_open { outcome_unknown(&error) } else { error })
     }
 
     /// Finishes groups that another process began and did not end; only those that touch `names`, when given.
@@ -177,7 +182,7 @@ impl Warehouse {
             if names.is_some_and(|names| !group.tables.iter().any(|t| names.contains(&t.name))) {
                 continue;
             }
-            match self.finish(&id, &group).await {
+            match self.finish(&id, &group, &mut false).await {
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => return Err(error),
                 Err(error) => {
@@ -189,26 +194,36 @@ impl Warehouse {
         Ok(())
     }
 
-    /// Commits each table once, whoever else is at it, then publishes all of them in one generation.
-    async fn finish(&self, id: &str, group: &Group) -> Result<Published> {
+    /// Commits each table once, whoever else is at it, then publishes all of them in one generation. Says whether an error comes at a
+    /// moment after which something of it may be committed.
+    async fn finish(&self, id: &str, group: &Group, may_be_in: &mut bool) -> Result<Published> {
         // What may be refused comes first, one after the other: then nothing of the group is committed.
         let (sure, others): (Vec<_>, Vec<_>) = group.tables.iter().partition(|table| {
             table.load_ids.is_empty() && table.replaced.is_none() && table.restore.is_none()
         });
         let before = self.newest().await?;
+        check(group, before.as_ref())?;
         let mut committed = BTreeMap::new();
         for table in others {
-            match self.commit(id, table, &before).await? {
+            let done = self.commit(id, table, &before).await;
+            *may_be_in |= is_maybe_in(&done);
+            match done? {
                 (name, Ok(version)) => committed.insert(name, version),
                 (_, Err(load)) => return Ok(Published::AlreadyLoaded(load)),
             };
+        }
+        if group.tables.iter().any(|table| table.is_new) {
+            // What comes now is not taken back when somebody else has made the table meanwhile.
+            check(group, self.newest().await?.as_ref())?;
         }
         let mut commits = Vec::with_capacity(sure.len());
         for table in sure {
             commits.push(self.commit(id, table, &before).boxed());
         }
         let mut commits = futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE);
-        while let Some((name, version)) = commits.try_next().await? {
+        while let Some(done) = commits.next().await {
+            *may_be_in |= is_maybe_in(&done);
+            let (name, version) = done?;
             committed.extend(version.ok().map(|version| (name, version)));
         }
         let generation = self
@@ -297,8 +312,9 @@ fn check(group: &Group, state: &Generation) -> Result<()> {
             (Some(_), _) if table.takes_name => {}
             (Some(_), true) => return Err(is_taken(&table.name)),
             (Some(_), false) => {
+                // No later try of the same group can succeed.
                 return Err(Error::new(
-                    Kind::Serialization,
+                    Kind::StaleBase,
                     format!("relation \"{}\" was replaced meanwhile", table.name),
                 )
                 .hint("run the statement again"));
@@ -312,6 +328,19 @@ fn check(group: &Group, state: &Generation) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a commit is in, or may be: the store may have carried out what it did not answer. On a full disk it has not.
+fn is_maybe_in<T>(commit: &Result<T>) -> bool {
+    commit.as_ref().err().is_none_or(|error| error.kind() == Kind::Io)
+}
+
+/// An error after which a change may still take effect.
+fn outcome_unknown(error: &Error) -> Error {
+    let told = format!("whether the change takes effect is not known: {}", error.message());
+    Error::new(Kind::OutcomeUnknown, told)
+        .detail("it was begun when the store failed; the next change of the table finishes it, if it is in")
+        .hint("look whether it is there before it is done again; a file that is loaded again is not doubled")
 }
 
 /// Whether trying the same group again later could succeed.
@@ -372,6 +401,41 @@ mod tests {
         published.unwrap();
         let (rows, _) = replace().await;
         assert_eq!(rows, 0);
+    }
+
+    /// A group that was left, of a table that was replaced meanwhile, is in nobody's way.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_group_that_can_never_be_finished_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
+        let names = ["t", "u"].map(|name| Name::new("public", name));
+        let mut paths = Vec::new();
+        for name in &names {
+            let path = warehouse.prepare_table(name, &schema(), &[], None).await.unwrap();
+            let create = TableChange::create(name.clone(), path.clone(), vec![]);
+            warehouse.publish(Group::of(create)).await.unwrap();
+            paths.push(path);
+        }
+        let mut left = Group::default();
+        for (name, path) in names.iter().zip(&paths) {
+            let files = file(&warehouse, path, 1).await;
+            left.tables.push(TableChange::append(name.clone(), path.clone(), files));
+        }
+        let other = warehouse.prepare_table(&names[0], &schema(), &[], None).await.unwrap();
+        let mut replaced = TableChange::create(names[0].clone(), other, vec![]);
+        (replaced.is_new, replaced.takes_name) = (true, true);
+        warehouse.publish(Group::of(replaced)).await.unwrap();
+        let payload = PutPayload::from(serde_json::to_vec(&left).unwrap());
+        warehouse.store().put(&location("left"), payload).await.unwrap();
+        for n in 2..4 {
+            let files = file(&warehouse, &paths[1], n).await;
+            let change = TableChange::append(names[1].clone(), paths[1].clone(), files);
+            warehouse.publish(Group::of(change)).await.unwrap();
+        }
+        let listed = warehouse.store().list(Some(&Path::from(FOLDER)));
+        assert_eq!(listed.count().await, 0);
+        let def = warehouse.newest().await.unwrap().table(&names[1]).cloned().unwrap();
+        assert_eq!(warehouse.snapshot(&def).await.unwrap().rows(), 2, "nothing of the group is in");
     }
 
     /// A table that goes back from a version does not take along what was written after that one.

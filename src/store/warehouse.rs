@@ -387,6 +387,10 @@ impl Warehouse {
     /// Makes visible what the log of a table has beyond its published version: a process that ended between a commit and its
     /// publishing has left it, and everybody who compares with what is published would find the table changed for ever.
     pub async fn publish_committed(&self, name: &Name, path: &str) -> Result<()> {
+        if self.newest().await?.table(name).is_none_or(|def| def.path != path) {
+            // Dropped or replaced meanwhile, and perhaps vacuumed.
+            return Ok(());
+        }
         let committed = self.tables.newest_version(path).await?;
         // A commit that is of a group becomes visible with the others of it. The version was read before: what is still not
         // published then is of no group.

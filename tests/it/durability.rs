@@ -3,6 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures::SinkExt;
+
 use super::server::{Server, SmallDisk, code, number, program, run, run_well};
 
 const ROWS: usize = 20_000;
@@ -288,4 +290,42 @@ async fn refreshes_at_once_follow_each_other() {
     let customers = "SELECT count(DISTINCT one_id), max(since_run)::bigint FROM g.map";
     let customers = client.query_one(customers, &[]).await.unwrap();
     assert_eq!((customers.get::<_, i64>(0), customers.get::<_, i64>(1)), (1001, 1));
+}
+
+/// The first loads of a warehouse, and the first that set rows aside, come at once: each is in once, and none is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_loads_at_once_are_all_in_once() {
+    const LOADERS: i64 = 4;
+    const LOADS: i64 = 3;
+    let server = Server::start();
+    let client = server.connect().await;
+    client.batch_execute("CREATE TABLE t (w BIGINT, i BIGINT)").await.unwrap();
+    let mut loaders = tokio::task::JoinSet::new();
+    for loader in 0..LOADERS {
+        let client = server.connect().await;
+        loaders.spawn(async move {
+            for load in 0..LOADS {
+                let copy = "COPY t FROM STDIN WITH (max_bad '50%')";
+                let sink = client.copy_in(copy).await.unwrap();
+                let mut sink = std::pin::pin!(sink);
+                let rows = format!("{loader}\t{load}\n{loader}\tx\n");
+                sink.send(bytes::Bytes::from(rows)).await.unwrap();
+                assert_eq!(sink.finish().await.unwrap(), 1);
+            }
+        });
+    }
+    while let Some(done) = loaders.join_next().await {
+        done.unwrap();
+    }
+    let counts = "SELECT (SELECT count(*) FROM t), (SELECT count(DISTINCT (w, i)) FROM t), \
+        (SELECT count(*) FROM system.loads), (SELECT count(*) FROM system.quarantine)";
+    let counts = counts.replace("DISTINCT (w, i)", "DISTINCT w * 100 + i");
+    let row = client.query_one(&counts, &[]).await.unwrap();
+    assert_eq!([0, 1, 2, 3].map(|at| row.get::<_, i64>(at)), [LOADERS * LOADS; 4]);
+    let keyless = "COPY t (i) FROM STDIN WITH (KEY (w))";
+    let sink = client.copy_in::<_, bytes::Bytes>(keyless).await.unwrap();
+    let mut sink = std::pin::pin!(sink);
+    let sent = sink.send(bytes::Bytes::from("1\n")).await;
+    let refused = sent.err().or(sink.finish().await.err()).unwrap();
+    assert_eq!(code(&refused), "42703", "{refused:?}");
 }
