@@ -19,6 +19,7 @@ import argparse
 import datetime
 import decimal
 import json
+import math
 import os
 import pathlib
 import resource
@@ -236,12 +237,18 @@ class Clientele:
         listen = ["serve", "--dir", f"{data}/warehouse", "--listen", f"127.0.0.1:{port}"]
         environment = {**os.environ, "CLIENTELE_STORAGE__COMPACT_EVERY_S": "0"}
         self.process = subprocess.Popen([program, *listen], stdout=subprocess.DEVNULL, stderr=log, env=environment)
+        self.connection = None
         for _ in range(200):
             try:
                 self.connection = psycopg.connect(host="127.0.0.1", port=port, user="admin", dbname="clientele", autocommit=True)
                 break
             except psycopg.OperationalError:
+                if self.process.poll() is not None:
+                    break
                 time.sleep(0.05)
+        if self.connection is None:
+            self.close()
+            raise RuntimeError(f"{program} serve does not answer; see {data}/server.log")
         self.names = {t: t for t in TABLES}
 
     def run(self, sql):
@@ -257,7 +264,8 @@ class Clientele:
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
     def close(self):
-        self.connection.close()
+        if self.connection is not None:
+            self.connection.close()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=30)
 
@@ -290,35 +298,46 @@ def work(args):
         runner = Clientele(args.data, args.threads, args.program)
     else:
         runner = {"duckdb": Duckdb, "clickhouse": Clickhouse}[engine](args.data, args.threads, storage == "native")
-    sql = query_for(args.engine, args.query).replace("{lookup}", lookup)
-    for table, name in runner.names.items():
-        sql = sql.replace("{%s}" % table, name)
-    cpu_of = runner.cpu if engine == "clientele" else own_cpu
-    walls, cpus, rows = [], [], []
-    for _ in range(TIMES_EACH):
-        cpu, started = cpu_of(), time.monotonic()
-        rows = runner.run(sql)
-        walls.append(time.monotonic() - started)
-        cpus.append(cpu_of() - cpu)
-    peak = runner.peak_mb() if engine == "clientele" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if engine == "clientele":
-        runner.close()
+    if args.build:
+        return
+    try:
+        sql = query_for(args.engine, args.query).replace("{lookup}", lookup)
+        for table, name in runner.names.items():
+            sql = sql.replace("{%s}" % table, name)
+        cpu_of = runner.cpu if engine == "clientele" else own_cpu
+        walls, cpus, rows = [], [], []
+        for _ in range(TIMES_EACH):
+            cpu, started = cpu_of(), time.monotonic()
+            rows = runner.run(sql)
+            walls.append(time.monotonic() - started)
+            cpus.append(cpu_of() - cpu)
+        peak = runner.peak_mb() if engine == "clientele" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    finally:
+        if engine == "clientele":
+            runner.close()
     print(json.dumps({"wall": walls, "cpu": cpus, "peak_mb": peak, "rows": [[plain(cell) for cell in row] for row in rows]}))
 
 
 # ------------------------------------------------------------------------------------------------------------ the run
+def is_number(cell):
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+
+
+def is_same(x, y):
+    """Whole numbers, texts and NULL exactly; where one is no whole number, to 1e-9."""
+    if not (is_number(x) and is_number(y)):
+        return x == y and type(x) is type(y)
+    if isinstance(x, int) and isinstance(y, int):
+        return x == y
+    if math.isnan(x) or math.isnan(y):
+        return math.isnan(x) and math.isnan(y)
+    return abs(x - y) <= 1e-9 * max(abs(x), abs(y), 1)
+
+
 def agree(one, other):
-    if len(one) != len(other):
-        return False
-    key = lambda row: [str(cell) if not isinstance(cell, float) else f"{cell:.6g}" for cell in row]
-    for a, b in zip(sorted(one, key=key), sorted(other, key=key)):
-        for x, y in zip(a, b):
-            if isinstance(x, (int, float)) and isinstance(y, (int, float)):
-                if abs(x - y) > 1e-9 * max(abs(x), abs(y), 1):
-                    return False
-            elif x != y and str(x).rstrip("0").rstrip(".") != str(y).rstrip("0").rstrip("."):
-                return False
-    return True
+    key = lambda row: [f"{cell:.6g}" if is_number(cell) else str(cell) for cell in row]
+    pairs = zip(sorted(one, key=key), sorted(other, key=key))
+    return len(one) == len(other) and all(len(a) == len(b) and all(map(is_same, a, b)) for a, b in pairs)
 
 
 def prepare(args):
@@ -337,14 +356,28 @@ def prepare(args):
     if "clientele" in args.engines and not (data / "loaded").exists():
         print(f"loading {warehouse}", file=sys.stderr)
         shutil.rmtree(warehouse, ignore_errors=True)
-        run = lambda *words: subprocess.run([args.program, *words, "--dir", warehouse], check=True, stderr=subprocess.DEVNULL)
+
+        def run(*words):
+            done = subprocess.run([args.program, *words, "--dir", warehouse], capture_output=True, text=True)
+            if done.returncode != 0:
+                sys.exit(f"{args.program} {words[0]}: {done.stderr.strip()}")
+            return done.stdout
+
         run("user", "list")
         run("sql", "CREATE TABLE events (event_id BIGINT, customer_id BIGINT, occurred_at TIMESTAMPTZ, event TEXT, channel TEXT, amount NUMERIC(18,4)) CLUSTER BY (customer_id, occurred_at); "
             "CREATE TABLE orders (order_id BIGINT, customer_id BIGINT, ordered_at TIMESTAMPTZ, status TEXT, amount NUMERIC(18,4)) CLUSTER BY (customer_id, ordered_at)")
         for table in TABLES:
             run("load", table, str(data / table))
         run("compact")
+        events = json.loads((data / "manifest.json").read_text())["events"]
+        if str(events) not in run("sql", "--format", "csv", "SELECT count(*) FROM events"):
+            sys.exit(f"{warehouse} does not hold the {events} events that were generated")
         (data / "loaded").touch()
+    # In processes of their own, so that no query is measured with them.
+    for engine in args.engines:
+        if engine.endswith("native"):
+            words = ["--worker", "--build", "--data", data, "--engine", engine, "--threads", args.threads]
+            subprocess.run([python, __file__, *map(str, words)], check=True)
     return python, data
 
 
@@ -358,6 +391,7 @@ def main():
     parser.add_argument("--home", default="~/.cache/clientele-bench")
     parser.add_argument("--program", default=os.environ.get("CLIENTELE_PROGRAM", "target/release/clientele"))
     parser.add_argument("--json")
+    parser.add_argument("--build", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
     parser.add_argument("--engine", help=argparse.SUPPRESS)
@@ -365,6 +399,15 @@ def main():
     args = parser.parse_args()
     if args.worker:
         return work(args)
+    for what, given, known in (("query", args.queries, QUERIES), ("engine", args.engines, ENGINES)):
+        for name in given:
+            if name not in known:
+                parser.error(f"{what} {name!r} is not known; there are: {', '.join(known)}")
+    processors = len(os.sched_getaffinity(0))
+    if args.scale <= 0 or args.rounds < 1 or not 1 <= args.threads <= processors:
+        parser.error(f"--scale is above 0, --rounds at least 1, --threads from 1 to {processors}, the processors here")
+    if args.json and not pathlib.Path(args.json).resolve().parent.is_dir():
+        parser.error(f"--json: there is no folder {pathlib.Path(args.json).resolve().parent}")
     if "clientele" in args.engines and not pathlib.Path(args.program).exists():
         sys.exit(f"{args.program} is missing: cargo build --release first, or name it with --program")
     args.program = str(pathlib.Path(args.program).resolve())
@@ -402,7 +445,7 @@ def main():
     if args.json:
         flat = [{"query": query, "engine": engine, **values} for (query, engine), values in median.items()]
         pathlib.Path(args.json).write_text(json.dumps({"scale": args.scale, "threads": args.threads, "median": flat}, indent=1))
-    for line in sorted(set(wrong)):
+    for line in sorted(set(wrong)) or [f"all answers agree, of {len(args.engines)} engines to {len(args.queries)} queries"]:
         print(line, file=sys.stderr)
     sys.exit(1 if wrong else 0)
 
