@@ -86,9 +86,7 @@ class Door:
 
 def reset(environ):
     """Ends the connection so that the client is told of a reset."""
-    connection = environ["werkzeug.socket"]
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+    environ["werkzeug.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     raise ConnectionResetError
 
 
@@ -114,8 +112,13 @@ def serve(share, has_conditions):
         def log(self, *_):
             pass
 
+        def connection_dropped(self, *_):
+            self.close_connection = True
+
     door = Door(DomainDispatcherApplication(create_backend_app), 0.0, has_conditions)
     server = make_server("127.0.0.1", 0, door, threaded=True, request_handler=Quiet)
+    # Without a word of farewell, which would come before a reset.
+    server.shutdown_request = server.close_request
     threading.Thread(target=server.serve_forever, daemon=True).start()
     client(server.port).create_bucket(Bucket=BUCKET)
     door.share = share
