@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::collect::{Collected, Collector, Rejected, value_of};
-use clientele_udfs::identity::graph::{Graph, Limit, Review, Touched, Value, Whose};
+use clientele_udfs::identity::graph::{Besides, Graph, Limit, Review, Touched, Value, Whose};
 use clientele_udfs::identity::ids::{Assigned, Changes, Event, Ids, bytes_to_find};
 use clientele_udfs::identity::records::{Keys, Records};
 use futures::StreamExt;
@@ -166,7 +166,7 @@ async fn settle<'a>(
 ) -> Result<(Settled, Table<'a>)> {
     let Asked { warehouse, graph: name, last, .. } = *asked;
     let held = all.map.bytes() + all.touched.capacity() * size_of::<u32>();
-    let Collection { extent, has_numbered_ids, files, mut types, mut touched, .. } = all;
+    let Collection { extent, has_numbered_ids, files, mut types, touched, .. } = all;
     let (mut as_read, read, unknown) = (all.map, all.read, all.unknown);
     if extent == Extent::Anew {
         // Everything is numbered as it came.
@@ -210,16 +210,22 @@ async fn settle<'a>(
     // Each day adds rows, in the place of some that count no more: until these may be a quarter of what counts.
     let is_long = lookup.rows().await? / 5 > graph.len() as u64 / 4;
     let adds_lookup = matches!(extent, Extent::Day | Extent::Rules) && !is_long;
-    let run = last.run + 1;
+    let (run, known) = (last.run + 1, as_read.len());
     let (collected, assigned, lookup) = in_background(move || {
         let roots = &collected.resolution.roots;
         let assigned = changes.assign(&collected.records, roots, before, &gone, run);
         let touched = adds_lookup.then(|| {
-            let mut records = vec![false; collected.records.len() as usize];
-            touched.extend(&assigned.changed);
-            touched.iter().for_each(|record| records[*record as usize] = true);
-            // Other rules make hubs, or none, of what several records have.
-            Touched { records, shared: extent == Extent::Rules }
+            let besides = match extent {
+                // Other rules make hubs, or none, of what several records have.
+                Extent::Rules => Besides::Shared,
+                // Where no customer changes who was there, what was not found now is whose it was.
+                _ if assigned.changed.first().is_none_or(|first| *first >= known) => {
+                    Besides::FoundOnly
+                }
+                _ => Besides::None,
+            };
+            let touched = touched.into_iter().chain(assigned.changed.iter().copied());
+            Touched::new(collected.records.len(), touched, besides)
         });
         (collected, Arc::new(assigned), Arc::new(graph.into_whose(touched)))
     })

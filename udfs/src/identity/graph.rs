@@ -148,16 +148,41 @@ pub struct Whose {
 /// Identifiers of which it may have changed whose they are.
 #[derive(Debug)]
 pub struct Touched {
-    /// By number of the record: whether those that it has are.
-    pub records: Vec<bool>,
-    /// Whether those are that several records have.
-    pub shared: bool,
+    /// A bit for each record: whether those that it has are.
+    records: Vec<u64>,
+    besides: Besides,
+}
+
+/// Which identifiers may be somebody else's besides those of the records that are touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Besides {
+    /// None; and those that are were found in files.
+    FoundOnly,
+    /// None.
+    None,
+    /// Those that several records have.
+    Shared,
 }
 
 impl Touched {
+    /// Those of some among so many records.
+    pub fn new(count: u32, records: impl Iterator<Item = u32>, besides: Besides) -> Self {
+        let mut bits = vec![0; count.div_ceil(u64::BITS) as usize];
+        records.for_each(|record| bits[(record / u64::BITS) as usize] |= 1 << (record % u64::BITS));
+        Self { records: bits, besides }
+    }
+
+    fn has(&self, record: u32) -> bool {
+        self.records[(record / u64::BITS) as usize] & 1 << (record % u64::BITS) != 0
+    }
+
     fn is(&self, same: &[Observation]) -> bool {
-        self.shared && same.len() > 1
-            || same.iter().any(|observation| self.records[observation.record as usize])
+        self.besides == Besides::Shared && same.len() > 1
+            || same.iter().any(|observation| self.has(observation.record))
+    }
+
+    fn bytes(&self) -> usize {
+        self.records.len() * size_of::<u64>()
     }
 }
 
@@ -177,7 +202,7 @@ impl Whose {
 
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
-        self.rest.bytes() + self.touched.as_ref().map_or(0, |touched| touched.records.len())
+        self.rest.bytes() + self.touched.as_ref().map_or(0, Touched::bytes)
     }
 
     /// Whose the identifiers of a part are; of a value that had several owners the last one's. Parts come in the order of values. Hubs,
@@ -188,7 +213,9 @@ impl Whose {
     pub fn part(&self, part: usize, resolution: &Resolution) -> io::Result<Lookup> {
         let Self { rest, owners, touched } = self;
         let mut lookup = Lookup::default();
-        rest.each_first_half(part, |same| {
+        let only_found =
+            touched.as_ref().is_some_and(|touched| touched.besides == Besides::FoundOnly);
+        rest.each_first_half(part, only_found, |same| {
             if touched.as_ref().is_some_and(|touched| !touched.is(same)) {
                 return;
             }

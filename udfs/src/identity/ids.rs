@@ -282,14 +282,17 @@ impl Changes {
             .filter(|id| *id != NO_ID)
             .collect();
         live.sort_unstable();
-        let without = customers.iter().filter(|root| kept.ids[**root as usize] == NO_ID);
         let record = |place: u32| members[place as usize];
-        let without = without.map(|root| (record(first[*root as usize]), *root)).collect();
+        let without: Vec<u32> = { customers.iter() }
+            .copied()
+            .filter(|root| kept.ids[*root as usize] == NO_ID)
+            .collect();
         // Members have their ids among `live`, or have lost them.
         let mut is_member = members.iter().copied().peekable();
         let others =
             (0..).zip(&before.ids).filter(move |(at, _)| is_member.next_if_eq(at).is_none());
-        let minted = mint(records, without, &live, others.map(|(_, id)| *id));
+        let others = others.map(|(_, id)| *id);
+        let minted = mint(records, |root| record(first[root as usize]), without, &live, others);
         let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
         let is_first = had.is_empty() && gone.is_empty() && unchanged == 0;
         let mut created = 0;
@@ -305,7 +308,9 @@ impl Changes {
             }
             live.push(id);
         }
-        live.sort_unstable();
+        if !gone.is_empty() {
+            live.sort_unstable();
+        }
         let kept_by = |root: u32| Some(kept.ids[root as usize]);
         events.extend(merged.into_iter().map(|(id, root)| (id, Event::Merged, kept_by(root))));
         let is_had = |id: &i64| had.binary_search_by_key(id, |(had, _, _)| *had).is_ok();
@@ -345,38 +350,90 @@ impl Assigned {
     }
 }
 
-/// Ids for customers without one, given as their first record and root: hashes of the first keys. `live` are ids in order, and
+/// Ids for customers `without` one, given as their roots: hashes of the keys of their `first` records. `live` are ids in order, and
 /// `others` more ids, that are taken.
-fn mint(
-    records: &impl Keys,
-    without: Vec<(u32, u32)>,
+fn mint<'a>(
+    records: &'a impl Keys,
+    first: impl Fn(u32) -> u32 + Copy + 'a,
+    mut without: Vec<u32>,
     live: &[i64],
     others: impl Iterator<Item = i64> + Clone,
-) -> Vec<(i64, u32)> {
-    let hash = |first: u32| (records.hash(first) & i64::MAX as u64) as i64;
-    let mut minted: Vec<(i64, u32)> =
-        without.iter().map(|(first, root)| (hash(*first), *root)).collect();
-    minted.sort_unstable();
-    let is_taken = |pair: &[(i64, u32)]| pair[0].0 == pair[1].0;
-    let new: HashSet<i64> = minted.iter().map(|(id, _)| *id).collect();
-    let meet = minted.windows(2).any(is_taken)
-        || minted.iter().any(|(id, _)| live.binary_search(id).is_ok())
-        || !new.is_empty() && others.clone().any(|id| new.contains(&id));
-    if !meet {
-        return minted;
+) -> Box<dyn Iterator<Item = (i64, u32)> + 'a> {
+    let hash = move |root: u32| (records.hash(first(root)) & i64::MAX as u64) as i64;
+    let new = || without.iter().map(|root| hash(*root));
+    if !meet(new, others.clone()) && !new().any(|id| live.binary_search(&id).is_ok()) {
+        return Box::new(without.into_iter().map(move |root| (hash(root), root)));
     }
     // In the order of first keys: of two with the same hash the later one takes the next number that is free.
-    let mut ordered = without;
-    ordered.sort_unstable_by(|(a, _), (b, _)| records.key(*a).cmp(&records.key(*b)));
+    without.sort_unstable_by(|a, b| records.key(first(*a)).cmp(&records.key(first(*b))));
     let mut taken: HashSet<i64> = live.iter().copied().chain(others).collect();
-    let next = |(first, root): (u32, u32)| {
-        let mut id = hash(first);
+    let next = move |root: u32| {
+        let mut id = hash(root);
         while !taken.insert(id) {
             id = id.wrapping_add(1) & i64::MAX;
         }
         (id, root)
     };
-    ordered.into_iter().map(next).collect()
+    Box::new(without.into_iter().map(next))
+}
+
+/// Whether two new ids are the same, or one is among `others`. Neither are put in order for that: what may be is found by a few bits
+/// of each, and is little.
+fn meet<New: Iterator<Item = i64>>(
+    new: impl Fn() -> New,
+    others: impl Iterator<Item = i64>,
+) -> bool {
+    let mut seen = Filter::new(new().count());
+    let again: Vec<i64> = new().filter(|id| !seen.insert(*id)).collect();
+    let mut of_again = Filter::new(again.len());
+    again.iter().for_each(|id| _ = of_again.insert(*id));
+    let mut twins: Vec<i64> = new().filter(|id| of_again.has(*id)).collect();
+    twins.sort_unstable();
+    if twins.windows(2).any(|pair| pair[0] == pair[1]) {
+        return true;
+    }
+    let mut known: Vec<i64> = others.filter(|id| seen.has(*id)).collect();
+    known.sort_unstable();
+    !known.is_empty() && new().any(|id| known.binary_search(&id).is_ok())
+}
+
+/// Which ids may be among some: these are hashes, so a few of their bits tell them apart.
+struct Filter {
+    words: Vec<u64>,
+    shift: u32,
+}
+
+impl Filter {
+    /// Most bits: what a processor's cache holds.
+    const BITS_MAX: u32 = 27;
+
+    fn new(ids: usize) -> Self {
+        // Of 64 times as many places one in 64 is taken.
+        let bits = (ids.max(1) * 64).next_power_of_two().trailing_zeros().min(Self::BITS_MAX);
+        Self { words: vec![0; 1 << bits.saturating_sub(6)], shift: i64::BITS - 1 - bits }
+    }
+
+    /// Word and bit. Ids are not negative.
+    fn place(&self, id: i64) -> (usize, u64) {
+        let place = id.cast_unsigned() >> self.shift;
+        ((place / 64) as usize, 1 << (place % 64))
+    }
+
+    /// Adds an id; gives whether none that looks like it was there.
+    fn insert(&mut self, id: i64) -> bool {
+        let (word, bit) = self.place(id);
+        let is_new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        is_new
+    }
+
+    fn has(&self, id: i64) -> bool {
+        // No id at all is a negative number.
+        id >= 0 && {
+            let (word, bit) = self.place(id);
+            self.words[word] & bit != 0
+        }
+    }
 }
 
 #[cfg(test)]
@@ -486,8 +543,17 @@ mod tests {
             .collect();
         live.sort_unstable();
         let without = customers.iter().filter(|root| kept.ids[**root as usize] == NO_ID);
-        let without = without.map(|root| (first[*root as usize], *root)).collect();
-        let minted = mint(records, without, &live, std::iter::empty());
+        let mut without: Vec<u32> = without.copied().collect();
+        without.sort_by_key(|root| records.key(first[*root as usize]));
+        let mut taken: HashSet<i64> = live.iter().copied().collect();
+        let mut minted = Vec::new();
+        for root in without {
+            let mut id = (records.hash(first[root as usize]) & i64::MAX as u64) as i64;
+            while !taken.insert(id) {
+                id = id.wrapping_add(1) & i64::MAX;
+            }
+            minted.push((id, root));
+        }
         let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
         let is_first = had.is_empty() && gone.is_empty();
         let mut created = 0;
@@ -536,6 +602,18 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// New ids meet when a look at all of them finds two that are the same, or one that is there.
+        #[test]
+        fn ids_that_meet_are_found(
+            new in prop::collection::vec(0i64..2000, 0..60), others in prop::collection::vec(-1i64..2000, 0..60), shift in 0u32..52
+        ) {
+            let far = |id: &i64| if *id < 0 { *id } else { *id << shift };
+            let (new, others): (Vec<i64>, Vec<i64>) = (new.iter().map(far).collect(), others.iter().map(far).collect());
+            let mut all = HashSet::new();
+            let slow = new.iter().any(|id| !all.insert(*id)) || others.iter().any(|id| all.contains(id));
+            prop_assert_eq!(meet(|| new.iter().copied(), others.into_iter()), slow);
+        }
 
         /// Every customer has one id and no two the same; nothing new changes nothing; a way there and back changes nothing
         /// for those who kept together.
