@@ -183,13 +183,14 @@ async fn settle<'a>(
     let mut found = findings::table(warehouse, name).await?;
     let collector =
         findings::write(&mut found, &files, &as_read.numbers, &mut types, collector).await?;
-    let (collected, mut graph) = resolve(collector, held, memory).await?;
+    let (mut collected, mut graph) = resolve(collector, held, memory).await?;
     let others = held + collected.bytes() + bytes_to_find(collected.records.len());
     memory.fit(&mut graph, others)?;
     let (before, gone) = match has_numbered_ids {
         true => as_read.take_ids(collected.records.len()),
         false => ids_before(map, &collected.records).await?,
     };
+    collected.records.end_search();
     let customers = last.customers.filter(|_| extent != Extent::Anew);
     let (mut collected, before, gone, changes) = in_background(move || {
         let changes = Changes::find(&collected.resolution.roots, &before, &gone, customers);

@@ -306,11 +306,10 @@ impl Changes {
             if !is_first && !from.contains_key(&root) {
                 events.push((id, Event::Created, None));
             }
-            live.push(id);
+            // Asked for what is gone alone.
+            live.extend(Some(id).filter(|_| !gone.is_empty()));
         }
-        if !gone.is_empty() {
-            live.sort_unstable();
-        }
+        live.sort_unstable();
         let kept_by = |root: u32| Some(kept.ids[root as usize]);
         events.extend(merged.into_iter().map(|(id, root)| (id, Event::Merged, kept_by(root))));
         let is_had = |id: &i64| had.binary_search_by_key(id, |(had, _, _)| *had).is_ok();

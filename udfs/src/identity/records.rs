@@ -79,6 +79,11 @@ impl Records {
         self.table.reserve(self.ends.len() + more, &self.hashes);
     }
 
+    /// Frees what records are found with: from now on they are known by their numbers alone.
+    pub fn end_search(&mut self) {
+        self.table = Table::default();
+    }
+
     /// How many there are.
     pub fn len(&self) -> u32 {
         self.base + self.ends.len() as u32
