@@ -107,7 +107,7 @@ pub(super) fn open(path: &Path, format: Option<Format>, options: &CsvOptions) ->
     let (text, count) = open_text(path)?;
     let options = options.for_file(path);
     Ok(Box::new(move |wanted, sender| match format {
-        Format::Json => json::read(text, &count, &wanted.schema, &sender),
+        Format::Json => json::read(text, &count, &wanted, &sender),
         _ => csv::read(text, &count, &options, None, &wanted, &sender),
     }))
 }

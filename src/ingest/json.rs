@@ -3,23 +3,22 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::AtomicU64;
 
-use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
 use super::convert::BadRow;
 use super::csv::{Rows, unknown_column};
-use super::{Chunk, place_of};
+use super::{Chunk, Wanted, place_of};
 use crate::error::Result;
 
-/// Reads JSON lines and sends rows of `schema`. A key that is missing is NULL.
+/// Reads JSON lines and sends the rows that are wanted. A key that is missing is NULL.
 pub(super) fn read(
     text: Box<dyn Read + Send>,
     count: &AtomicU64,
-    schema: &SchemaRef,
+    wanted: &Wanted,
     sender: &Sender<Result<Chunk>>,
 ) {
-    if let Err(error) = read_lines(text, count, schema, sender) {
+    if let Err(error) = read_lines(text, count, wanted, sender) {
         let _ = sender.blocking_send(Err(error));
     }
 }
@@ -27,9 +26,12 @@ pub(super) fn read(
 fn read_lines(
     text: Box<dyn Read + Send>,
     count: &AtomicU64,
-    schema: &SchemaRef,
+    wanted: &Wanted,
     sender: &Sender<Result<Chunk>>,
 ) -> Result<()> {
+    let schema = &wanted.schema;
+    // Keys that some object has.
+    let mut met = vec![None; schema.fields().len()];
     let mut rows = Rows::new(schema, sender, count)?;
     let mut lines = BufReader::with_capacity(1 << 18, text);
     let mut line = Vec::new();
@@ -37,6 +39,8 @@ fn read_lines(
     loop {
         line.clear();
         if lines.read_until(b'\n', &mut line)? == 0 {
+            let names: Vec<String> = met.into_iter().flatten().collect();
+            wanted.places(&names)?;
             return rows.finish();
         }
         number += 1;
@@ -63,6 +67,7 @@ fn read_lines(
             let Some(place) = place_of(schema, key) else {
                 return Err(unknown_column(key, schema));
             };
+            met[place].get_or_insert_with(|| key.clone());
             // Of keys that differ only in case the one with a value counts.
             texts[place] = text_of(value).or_else(|| texts[place].take());
         }

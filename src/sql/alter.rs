@@ -12,7 +12,7 @@ use crate::ingest::model;
 use crate::session::Session;
 use crate::store::{
     BUCKETS_DEFAULT, Clustering, Generation, Name, ONE_ID, RECORD, TableDef, TableSnapshot,
-    stored_schema,
+    refuse_hidden_record, stored_schema,
 };
 
 pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -> Result<Outcome> {
@@ -24,7 +24,7 @@ pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -
     let planning = session.planning(text, &[]).await?;
     let added = SqlToRel::new(&planning).build_schema(vec![add.column.clone()])?;
     let added = stored_schema(&added)?;
-    let field = added.field(0);
+    let field = &added.fields()[0];
     let tag = || "ALTER TABLE".to_owned();
     if snapshot.schema.fields().iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) {
         let notice = format!("column \"{}\" of \"{name}\" already exists", field.name());
@@ -33,6 +33,8 @@ pub(super) async fn add_column(session: &Session, add: &AddColumn, text: &str) -
             false => Err(Error::new(Kind::DuplicateColumn, notice)),
         };
     }
+    let all = snapshot.schema.fields().iter().chain([field]);
+    refuse_hidden_record(all.map(|field| field.name().as_str()))?;
     let mut personal = snapshot.personal.clone();
     if add.is_personal || model::is_personal(field.name()) {
         personal.push(field.name().clone());

@@ -56,7 +56,7 @@ pub use readers::Pin;
 pub use residue::{ErasedCheck, Residue};
 pub use root::Location;
 pub use table::{FileEntry, TableSnapshot};
-pub use types::stored_schema;
+pub use types::{refuse_hidden_record, stored_schema};
 pub use users::{User, Users, Verifier};
 pub use vacuum::Vacuumed;
 pub use warehouse::{DATA_URL, Publish, Warehouse, checked};

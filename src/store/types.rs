@@ -79,15 +79,15 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
             .detail("names that differ only in case count as one"));
         }
     }
-    refuse_hidden_record(&fields)?;
+    refuse_hidden_record(fields.iter().map(|field| field.name().as_str()))?;
     Ok(Arc::new(Schema::new(fields)))
 }
 
 /// Refuses columns that name a record in another case than that in which erasures and identities look for them.
-fn refuse_hidden_record(fields: &[Field]) -> Result<()> {
-    let like = |known: &str| fields.iter().find(|f| f.name().eq_ignore_ascii_case(known));
+pub fn refuse_hidden_record<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    let like = |known: &str| columns.clone().find(|name| name.eq_ignore_ascii_case(known));
     let [Some(source), Some(record)] = RECORD.map(like) else { return Ok(()) };
-    let names = [source.name().as_str(), record.name().as_str()];
+    let names = [source, record];
     if names == RECORD {
         return Ok(());
     }

@@ -530,6 +530,10 @@ fn an_input_without_its_key_is_refused() {
         told.contains("has no column \"Order_ID\", by which its rows are told apart"),
         "{told}"
     );
+    let lines = "{\"amount\":7}\n{\"Updated_At\":\"2024-01-02\"}\n";
+    let lines = file(&dir, "without.json", lines);
+    let told = stderr(&run(&["load", "--dir", &w, "--key", "order_id", "t", &lines]));
+    assert!(told.contains("by which its rows are told apart"), "{told}");
     assert_eq!(csv(&w, "SELECT count(*) FROM t"), [["1"]]);
 }
 
@@ -583,10 +587,9 @@ fn a_record_in_capitals_is_erased_and_checked() {
     run_well(&["erase", "--dir", &w, "--source", "web", "p1", "--now"]);
     assert_eq!(csv(&w, "SELECT record_id FROM crm"), [["p2"]]);
     let hidden = "CREATE TABLE h (\"Source\" TEXT, \"Record_ID\" TEXT)";
-    let refused = run(&["sql", "--dir", &w, hidden]);
-    assert!(
-        stderr(&refused).contains("an erasure would not find its rows"),
-        "{}",
-        stderr(&refused)
-    );
+    let later = "CREATE TABLE h (source TEXT); ALTER TABLE h ADD COLUMN \"Record_ID\" TEXT";
+    for statement in [hidden, later] {
+        let told = stderr(&run(&["sql", "--dir", &w, statement]));
+        assert!(told.contains("an erasure would not find its rows"), "{told}");
+    }
 }
