@@ -120,7 +120,7 @@ impl<'a> Log<'a> {
         match checkpoint {
             Some(at) => loads = self.checkpoint(&checkpoint_name(at), extent).await?,
             None if names().any(|name| name == entry_name(0)) => {}
-            None => return Err(self.without_beginning().await),
+            None => return Err(self.without_beginning(names()).await),
         }
         let read = self.entries(begins..=version).await?;
         loads.go_on(read.loads);
@@ -162,11 +162,13 @@ impl<'a> Log<'a> {
         Ok(read)
     }
 
-    /// The file for which the log is not what was published up to a version, when one can be told.
-    pub(super) async fn culprit(&self, version: u64) -> Option<Broken> {
+    /// The file for which the log cannot be read up to a version, or, where it `differs` from what was published, for which it does; when
+    /// one can be told.
+    pub(super) async fn culprit(&self, version: u64, differs: bool) -> Option<Broken> {
         match self.read(version, Extent::Everything).await {
             Err(Unread::Broken(broken)) => Some(broken),
             Err(Unread::Failed(_)) => None,
+            Ok(_) if !differs => None,
             Ok(read) => {
                 // Every entry is what it was, so it is what they build on.
                 let at = read.checkpoint?;
@@ -197,13 +199,16 @@ impl<'a> Log<'a> {
     }
 
     /// What is wrong with a log that has neither a checkpoint nor its first entry.
-    async fn without_beginning(&self) -> Unread {
+    async fn without_beginning(&self, there: impl Iterator<Item = &str>) -> Unread {
         let last = async {
             let last = self.store.get(&self.folder.clone().join(LAST_CHECKPOINT)).await.ok()?;
             let last: serde_json::Value = serde_json::from_slice(&last.bytes().await.ok()?).ok()?;
             last["version"].as_u64()
         };
-        let name = last.await.map_or_else(|| entry_name(0), checkpoint_name);
+        let last = last.await.map(checkpoint_name);
+        // One that is there is of a later version: what came before was vacuumed.
+        let is_there = { there }.any(|name| Some(name) == last.as_deref());
+        let name = last.filter(|_| !is_there).unwrap_or_else(|| entry_name(0));
         self.broken(&name, MISSING)
     }
 
@@ -363,6 +368,11 @@ impl EntrySums {
             }
             _ => *self = later,
         }
+    }
+
+    /// Whether it ends with this version.
+    pub(super) fn ends_at(&self, version: u64) -> bool {
+        !self.sums.is_empty() && self.version == version
     }
 
     fn push(&mut self, version: u64, sum: u32) {

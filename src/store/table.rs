@@ -332,28 +332,31 @@ impl Tables {
 
     /// The table as it was published, from memory when it was looked at before.
     pub(crate) async fn snapshot(&self, def: &TableDef) -> Result<Arc<TableSnapshot>> {
-        let read = async {
-            let snapshot = self.at(&def.path, def.version).await?;
-            snapshot.unless_changed(def)?;
-            Ok(snapshot)
+        let snapshot = match self.at(&def.path, def.version).await {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Err(Box::pin(self.with_culprit(def, error, false)).await),
         };
-        match read.await {
-            Ok(snapshot) => Ok(snapshot),
-            Err(error) => Err(Box::pin(self.with_culprit(def, error)).await),
+        match snapshot.unless_changed(def) {
+            Ok(()) => Ok(snapshot),
+            Err(error) => Err(Box::pin(self.with_culprit(def, error, true)).await),
         }
     }
 
-    /// Adds to an error, which is of the log of a published version, the file that is not what it was.
-    async fn with_culprit(&self, def: &TableDef, error: Error) -> Error {
-        match self.culprit(def).await {
+    /// Adds to an error, which is of the log of a published version, the file that is not what it was; whether the log `differs` from
+    /// what was published, or cannot be read.
+    async fn with_culprit(&self, def: &TableDef, error: Error, differs: bool) -> Error {
+        if error.kind() == Kind::Io {
+            return error;
+        }
+        match self.culprit(def, differs).await {
             Some(broken) => error.detail(broken.detail()),
             None => error,
         }
     }
 
     /// The file of a published version's log that is not what it was, when one can be told.
-    pub(super) async fn culprit(&self, def: &TableDef) -> Option<Broken> {
-        self.log_of(def).ok()?.culprit(def.version).await
+    pub(super) async fn culprit(&self, def: &TableDef, differs: bool) -> Option<Broken> {
+        self.log_of(def).ok()?.culprit(def.version, differs).await
     }
 
     async fn at(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
@@ -440,7 +443,7 @@ impl Tables {
         let loads = self.log_of(def)?.read(def.version, extent).await?.loads;
         match &def.holding.loads {
             Some(published) if *published != loads.sum() => {
-                Err(self.with_culprit(def, damaged_loads(&def.path)).await)
+                Err(self.with_culprit(def, damaged_loads(&def.path), true).await)
             }
             _ => Ok(loads),
         }
@@ -467,12 +470,14 @@ impl Tables {
                     }
                 }
                 // A vacuum has taken some of them meanwhile: a checkpoint has what they said.
-                Err(Unread::Broken(_)) => {}
+                Err(Unread::Broken(_)) => sums = EntrySums::default(),
                 Err(Unread::Failed(error)) => return Err(error),
             }
         }
         let read = log.read(version, Extent::Loads).await?;
-        sums.go_on(read.sums);
+        if !sums.ends_at(version) {
+            sums = read.sums;
+        }
         Ok(Holding { content, loads: Some(read.loads.sum()), entries: sums.encode() })
     }
 
@@ -652,13 +657,26 @@ impl Tables {
         actions: Vec<Action>,
         operation: DeltaOperation,
     ) -> Result<u64> {
+        let id = format!("alter:{}", uuid::Uuid::new_v4().simple());
         let properties = CommitProperties::default()
             .with_max_retries(0)
             .with_cleanup_expired_logs(Some(false))
-            .with_create_checkpoint(true);
-        let version = commit_actions(table, actions, properties, operation).await?;
+            .with_create_checkpoint(true)
+            .with_application_transactions(vec![Transaction::new(&id, 1)]);
+        let committed = commit_actions(table, actions, properties, operation).await;
         self.forget(path);
-        Ok(version)
+        match committed {
+            Ok(version) => Ok(version),
+            Err(error) if is_lost_race(&error) => {
+                // A first try may have been carried out and not answered.
+                let newest = self.load(path, None).await?;
+                match (noted_as(&newest, &id).await?, newest.version()) {
+                    (1.., Some(version)) => Ok(version),
+                    _ => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Keeps the rows of a table by the customers of a graph from now on, or as CREATE TABLE said.
