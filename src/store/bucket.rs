@@ -186,15 +186,16 @@ mod s3 {
     #[async_trait::async_trait]
     impl HttpService for Whole {
         async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-            let (head, body) = self.0.execute(request).await.map_err(to_be_repeated)?.into_parts();
+            let repeated = |error| HttpError::new(HttpErrorKind::Request, error);
+            let answer = self.0.execute(request).await.map_err(|error| match error.kind() {
+                HttpErrorKind::Interrupted | HttpErrorKind::Timeout => repeated(error),
+                _ => error,
+            })?;
+            let (head, body) = answer.into_parts();
             // Of what is cut off in the middle nothing is used.
-            let body = body.bytes().await.map_err(to_be_repeated)?;
+            let body = body.bytes().await.map_err(repeated)?;
             Ok(HttpResponse::from_parts(head, body.into()))
         }
-    }
-
-    fn to_be_repeated(error: HttpError) -> HttpError {
-        HttpError::new(HttpErrorKind::Request, error)
     }
 }
 

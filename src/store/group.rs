@@ -161,6 +161,11 @@ impl Warehouse {
                 tracing::warn!(group = id, %error, "a finished group could not be removed");
             }
         }
+        if is_open {
+            self.leave_open(
+                group.tables.iter().map(|table| (table.name.clone(), table.path.clone())),
+            );
+        }
         published.map_err(|error| if is_open { outcome_unknown(&error) } else { error })
     }
 
@@ -212,8 +217,8 @@ impl Warehouse {
                 (_, Err(load)) => return Ok(Published::AlreadyLoaded(load)),
             };
         }
-        if group.tables.iter().any(|table| table.is_new) {
-            // What comes now is not taken back when somebody else has made the table meanwhile.
+        if !sure.is_empty() && !committed.is_empty() {
+            // What comes now is not taken back when somebody else has made, dropped or replaced a table meanwhile.
             check(group, self.newest().await?.as_ref())?;
         }
         let mut commits = Vec::with_capacity(sure.len());
@@ -221,10 +226,18 @@ impl Warehouse {
             commits.push(self.commit(id, table, &before).boxed());
         }
         let mut commits = futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE);
+        // What was begun beside one that fails is waited for: it may be in.
+        let mut failed = None;
         while let Some(done) = commits.next().await {
             *may_be_in |= is_maybe_in(&done);
-            let (name, version) = done?;
-            committed.extend(version.ok().map(|version| (name, version)));
+            match done {
+                Ok((name, version)) => committed.extend(version.ok().map(|known| (name, known))),
+                Err(error) => _ = failed.get_or_insert(error),
+            }
+        }
+        drop(commits);
+        if let Some(error) = failed {
+            return Err(error);
         }
         let generation = self
             .chain()
@@ -339,8 +352,8 @@ fn is_maybe_in<T>(commit: &Result<T>) -> bool {
 fn outcome_unknown(error: &Error) -> Error {
     let told = format!("whether the change takes effect is not known: {}", error.message());
     Error::new(Kind::OutcomeUnknown, told)
-        .detail("it was begun when the store failed; the next change of the table finishes it, if it is in")
-        .hint("look whether it is there before it is done again; a file that is loaded again is not doubled")
+        .detail("what was begun is finished by this server within ten seconds of the store's return, else by the next change of the table")
+        .hint("look then whether it is there, before it is done again; a file that is loaded again is not doubled")
 }
 
 /// Whether trying the same group again later could succeed.
@@ -401,6 +414,29 @@ mod tests {
         published.unwrap();
         let (rows, _) = replace().await;
         assert_eq!(rows, 0);
+    }
+
+    /// What was left open is finished, so that who looks sees what will stay.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_left_open_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
+        let name = Name::new("public", "t");
+        let path = warehouse.prepare_table(&name, &schema(), &[], None).await.unwrap();
+        let files = file(&warehouse, &path, 1).await;
+        let change = TableChange::create(name.clone(), path.clone(), files);
+        warehouse.publish(Group::of(change)).await.unwrap();
+        let left = file(&warehouse, &path, 2).await;
+        warehouse.tables().commit(&path, &left, CommitMode::Append, &[]).await.unwrap();
+        let rows = async || {
+            let def = warehouse.newest().await.unwrap().table(&name).cloned().unwrap();
+            warehouse.snapshot(&def).await.unwrap().rows()
+        };
+        warehouse.settle_open().await.unwrap();
+        assert_eq!(rows().await, 1, "nobody has said that it is open");
+        warehouse.leave_open(std::iter::once((name.clone(), path)));
+        warehouse.settle_open().await.unwrap();
+        assert_eq!(rows().await, 2);
     }
 
     /// A group that was left, of a table that was replaced meanwhile, is in nobody's way.

@@ -91,6 +91,10 @@ impl Warehouse {
             let Some(warehouse) = warehouse.upgrade() else { return };
             if let Err(error) = warehouse.announce().await {
                 tracing::warn!(code = error.sqlstate(), %error, "what is read could not be announced");
+                continue;
+            }
+            if let Err(error) = warehouse.settle_open().await {
+                tracing::warn!(code = error.sqlstate(), %error, "a change that was left open stays so");
             }
         }
     }

@@ -232,13 +232,20 @@ impl Root {
         }
         let (store, path) = (Arc::clone(&self.store), path.clone());
         // This may be within a runtime, or after the end of one.
-        let removing = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let removed = async { tokio::time::timeout(WAIT, store.delete(&path)).await };
-            let _ = runtime.block_on(removed);
-            std::io::Result::Ok(())
+        let (done, is_done) = std::sync::mpsc::channel();
+        let removing = std::thread::Builder::new().spawn(move || {
+            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+            {
+                let removed = async { tokio::time::timeout(WAIT, store.delete(&path)).await };
+                let _ = runtime.block_on(removed);
+                // A search for the store's address may go on.
+                runtime.shutdown_background();
+            }
+            let _ = done.send(());
         });
-        let _ = removing.join();
+        if removing.is_ok() {
+            let _ = is_done.recv_timeout(WAIT);
+        }
     }
 }
 

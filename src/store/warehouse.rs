@@ -1,6 +1,6 @@
 //! A warehouse folder: opened, created, and the way to everything in it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -55,6 +55,8 @@ pub struct Warehouse {
     /// The newest customers that were read, by graph.
     pub(super) customers: Mutex<HashMap<String, Arc<Customers>>>,
     readers: Readers,
+    /// Names and folders of tables of which it is not known whether a change is in.
+    open_changes: Mutex<BTreeSet<(Name, String)>>,
     refreshing: tokio::sync::Mutex<()>,
 }
 
@@ -109,8 +111,18 @@ impl Warehouse {
         let (style, erased, readers) = (RwLock::default(), RwLock::default(), Readers::default());
         let refreshing = tokio::sync::Mutex::default();
         let customers = Mutex::default();
-        let warehouse =
-            Self { root, tables, chain, key, style, erased, customers, readers, refreshing };
+        let warehouse = Self {
+            root,
+            tables,
+            chain,
+            key,
+            style,
+            erased,
+            customers,
+            readers,
+            open_changes: Mutex::default(),
+            refreshing,
+        };
         warehouse.settle_copy(MARKER).await?;
         warehouse.finish_pending(None).await?;
         Ok(warehouse)
@@ -339,7 +351,7 @@ impl Warehouse {
         field: &arrow::datatypes::Field,
         personal: &[String],
     ) -> Result<()> {
-        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        self.finish_pending(Some(&BTreeSet::from([name]))).await?;
         let version = self.tables.add_column(&def.path, field, personal).await?;
         self.publish_version(None, name, &def.path, version, None).await
     }
@@ -351,7 +363,7 @@ impl Warehouse {
         def: &TableDef,
         by_graph: Option<&Clustering>,
     ) -> Result<()> {
-        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        self.finish_pending(Some(&BTreeSet::from([name]))).await?;
         let version = self.tables.set_identity(&def.path, by_graph).await?;
         self.publish_version(None, name, &def.path, version, None).await
     }
@@ -369,7 +381,7 @@ impl Warehouse {
         outputs: &[WrittenFile],
     ) -> Result<bool> {
         // A commit of an unfinished group in the same log would become visible with ours.
-        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        self.finish_pending(Some(&BTreeSet::from([name]))).await?;
         if let Err(error) = self.check_lease(lease).await {
             self.discard(&snapshot.path, outputs).await;
             return Err(error);
@@ -384,6 +396,23 @@ impl Warehouse {
         Ok(true)
     }
 
+    /// Keeps in mind tables of which it is not known whether a change of this process is in.
+    pub(super) fn leave_open(&self, tables: impl Iterator<Item = (Name, String)>) {
+        self.open_changes.lock().unwrap_or_else(PoisonError::into_inner).extend(tables);
+    }
+
+    /// Finishes changes that were left open, so that what is seen of them is what will stay.
+    pub(super) async fn settle_open(&self) -> Result<()> {
+        let open = self.open_changes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (name, path) in open {
+            self.finish_pending(Some(&BTreeSet::from([&name]))).await?;
+            self.publish_committed(&name, &path).await?;
+            let mut open = self.open_changes.lock().unwrap_or_else(PoisonError::into_inner);
+            open.remove(&(name, path));
+        }
+        Ok(())
+    }
+
     /// Makes visible what the log of a table has beyond its published version: a process that ended between a commit and its
     /// publishing has left it, and everybody who compares with what is published would find the table changed for ever.
     pub async fn publish_committed(&self, name: &Name, path: &str) -> Result<()> {
@@ -394,7 +423,7 @@ impl Warehouse {
         let committed = self.tables.newest_version(path).await?;
         // A commit that is of a group becomes visible with the others of it. The version was read before: what is still not
         // published then is of no group.
-        self.finish_pending(Some(&std::collections::BTreeSet::from([name]))).await?;
+        self.finish_pending(Some(&BTreeSet::from([name]))).await?;
         let is_behind = |state: &Generation| {
             state.table(name).is_some_and(|def| def.path == path && def.version < committed)
         };
