@@ -64,7 +64,7 @@ impl Warehouse {
 
     async fn check_version(&self, name: &Name, def: &TableDef) -> Result<Vec<FileCheck>> {
         let of_log = async |error: Error| {
-            let broken = self.tables().culprit(def, true).await;
+            let broken = self.tables().culprit(def).await;
             let (file, problem) = match broken {
                 Some(broken) => (broken.file, broken.what),
                 None => (format!("{}/_delta_log", def.path), told(&error)),

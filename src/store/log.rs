@@ -162,13 +162,11 @@ impl<'a> Log<'a> {
         Ok(read)
     }
 
-    /// The file for which the log cannot be read up to a version, or, where it `differs` from what was published, for which it does; when
-    /// one can be told.
-    pub(super) async fn culprit(&self, version: u64, differs: bool) -> Option<Broken> {
+    /// The file for which the log cannot be used up to a version, or differs from what was published, when one can be told.
+    pub(super) async fn culprit(&self, version: u64) -> Option<Broken> {
         match self.read(version, Extent::Everything).await {
             Err(Unread::Broken(broken)) => Some(broken),
             Err(Unread::Failed(_)) => None,
-            Ok(_) if !differs => None,
             Ok(read) => {
                 // Every entry is what it was, so it is what they build on.
                 let at = read.checkpoint?;

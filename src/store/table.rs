@@ -332,31 +332,32 @@ impl Tables {
 
     /// The table as it was published, from memory when it was looked at before.
     pub(crate) async fn snapshot(&self, def: &TableDef) -> Result<Arc<TableSnapshot>> {
-        let snapshot = match self.at(&def.path, def.version).await {
-            Ok(snapshot) => snapshot,
-            Err(error) => return Err(Box::pin(self.with_culprit(def, error, false)).await),
+        let read = async {
+            let snapshot = self.at(&def.path, def.version).await?;
+            snapshot.unless_changed(def)?;
+            Ok(snapshot)
         };
-        match snapshot.unless_changed(def) {
-            Ok(()) => Ok(snapshot),
-            Err(error) => Err(Box::pin(self.with_culprit(def, error, true)).await),
+        match read.await {
+            Ok(snapshot) => Ok(snapshot),
+            Err(error) => Err(Box::pin(self.with_culprit(def, error)).await),
         }
     }
 
-    /// Adds to an error, which is of the log of a published version, the file that is not what it was; whether the log `differs` from
-    /// what was published, or cannot be read.
-    async fn with_culprit(&self, def: &TableDef, error: Error, differs: bool) -> Error {
+    /// Adds to an error, which is of the log of a published version, the file that is not what it was.
+    async fn with_culprit(&self, def: &TableDef, error: Error) -> Error {
+        // A store that was away says nothing about what is in it.
         if error.kind() == Kind::Io {
             return error;
         }
-        match self.culprit(def, differs).await {
+        match self.culprit(def).await {
             Some(broken) => error.detail(broken.detail()),
             None => error,
         }
     }
 
     /// The file of a published version's log that is not what it was, when one can be told.
-    pub(super) async fn culprit(&self, def: &TableDef, differs: bool) -> Option<Broken> {
-        self.log_of(def).ok()?.culprit(def.version, differs).await
+    pub(super) async fn culprit(&self, def: &TableDef) -> Option<Broken> {
+        self.log_of(def).ok()?.culprit(def.version).await
     }
 
     async fn at(&self, path: &str, version: u64) -> Result<Arc<TableSnapshot>> {
@@ -367,7 +368,8 @@ impl Tables {
         }
         let table = self.load(path, Some(version)).await?;
         let verifies = self.verifies.load(Ordering::Relaxed);
-        let snapshot = Arc::new(read_snapshot(path, version, &table, verifies)?);
+        let snapshot = read_snapshot(path, version, &table, verifies);
+        let snapshot = Arc::new(snapshot.map_err(|error| error.about(path))?);
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         // A few versions back are kept for statements that are still running; older ones can be read again.
         const VERSIONS_KEPT: u64 = 4;
@@ -443,7 +445,7 @@ impl Tables {
         let loads = self.log_of(def)?.read(def.version, extent).await?.loads;
         match &def.holding.loads {
             Some(published) if *published != loads.sum() => {
-                Err(self.with_culprit(def, damaged_loads(&def.path), true).await)
+                Err(self.with_culprit(def, damaged_loads(&def.path)).await)
             }
             _ => Ok(loads),
         }
