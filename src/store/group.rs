@@ -386,10 +386,8 @@ mod tests {
         writer.finish().await.unwrap()
     }
 
-    /// A process that ended between the commit of a table and its publishing is in nobody's way: who comes next publishes it.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_commit_that_was_left_is_published_by_the_next() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A table of one row that is published, and one that is only committed.
+    async fn with_commit_left(dir: &tempfile::TempDir) -> (Warehouse, Name, String) {
         let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
         let name = Name::new("public", "t");
         let path = warehouse.prepare_table(&name, &schema(), &[], None).await.unwrap();
@@ -398,6 +396,19 @@ mod tests {
         warehouse.publish(Group::of(change)).await.unwrap();
         let left = file(&warehouse, &path, 2).await;
         warehouse.tables().commit(&path, &left, CommitMode::Append, &[]).await.unwrap();
+        (warehouse, name, path)
+    }
+
+    async fn rows_of(warehouse: &Warehouse, name: &Name) -> u64 {
+        let def = warehouse.newest().await.unwrap().table(name).cloned().unwrap();
+        warehouse.snapshot(&def).await.unwrap().rows()
+    }
+
+    /// A process that ended between the commit of a table and its publishing is in nobody's way: who comes next publishes it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_was_left_is_published_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (warehouse, name, path) = with_commit_left(&dir).await;
         let replace = async || {
             let def = warehouse.newest().await.unwrap().table(&name).cloned().unwrap();
             let snapshot = warehouse.snapshot(&def).await.unwrap();
@@ -420,23 +431,12 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_left_open_is_settled() {
         let dir = tempfile::tempdir().unwrap();
-        let warehouse = Warehouse::open_or_create(&dir.path().into()).await.unwrap();
-        let name = Name::new("public", "t");
-        let path = warehouse.prepare_table(&name, &schema(), &[], None).await.unwrap();
-        let files = file(&warehouse, &path, 1).await;
-        let change = TableChange::create(name.clone(), path.clone(), files);
-        warehouse.publish(Group::of(change)).await.unwrap();
-        let left = file(&warehouse, &path, 2).await;
-        warehouse.tables().commit(&path, &left, CommitMode::Append, &[]).await.unwrap();
-        let rows = async || {
-            let def = warehouse.newest().await.unwrap().table(&name).cloned().unwrap();
-            warehouse.snapshot(&def).await.unwrap().rows()
-        };
+        let (warehouse, name, path) = with_commit_left(&dir).await;
         warehouse.settle_open().await.unwrap();
-        assert_eq!(rows().await, 1, "nobody has said that it is open");
+        assert_eq!(rows_of(&warehouse, &name).await, 1, "nobody has said that it is open");
         warehouse.leave_open(std::iter::once((name.clone(), path)));
         warehouse.settle_open().await.unwrap();
-        assert_eq!(rows().await, 2);
+        assert_eq!(rows_of(&warehouse, &name).await, 2);
     }
 
     /// A group that was left, of a table that was replaced meanwhile, is in nobody's way.
@@ -470,8 +470,7 @@ mod tests {
         }
         let listed = warehouse.store().list(Some(&Path::from(FOLDER)));
         assert_eq!(listed.count().await, 0);
-        let def = warehouse.newest().await.unwrap().table(&names[1]).cloned().unwrap();
-        assert_eq!(warehouse.snapshot(&def).await.unwrap().rows(), 2, "nothing of the group is in");
+        assert_eq!(rows_of(&warehouse, &names[1]).await, 2, "nothing of the group is in");
     }
 
     /// A table that goes back from a version does not take along what was written after that one.
@@ -498,14 +497,10 @@ mod tests {
             change.restore = Some(RestoreVersion { version: before, from });
             warehouse.publish(Group::of(change)).await
         };
-        let rows = async || {
-            let def = warehouse.newest().await.unwrap().table(&name).cloned().unwrap();
-            warehouse.snapshot(&def).await.unwrap().rows()
-        };
         assert_eq!(back(from).await.unwrap_err().kind(), Kind::StaleBase);
-        assert_eq!(rows().await, 2);
+        assert_eq!(rows_of(&warehouse, &name).await, 2);
         back(Some(version().await)).await.unwrap();
-        assert_eq!(rows().await, 0);
+        assert_eq!(rows_of(&warehouse, &name).await, 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]

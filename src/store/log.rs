@@ -38,7 +38,7 @@ const MISSING: &str = "is missing";
 /// What is said of a file that is there.
 const OTHER: &str = "is not what was published";
 
-/// Entries that are compared: the library writes a checkpoint after so many, and what is before it is not read.
+/// Entries that are compared: no table has more since its last checkpoint, and what is before it is not read.
 const ENTRIES_KEPT: usize = 100;
 
 /// Entries that are read at once.
