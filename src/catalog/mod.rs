@@ -309,7 +309,7 @@ fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Na
             wanted.insert("map".to_owned());
         }
         if wanted.contains("oneid") {
-            wanted.insert("lookup".to_owned());
+            wanted.extend(["identifiers", "map", "owners", "types"].map(str::to_owned));
         }
         for (name, relation) in &generation.relations {
             let is_new = (wants_all || wanted.contains(&name.table)) && names.insert(name.clone());

@@ -33,7 +33,7 @@ pub(super) enum Extent {
     Anew,
     /// Records and findings that are new, and everything that follows from them: something else than rows is new too.
     Added,
-    /// As [`Self::Day`], and whose every identifier is: other rules, or what was said by hand, are new too.
+    /// As [`Self::Day`]: other rules, or what was said by hand, are new too.
     Rules,
     /// What is new, and what changes with it: nothing but rows is new. Keys of records that are not stay where they are.
     Day,
@@ -49,8 +49,6 @@ pub(super) struct Collection {
     pub(super) has_numbered_ids: bool,
     /// Names of types by their numbers in the findings.
     pub(super) types: Vec<String>,
-    /// Of [`Extent::Day`] the records of which there are new rows.
-    pub(super) touched: Vec<u32>,
     /// Paths of the files that were read.
     pub(super) read: Vec<String>,
     /// What was said by hand of records that are not there, or says nothing that is known.
@@ -106,7 +104,6 @@ impl Asked<'_> {
             extent,
             has_numbered_ids: is_kept,
             types: last.types.clone().filter(|_| is_kept).unwrap_or_default(),
-            touched: Vec::new(),
             read: files.fresh_paths(),
             files,
             map: Map::default(),
@@ -180,7 +177,7 @@ impl Asked<'_> {
         memory: &Workspace,
     ) -> Result<Collection> {
         let Self { warehouse, graph, source, .. } = *self;
-        let Collection { collector, files, types, map: known, touched, unknown, .. } = &mut all;
+        let Collection { collector, files, types, map: known, unknown, .. } = &mut all;
         let mut apart = collector.records().anew(0);
         let (mut rows, mut counts): (Vec<Row>, _) = (Vec::new(), Vec::new());
         for file in files.fresh() {
@@ -245,7 +242,7 @@ impl Asked<'_> {
         let rows = rows
             .into_iter()
             .filter_map(|(at, file, found)| Some((number_of[at as usize]?, file, found)));
-        findings::take_rows(collector, rows.inspect(|(record, ..)| touched.push(*record)));
+        findings::take_rows(collector, rows);
         for said in said {
             let both = said.both(|source, record_id| {
                 apart.number(source, record_id).and_then(|at| number_of[at as usize])

@@ -7,7 +7,7 @@ use super::refresh::refresh;
 use super::rules::Definition;
 use super::source::Source;
 use super::statement::{GraphStatement, RuleChange};
-use super::tables::{self, DEFINITION};
+use super::tables::{self, DEFINITION, EARLIER};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Generation, GraphDef, Group, Name, Relation, TableChange, Warehouse};
 use crate::workspace::Workspace;
@@ -124,7 +124,8 @@ async fn drop_graph(warehouse: &Warehouse, name: &str, if_exists: bool) -> Resul
                 return if if_exists { Ok(BTreeMap::new()) } else { Err(unknown(name)) };
             }
             let mut changes = BTreeMap::from([(definition, Change::Dropped)]);
-            for (table, _) in tables::all() {
+            let all = tables::all().into_iter().map(|(table, _)| table);
+            for table in all.chain(EARLIER) {
                 let relation = Name::new(name, table);
                 if state.table(&relation).is_some() {
                     changes.insert(relation, Change::Dropped);

@@ -1,67 +1,57 @@
-//! Whose an identifier is: the table behind `oneid()`.
+//! Whose an identifier is: what `oneid()` reads.
+//!
+//! It is the customer's whose records have it, where they are of one. What that would get wrong is in the table of owners: hubs, which
+//! are nobody's, and values that had several owners, which are the last one's. Identifiers of types without a rule are nobody's, too.
 
 use std::sync::Arc;
 
-use arrow::array::Int32Array;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array};
 use clientele_udfs::identity::collect::value_of;
-use clientele_udfs::identity::graph::{Resolution, Whose, signed};
-use clientele_udfs::identity::ids::Assigned;
-use futures::StreamExt;
+use clientele_udfs::identity::graph::{Exception, signed};
+use clientele_udfs::identity::ids::Ids;
 
+use super::columns::{numbers, small, text};
 use super::graph::definition_of;
-use super::tables::{BATCH_ROWS, LOOKUP, Table};
+use super::tables::{LOOKUP, OWNERS};
 use crate::error::Result;
 use crate::store::{Generation, Name};
-use crate::workspace::in_background;
 
-/// What stands for an identifier in `lookup`: half of its keyed hash, in the order of numbers with a sign. `None` for a value
+/// What stands for an identifier in tables: half of its keyed hash, in the order of numbers with a sign. `None` for a value
 /// that is no identifier. An empty scope is none.
 pub fn lookup_hash(key: &[u8; 32], id_type: &str, value: &str, scope: Option<&str>) -> Option<i64> {
     value_of(key, id_type, value, scope.filter(|scope| !scope.is_empty()))
         .map(|value| signed(value[0]))
 }
 
-/// Whether graph `name` has a lookup.
+/// Whether graph `name` can be asked whose an identifier is: not where its last refresh was by a version that kept that elsewhere.
 ///
 /// # Errors
 /// 42704 for a graph that is not there.
 pub fn can_look_up(state: &Generation, name: &str) -> Result<bool> {
     definition_of(state, name)?;
-    Ok(state.table(&Name::new(name, LOOKUP)).is_some())
+    let has = |table: &str| state.table(&Name::new(name, table)).is_some();
+    Ok(has(OWNERS) && !has(LOOKUP))
 }
 
-/// Writes whose identifiers are, in the order of hashes, so that one is found in one page. What an earlier run says of them counts
-/// no more.
-pub(super) async fn write(
-    table: &mut Table<'_>,
-    whose: &Arc<Whose>,
-    resolution: &Arc<Resolution>,
-    assigned: &Arc<Assigned>,
-    run: u32,
-) -> Result<()> {
-    /// Parts that are looked up at once.
-    const PARTS: usize = 2;
-    let run = i32::try_from(run).unwrap_or(i32::MAX);
-    let look_up = |part: usize| {
-        let (whose, resolution) = (Arc::clone(whose), Arc::clone(resolution));
-        let assigned = Arc::clone(assigned);
-        let found =
-            move || -> Result<_> { Ok(whose.part(part, &resolution)?.columns(&assigned.ids.ids)) };
-        async move { in_background(found).await? }
-    };
-    let mut parts = futures::stream::iter(0..whose.parts()).map(look_up).buffered(PARTS);
-    while let Some(found) = parts.next().await {
-        let [hashes, one_ids] = found?;
-        for from in (0..hashes.len()).step_by(BATCH_ROWS) {
-            let rows = BATCH_ROWS.min(hashes.len() - from);
-            table
-                .write(vec![
-                    ("hash", Arc::new(hashes.slice(from, rows))),
-                    ("one_id", Arc::new(one_ids.slice(from, rows))),
-                    ("run", Arc::new(Int32Array::from_value(run, rows))),
-                ])
-                .await?;
-        }
-    }
-    Ok(())
+/// The rows of the table of owners.
+pub(super) fn owners_rows(exceptions: &[Exception], ids: &Ids) -> Vec<(&'static str, ArrayRef)> {
+    let one_id = |record: Option<u32>| record.map(|record| ids.ids[record as usize]);
+    let one_ids = exceptions.iter().map(|(_, record)| one_id(*record));
+    vec![
+        ("hash", numbers(exceptions.iter().map(|(half, _)| signed(*half)))),
+        ("one_id", Arc::new(one_ids.collect::<Int64Array>())),
+    ]
+}
+
+/// The rows of the table of types, given their names by number.
+pub(super) fn types_rows(
+    types: &[String],
+    joins: impl Fn(&str) -> bool,
+) -> Vec<(&'static str, ArrayRef)> {
+    let joining: BooleanArray = types.iter().map(|name| Some(joins(name))).collect();
+    vec![
+        ("id_type", small(0..types.len() as u32)),
+        ("name", text(types.iter().cloned())),
+        ("joins", Arc::new(joining)),
+    ]
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::collect::{Collected, Collector, Rejected, value_of};
-use clientele_udfs::identity::graph::{Besides, Graph, Limit, Review, Touched, Value, Whose};
+use clientele_udfs::identity::graph::{Exception, Graph, Limit, Review, Value};
 use clientele_udfs::identity::ids::{Assigned, Changes, Event, Ids, bytes_to_find};
 use clientele_udfs::identity::records::{Keys, Records};
 use futures::StreamExt;
@@ -22,7 +22,8 @@ use super::mask::masked;
 use super::rules::Definition;
 use super::source::{Sighting, Source};
 use super::tables::{
-    ALIAS, BATCH_ROWS, FILES, FINDINGS, HISTORY, HUBS, LOOKUP, REJECTED, REVIEW, RUNS, TOLD, Table,
+    ALIAS, BATCH_ROWS, EARLIER, FILES, HISTORY, HUBS, OWNERS, REJECTED, REVIEW, RUNS, TOLD, TYPES,
+    Table,
 };
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, FileEntry, Group, MAP, MOVED, Name, OVERRIDES, TableChange, Warehouse};
@@ -32,7 +33,7 @@ use crate::workspace::{Workspace, in_background};
 const RECORDS_NAMED: usize = 20;
 
 /// Counts up with every change of cleaning, hashing or joining: then the same rows can give other customers.
-const HOW: u32 = 2;
+const HOW: u32 = 3;
 
 /// REFRESH IDENTITY GRAPH.
 ///
@@ -105,10 +106,10 @@ async fn run(warehouse: &Warehouse, name: &str, full: bool, memory: &Workspace) 
     };
     let tables = std::mem::take(&mut group.tables).into_iter().enumerate().filter(is_new);
     group.tables = tables.map(|(_, change)| change).collect();
-    let earlier = Name::new(name, FINDINGS);
-    if warehouse.newest().await?.table(&earlier).is_some() {
-        group.names.insert(earlier, Change::Dropped);
-    }
+    let newest = warehouse.newest().await?;
+    let earlier = EARLIER.map(|table| Name::new(name, table)).into_iter();
+    let are_there = earlier.filter(|table| newest.table(table).is_some());
+    group.names.extend(are_there.map(|table| (table, Change::Dropped)));
     warehouse.publish(group).await?;
     Ok(settled.answer(reviews))
 }
@@ -118,10 +119,9 @@ struct Settled {
     run: u32,
     extent: Extent,
     collected: Collected,
-    assigned: Arc<Assigned>,
-    lookup: Arc<Whose>,
-    /// Whether the lookup's rows come to those that are there.
-    adds_lookup: bool,
+    assigned: Assigned,
+    /// Identifiers that are not simply of the customers whose records have them.
+    exceptions: Vec<Exception>,
     /// The map as it was.
     as_read: Map,
     files: Files,
@@ -133,7 +133,8 @@ struct Settled {
 impl Settled {
     /// Bytes that are held.
     fn bytes(&self) -> usize {
-        self.collected.bytes() + self.lookup.bytes() + self.assigned.bytes() + self.as_read.bytes()
+        let exceptions = self.exceptions.capacity() * size_of::<Exception>();
+        self.collected.bytes() + self.assigned.bytes() + self.as_read.bytes() + exceptions
     }
 
     fn answer(&self, reviews: usize) -> Answer {
@@ -165,8 +166,8 @@ async fn settle<'a>(
     memory: &Workspace,
 ) -> Result<(Settled, Table<'a>)> {
     let Asked { warehouse, graph: name, last, .. } = *asked;
-    let held = all.map.bytes() + all.touched.capacity() * size_of::<u32>();
-    let Collection { extent, has_numbered_ids, files, mut types, touched, .. } = all;
+    let held = all.map.bytes();
+    let Collection { extent, has_numbered_ids, files, mut types, .. } = all;
     let (mut as_read, read, unknown) = (all.map, all.read, all.unknown);
     if extent == Extent::Anew {
         // Everything is numbered as it came.
@@ -183,9 +184,15 @@ async fn settle<'a>(
     let mut found = findings::table(warehouse, name).await?;
     let collector =
         findings::write(&mut found, &files, &as_read.numbers, &mut types, collector).await?;
-    let (mut collected, mut graph) = resolve(collector, held, memory).await?;
-    let others = held + collected.bytes() + bytes_to_find(collected.records.len());
-    memory.fit(&mut graph, others)?;
+    let (mut collected, graph) = resolve(collector, held, memory).await?;
+    // What joined them is known, and its memory is free.
+    let (exceptions, resolution) = in_background({
+        let resolution = Arc::clone(&collected.resolution);
+        move || graph.exceptions(&resolution).map(|exceptions| (exceptions, resolution))
+    })
+    .await??;
+    drop(resolution);
+    memory.try_resize(held + collected.bytes() + bytes_to_find(collected.records.len()))?;
     let (before, gone) = match has_numbered_ids {
         true => as_read.take_ids(collected.records.len()),
         false => ids_before(map, &collected.records).await?,
@@ -206,29 +213,12 @@ async fn settle<'a>(
     let tell = |number, source: &str, record_id: &str| records.tell(number, source, record_id);
     as_read.keys_of(map, &wanted, tell).await?;
     let others = held + collected.bytes() + bytes_to_find(collected.records.len());
-    memory.fit(&mut graph, others + changes.bytes_to_assign())?;
-    let lookup = Table::open(warehouse, name, LOOKUP).await?;
-    // Each day adds rows, in the place of some that count no more: until these may be a quarter of what counts.
-    let is_long = lookup.rows().await? / 5 > graph.len() as u64 / 4;
-    let adds_lookup = matches!(extent, Extent::Day | Extent::Rules) && !is_long;
-    let (run, known) = (last.run + 1, as_read.len());
-    let (collected, assigned, lookup) = in_background(move || {
+    memory.try_resize(others + changes.bytes_to_assign())?;
+    let run = last.run + 1;
+    let (collected, assigned) = in_background(move || {
         let roots = &collected.resolution.roots;
         let assigned = changes.assign(&collected.records, roots, before, &gone, run);
-        let touched = adds_lookup.then(|| {
-            let besides = match extent {
-                // Other rules make hubs, or none, of what several records have.
-                Extent::Rules => Besides::Shared,
-                // Where no customer changes who was there, what was not found now is whose it was.
-                _ if assigned.changed.first().is_none_or(|first| *first >= known) => {
-                    Besides::FoundOnly
-                }
-                _ => Besides::None,
-            };
-            let touched = touched.into_iter().chain(assigned.changed.iter().copied());
-            Touched::new(collected.records.len(), touched, besides)
-        });
-        (collected, Arc::new(assigned), Arc::new(graph.into_whose(touched)))
+        (collected, assigned)
     })
     .await?;
     let settled = Settled {
@@ -236,8 +226,7 @@ async fn settle<'a>(
         extent,
         collected,
         assigned,
-        lookup,
-        adds_lookup,
+        exceptions,
         as_read,
         files,
         types,
@@ -255,9 +244,8 @@ async fn write(
     full: bool,
 ) -> Result<(Group, usize)> {
     let Asked { warehouse, graph: name, definition, source, .. } = *asked;
-    let Settled { run, extent, collected, assigned, lookup, as_read, files, .. } = settled;
+    let Settled { run, extent, collected, assigned, as_read, files, .. } = settled;
     // Each is written by a task of its own.
-    let mut of_lookup = Table::open(warehouse, name, LOOKUP).await?;
     let mut rejected = Table::open(warehouse, name, REJECTED).await?;
     let rejections = match extent {
         Extent::Day | Extent::Rules => &collected.newly_rejected,
@@ -268,11 +256,8 @@ async fn write(
         as_read.write_new(&mut map, &collected.records, &assigned.ids).await?;
         Ok(outdated)
     };
-    let (_, outdated, ()) = tokio::try_join!(
-        lookup::write(&mut of_lookup, lookup, &collected.resolution, assigned, *run),
-        write_map,
-        write_rejected(&mut rejected, collected, rejections),
-    )?;
+    let (outdated, ()) =
+        tokio::try_join!(write_map, write_rejected(&mut rejected, collected, rejections),)?;
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let mut told = Table::open(warehouse, name, TOLD).await?;
@@ -285,10 +270,15 @@ async fn write(
         Extent::Anew => map.replaced_as_read().await?,
         Extent::Added | Extent::Rules | Extent::Day => map.replaced_in(outdated).await?,
     });
-    group.tables.push(match settled.adds_lookup {
-        true => of_lookup.appended().await?,
-        false => of_lookup.replaced().await?,
-    });
+    let mut owners = Table::open(warehouse, name, OWNERS).await?;
+    owners.write(lookup::owners_rows(&settled.exceptions, &assigned.ids)).await?;
+    group.tables.push(owners.replaced().await?);
+    let mut types = Table::open(warehouse, name, TYPES).await?;
+    let joins = |name: &str| {
+        (0..collected.names.len()).any(|kind| type_name(collected, kind as u16) == name)
+    };
+    types.write(lookup::types_rows(&settled.types, joins)).await?;
+    group.tables.push(types.replaced().await?);
     group.tables.push(match extent {
         Extent::Day | Extent::Rules => rejected.appended().await?,
         Extent::Anew | Extent::Added => rejected.replaced().await?,

@@ -39,17 +39,23 @@ pub(super) const RUNS: &str = "runs";
 /// What was found in the files of the source, so that each is read once.
 pub(super) const IDENTIFIERS: &str = "identifiers";
 
-/// Where earlier versions kept it, in another way.
-pub(super) const FINDINGS: &str = "findings";
-
 /// The files of the source that were read.
 pub(super) const FILES: &str = "files";
 
 /// Masked values of the identifiers that hubs and reviews tell of, by their hashes.
 pub(super) const TOLD: &str = "told";
 
-/// Whose an identifier is.
+/// Whose identifiers are that are not simply of the customer whose records have them.
+pub(super) const OWNERS: &str = "owners";
+
+/// Types of identifiers by their numbers, and whether they join records.
+pub(super) const TYPES: &str = "types";
+
+/// Where earlier versions kept whose every identifier is.
 pub(super) const LOOKUP: &str = "lookup";
+
+/// Tables of earlier versions, which a refresh does away with: what was found in files was kept in another way, too.
+pub(super) const EARLIER: [&str; 2] = ["findings", LOOKUP];
 
 /// Rows that are written at a time.
 pub(super) const BATCH_ROWS: usize = 64 * 1024;
@@ -94,7 +100,8 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
         ),
         (FILES, schema(&[("file", &id), ("path", &text), ("without_key", &id)])),
         (TOLD, schema(&[("hash", &text), ("value", &text)])),
-        (LOOKUP, schema(&[("hash", &id), ("one_id", &id), ("run", &number)])),
+        (OWNERS, schema(&[("hash", &id), ("one_id", &id)])),
+        (TYPES, schema(&[("id_type", &number), ("name", &text), ("joins", &DataType::Boolean)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (
             HISTORY,
@@ -244,7 +251,7 @@ impl<'a> Table<'a> {
         let schema = Arc::clone(&warehouse.snapshot(&def).await?.schema);
         let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
         // They are read whole, or by bounds.
-        let is_sorted = table == IDENTIFIERS || table == LOOKUP;
+        let is_sorted = table == IDENTIFIERS;
         let writer = if is_sorted { writer.without_filters() } else { writer };
         Ok(Self { warehouse, name, def, schema, writer: Writing::new(writer) })
     }

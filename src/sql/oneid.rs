@@ -1,12 +1,15 @@
 //! `oneid(graph, type, value [, scope])`: the customer that an identifier is of.
 //!
-//! Asked for a constant, it is answered before the statement is planned, by a look into one page of the graph's `lookup`; so
-//! `WHERE one_id = oneid(...)` reads the one customer's rows and no others. Asked for a column's values, it becomes a join.
+//! An identifier is of the customer whose records have it, where they are of one; `<graph>.owners` has the exceptions.
+//!
+//! Asked for a constant, it is answered before the statement is planned, by a look into a page of the graph's `identifiers` and one of
+//! its `map`; so `WHERE one_id = oneid(...)` reads the one customer's rows and no others. Asked for a column's values, it becomes a
+//! join.
 
 use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::Int64Type;
 use clientele_tree::{Node, NodeMut, Tree};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, Value,
@@ -143,19 +146,43 @@ fn check(pinned: &Pinned, graph: &str) -> Result<()> {
     .hint(format!("REFRESH IDENTITY GRAPH {graph}")))
 }
 
+/// The relation of whose identifiers are, by half of their hashes, with a row for each of a record: `__hash`, `__one_id`.
+fn whose(graph: &str) -> String {
+    let graph = quoted(graph);
+    format!(
+        "SELECT i.hash AS __hash, m.one_id AS __one_id FROM {graph}.identifiers AS i JOIN {graph}.map AS m ON m.record = i.record \
+         WHERE NOT EXISTS (SELECT 1 FROM {graph}.owners AS o WHERE o.hash = i.hash) \
+         AND NOT EXISTS (SELECT 1 FROM {graph}.types AS t WHERE t.id_type = i.id_type AND NOT t.joins) \
+         UNION ALL SELECT hash, one_id FROM {graph}.owners"
+    )
+}
+
 async fn look_up(planning: &Planning, graph: &str, hash: i64) -> Result<Option<i64>> {
-    let query = format!("SELECT run, one_id FROM {}.lookup WHERE hash = {hash}", quoted(graph));
-    let plan = planning.plan_query(parse_query(&query)?)?;
+    let graph = quoted(graph);
+    let of = "count(*), CASE WHEN min(w.one_id) = max(w.one_id) THEN min(w.one_id) END";
+    let exception = format!("SELECT {of} FROM {graph}.owners AS w WHERE hash = {hash}");
+    // The few records are found first, and of the map their pages alone are read.
+    let records = format!(
+        "SELECT {of} FROM (SELECT i.record FROM {graph}.identifiers AS i WHERE i.hash = {hash} \
+         AND NOT EXISTS (SELECT 1 FROM {graph}.types AS t WHERE t.id_type = i.id_type AND NOT t.joins)) AS i \
+         JOIN {graph}.map AS w ON w.record = i.record"
+    );
+    match count_and_id(planning, &exception).await? {
+        (0, _) => Ok(count_and_id(planning, &records).await?.1),
+        (_, one_id) => Ok(one_id),
+    }
+}
+
+async fn count_and_id(planning: &Planning, query: &str) -> Result<(i64, Option<i64>)> {
+    let plan = planning.plan_query(parse_query(query)?)?;
     let mut rows = planning.run(&plan).await?;
-    // What the newest run says; rows from before runs were told of are the oldest.
-    let mut found = (None, None);
+    let mut found = (0, None);
     while let Some(batch) = rows.next().await {
         let batch = batch?;
-        let runs = batch.column(0).as_primitive::<Int32Type>().iter();
-        let all = runs.zip(batch.column(1).as_primitive::<Int64Type>());
-        found = all.chain([found]).max().unwrap_or_default();
+        let number = |at: usize| batch.column(at).as_primitive::<Int64Type>().iter().next();
+        found = (number(0).flatten().unwrap_or(0), number(1).flatten());
     }
-    Ok(found.1)
+    Ok(found)
 }
 
 /// Puts in the place of a call what `known` says of it, and else a query.
@@ -168,11 +195,11 @@ fn replace(node: NodeMut<'_>, known: impl Fn(&Call<'_>) -> Option<String>) -> Re
     let call = read(function)?;
     let text = match known(&call) {
         Some(known) => format!("CAST({known} AS BIGINT)"),
-        // A hash has a row a run at most, of which the newest counts. The names keep clear of the statement's own.
+        // The names keep clear of the statement's own.
         None => format!(
-            "(SELECT last_value(__lookup.__one_id ORDER BY coalesce(__lookup.__run, 0)) FROM {}.lookup AS __lookup (__hash, __one_id, __run) \
-             WHERE __lookup.__hash = oneid_hash({}, {}, {}))",
-            quoted(&call.graph),
+            "(SELECT CASE WHEN min(__whose.__one_id) = max(__whose.__one_id) THEN min(__whose.__one_id) END \
+             FROM ({}) AS __whose WHERE __whose.__hash = oneid_hash({}, {}, {}))",
+            whose(&call.graph),
             call.id_type,
             call.value,
             call.scope.map_or_else(|| literal(""), ToString::to_string),

@@ -78,16 +78,12 @@ impl Clusters {
         let mut of_root: HashMap<u32, i64> = HashMap::new();
         let mut last = 0;
         // They come in ascending order: the first one of a component is its smallest, and ids ascend too.
-        let whose = self.graph.into_whose(None);
-        for part in 0..whose.parts() {
-            let found = whose.part(part, &resolution)?;
-            for (half, row) in found.halves.iter().zip(&found.records) {
-                of_root.entry(resolution.roots[*row as usize]).or_insert_with(|| {
-                    last = (half >> 1).cast_signed().max(last + 1);
-                    last
-                });
-            }
-        }
+        self.graph.each_joining(|value, row| {
+            of_root.entry(resolution.roots[row as usize]).or_insert_with(|| {
+                last = (value[0] >> 1).cast_signed().max(last + 1);
+                last
+            });
+        })?;
         let mut alone = 0;
         let id = |root: &u32| {
             *of_root.entry(*root).or_insert_with(|| {

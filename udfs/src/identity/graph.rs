@@ -24,10 +24,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 
-use arrow::array::Int64Array;
-
 use self::components::Meeting;
-use self::links::{Observation, Partitions, Rest, Timed};
+use self::links::{Observation, Partitions, Timed};
 use self::tiers::Component;
 
 /// A keyed hash of an identifier with its type: 128 bits, so that no two of a warehouse meet.
@@ -125,139 +123,9 @@ pub struct Graph {
     owners: HashMap<Value, Value>,
 }
 
-/// Whose identifiers are, in the order of the first halves of their values.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lookup {
-    /// The first half of each value, ascending.
-    pub halves: Vec<u64>,
-    /// A record of the customer that has it; [`NOBODY`] where none has it alone.
-    pub records: Vec<u32>,
-}
-
-/// No record.
-pub const NOBODY: u32 = u32::MAX;
-
-/// Whose identifiers are, to be told part by part; the memory of a part is free then.
-#[derive(Debug)]
-pub struct Whose {
-    rest: Rest,
-    owners: HashMap<Value, Value>,
-    touched: Option<Touched>,
-}
-
-/// Identifiers of which it may have changed whose they are.
-#[derive(Debug)]
-pub struct Touched {
-    /// A bit for each record: whether those that it has are.
-    records: Vec<u64>,
-    besides: Besides,
-}
-
-/// Which identifiers may be somebody else's besides those of the records that are touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Besides {
-    /// None; and those that are were found in files.
-    FoundOnly,
-    /// None.
-    None,
-    /// Those that several records have.
-    Shared,
-}
-
-impl Touched {
-    /// Those of some among so many records.
-    pub fn new(count: u32, records: impl Iterator<Item = u32>, besides: Besides) -> Self {
-        let mut bits = vec![0; count.div_ceil(u64::BITS) as usize];
-        records.for_each(|record| bits[(record / u64::BITS) as usize] |= 1 << (record % u64::BITS));
-        Self { records: bits, besides }
-    }
-
-    fn has(&self, record: u32) -> bool {
-        self.records[(record / u64::BITS) as usize] & 1 << (record % u64::BITS) != 0
-    }
-
-    fn is(&self, same: &[Observation]) -> bool {
-        self.besides == Besides::Shared && same.len() > 1
-            || same.iter().any(|observation| self.has(observation.record))
-    }
-
-    fn bytes(&self) -> usize {
-        self.records.len() * size_of::<u64>()
-    }
-}
-
-impl Lookup {
-    /// The rows of a table: first halves in the order of numbers with a sign, and ids of customers as records have them.
-    pub fn columns(&self, ids: &[i64]) -> [Int64Array; 2] {
-        let one_ids = self.records.iter().map(|record| ids.get(*record as usize).copied());
-        [self.halves.iter().map(|half| Some(signed(*half))).collect(), one_ids.collect()]
-    }
-}
-
-impl Whose {
-    /// How many parts there are.
-    pub fn parts(&self) -> usize {
-        self.rest.parts()
-    }
-
-    /// Bytes that are held.
-    pub fn bytes(&self) -> usize {
-        self.rest.bytes() + self.touched.as_ref().map_or(0, Touched::bytes)
-    }
-
-    /// Whose the identifiers of a part are; of a value that had several owners the last one's. Parts come in the order of values. Hubs,
-    /// and what records of several customers have, are nobody's: they are left out, or told of where only some are asked for.
-    ///
-    /// # Errors
-    /// When what was put on disk cannot be read.
-    pub fn part(&self, part: usize, resolution: &Resolution) -> io::Result<Lookup> {
-        let Self { rest, owners, touched } = self;
-        let mut lookup = Lookup::default();
-        let only_found =
-            touched.as_ref().is_some_and(|touched| touched.besides == Besides::FoundOnly);
-        rest.each_first_half(part, only_found, |same| {
-            if touched.as_ref().is_some_and(|touched| !touched.is(same)) {
-                return;
-            }
-            let found = match same {
-                // Nearly all: what one record has alone. Its root is not looked at, that would be a miss of every cache.
-                [only] if owners.is_empty() => {
-                    Some(only.record).filter(|_| !rest.hubs.contains(&only.value))
-                }
-                _ => whose(same, &rest.hubs, owners, resolution),
-            };
-            if found.is_some() || touched.is_some() {
-                lookup.halves.push(same[0].value[0]);
-                lookup.records.push(found.unwrap_or(NOBODY));
-            }
-        })?;
-        Ok(lookup)
-    }
-}
-
-/// A record of the customer whose records alone have what `same` have in common: the first half of a value.
-fn whose(
-    same: &[Observation],
-    hubs: &HashSet<Value>,
-    owners: &HashMap<Value, Value>,
-    resolution: &Resolution,
-) -> Option<u32> {
-    let shared = |value: Value| owners.get(&value).copied().unwrap_or(value);
-    let value = shared(same[0].value);
-    if same.iter().any(|other| shared(other.value) != value) {
-        // Two identifiers with the same 64 bits: rather none than the wrong one.
-        return None;
-    }
-    let numbered = (0..).map(|number| links::of_owner(value, number));
-    let last = numbered.take_while(|owner| *owner == value || owners.contains_key(owner)).last()?;
-    if hubs.contains(&last) {
-        return None;
-    }
-    let root = |observation: &Observation| resolution.roots[observation.record as usize];
-    let mut of_last = same.iter().filter(|other| other.value == last);
-    let first = of_last.next()?;
-    of_last.all(|other| root(other) == root(first)).then_some(first.record)
-}
+/// An identifier that is not simply of the customer whose records have it: the first half of its value, and a record of the customer
+/// that has it; `None` where nobody has.
+pub type Exception = (u64, Option<u32>);
 
 /// Bytes that an identifier of a record takes.
 pub const BYTES_AN_IDENTIFIER: usize = size_of::<Observation>();
@@ -510,9 +378,49 @@ impl Graph {
         self.owners.get(&value).copied().unwrap_or(value)
     }
 
-    /// Whose identifiers are, once resolved: of those that are `touched`, or of all.
-    pub fn into_whose(self, touched: Option<Touched>) -> Whose {
-        Whose { rest: self.plain.into_rest(), owners: self.owners, touched }
+    /// Identifiers of which it does not follow from the customers of the records that have them whose they are, once resolved, in
+    /// order: hubs, which are nobody's, and those that had several owners, which are the last one's.
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn exceptions(&self, resolution: &Resolution) -> io::Result<Vec<Exception>> {
+        let hubs = self.plain.hubs();
+        // By the value of the last owner: the customer that has it, where it is one.
+        let mut of_last: HashMap<Value, Option<u32>> = HashMap::new();
+        let shared: HashSet<Value> = self.owners.values().copied().collect();
+        for value in &shared {
+            let later = (1..).map(|number| links::of_owner(*value, number));
+            let last = later.take_while(|owner| self.owners.contains_key(owner)).last();
+            of_last.insert(last.unwrap_or(*value), None);
+        }
+        let mut apart: HashSet<Value> = HashSet::new();
+        if !of_last.is_empty() {
+            self.plain.each_joining(|observation| {
+                if let Some(owner) = of_last.get_mut(&observation.value) {
+                    let root = resolution.roots[observation.record as usize];
+                    if *owner.get_or_insert(root) != root {
+                        apart.insert(observation.value);
+                    }
+                }
+            })?;
+        }
+        let is_one = |value: &Value| !shared.contains(value) && !self.owners.contains_key(value);
+        let mut exceptions: Vec<Exception> =
+            hubs.iter().filter(|hub| is_one(hub)).map(|hub| (hub[0], None)).collect();
+        // The first half of an owner's value is that of the value.
+        let owned = of_last.into_iter();
+        exceptions
+            .extend(owned.map(|(last, root)| (last[0], root.filter(|_| !apart.contains(&last)))));
+        exceptions.sort_unstable();
+        Ok(exceptions)
+    }
+
+    /// Gives everything that joins records to `take`, in the order of values: a value, and a record that has it.
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn each_joining(&self, mut take: impl FnMut(Value, u32)) -> io::Result<()> {
+        self.plain.each_in_order(|observation| take(observation.value, observation.record))
     }
 
     /// The shortest chain of identifiers and links by hand between two records of one customer; nothing for others.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::super::parts::threads;
 use super::components::Meeting;
@@ -201,25 +201,6 @@ impl Partition {
         Ok(to)
     }
 
-    /// Those that came out of order, in order; `None` where others may have been found in files, too.
-    fn with_all_found(&self) -> Option<Vec<Observation>> {
-        (!self.has_files && self.on_disk.is_empty()).then(|| self.others.concat())
-    }
-
-    /// Adds those in order with this first half of their value.
-    fn kept_with(&self, half: u64, to: &mut Vec<Observation>) {
-        let ends_before =
-            |piece: &Vec<Observation>| piece.last().is_none_or(|last| last.value[0] < half);
-        for piece in &self.ordered[self.ordered.partition_point(ends_before)..] {
-            let rest = &piece[piece.partition_point(|one| one.value[0] < half)..];
-            let same = rest.iter().take_while(|one| one.value[0] == half).count();
-            to.extend_from_slice(&rest[..same]);
-            if same < rest.len() {
-                return;
-            }
-        }
-    }
-
     /// How many there are in memory.
     fn len(&self) -> usize {
         count(&self.ordered) + count(&self.others)
@@ -394,10 +375,20 @@ impl Partitions {
         Ok(hubs)
     }
 
-    /// All identifiers, to be given up part by part, once they were joined.
-    pub(super) fn into_rest(self) -> Rest {
-        let partitions = self.partitions.into_iter().map(Mutex::new).collect();
-        Rest { partitions, hubs: self.hubs, disk: self.disk }
+    /// Values that join nobody, once the others were joined.
+    pub(super) fn hubs(&self) -> &HashSet<Value> {
+        &self.hubs
+    }
+
+    /// Gives every identifier that joins to `take`, in order, once they were joined.
+    pub(super) fn each_in_order(&self, mut take: impl FnMut(&Observation)) -> io::Result<()> {
+        let mut scratch = Vec::new();
+        for partition in &self.partitions {
+            let all = partition.all(self.disk.as_deref(), &mut scratch)?;
+            let joining = all.iter().filter(|one| !self.hubs.contains(&one.value));
+            joining.for_each(&mut take);
+        }
+        Ok(())
     }
 
     /// What was found in files, of one partition in order and each once, when they were sorted.
@@ -437,56 +428,6 @@ impl Partitions {
                 take(observation);
             }
         })
-    }
-}
-
-/// Identifiers that were joined, to be given up part by part.
-#[derive(Debug)]
-pub(super) struct Rest {
-    partitions: Vec<Mutex<Partition>>,
-    /// Values that join nobody.
-    pub(super) hubs: HashSet<Value>,
-    disk: Option<Arc<File>>,
-}
-
-impl Rest {
-    /// How many parts there are.
-    pub(super) fn parts(&self) -> usize {
-        self.partitions.len()
-    }
-
-    /// Bytes that are held.
-    pub(super) fn bytes(&self) -> usize {
-        let room = |of: &Mutex<Partition>| of.lock().unwrap_or_else(PoisonError::into_inner).room();
-        self.partitions.iter().map(room).sum::<usize>() * size_of::<Observation>()
-    }
-
-    /// Gives up a part: those with the same first half of their value together, in order; all of them, or of those alone of which one was
-    /// found in a file.
-    pub(super) fn each_first_half(
-        &self,
-        part: usize,
-        only_found: bool,
-        mut take: impl FnMut(&[Observation]),
-    ) -> io::Result<()> {
-        let place = &self.partitions[part];
-        let partition = std::mem::take(&mut *place.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut scratch = Vec::new();
-        if only_found && let Some(others) = partition.with_all_found() {
-            for same in others.chunk_by(|a, b| a.value[0] == b.value[0]) {
-                if same.iter().any(|observation| observation.file != OF_NO_FILE) {
-                    scratch.clear();
-                    partition.kept_with(same[0].value[0], &mut scratch);
-                    scratch.extend_from_slice(same);
-                    scratch.sort_unstable();
-                    take(&scratch);
-                }
-            }
-            return Ok(());
-        }
-        let all = partition.all(self.disk.as_deref(), &mut scratch)?;
-        all.chunk_by(|a, b| a.value[0] == b.value[0]).for_each(&mut take);
-        Ok(())
     }
 }
 
@@ -612,28 +553,11 @@ mod tests {
             each.sort();
             each.dedup();
             prop_assert_eq!(&each, &expected);
-            let again = partitions.clone().into_rest();
-            let rest = partitions.into_rest();
             let mut given = Vec::new();
-            for part in 0..rest.parts() {
-                rest.each_first_half(part, false, |same| given.extend_from_slice(same)).unwrap();
-            }
+            partitions.each_in_order(|one| given.push(*one)).unwrap();
             prop_assert!(given.is_sorted());
             given.dedup();
             prop_assert_eq!(&given, &expected);
-            // Those with which something was found are among those that are given when only these are asked for.
-            let mut asked = Vec::new();
-            for part in 0..again.parts() {
-                again.each_first_half(part, true, |same| asked.push(same.to_vec())).unwrap();
-            }
-            asked.iter_mut().for_each(Vec::dedup);
-            prop_assert!(asked.is_sorted());
-            let halves = expected.chunk_by(|a, b| a.value[0] == b.value[0]).map(<[_]>::to_vec);
-            let found = |same: &Vec<Observation>| same.iter().any(|one| one.file != OF_NO_FILE);
-            let (with, without): (Vec<_>, Vec<_>) = halves.partition(found);
-            let of_found: Vec<_> = asked.iter().filter(|same| found(same)).cloned().collect();
-            prop_assert_eq!(of_found, with);
-            prop_assert!(asked.iter().filter(|same| !found(same)).all(|same| without.contains(same)));
         }
     }
 }
