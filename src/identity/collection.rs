@@ -1,8 +1,12 @@
 //! All that is known of a graph's records: what was kept of earlier runs, what new files say, and what was said by hand.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use arrow::array::{Array, AsArray};
-use clientele_udfs::identity::collect::Collector;
-use clientele_udfs::identity::graph::BYTES_AN_IDENTIFIER;
+use arrow::datatypes::{Int32Type, Int64Type};
+use clientele_udfs::identity::collect::{Collector, Finding, RecordSet, Wanted};
+use clientele_udfs::identity::graph::{BYTES_AN_IDENTIFIER, Value, unsigned};
 use clientele_udfs::identity::records::Keys;
 
 use super::findings::{self, Files, Row, Taking};
@@ -10,7 +14,7 @@ use super::map::Map;
 use super::refresh::{Asking, LastRun};
 use super::rules::Definition;
 use super::source::Source;
-use super::tables::Table;
+use super::tables::{APART, OWNERS, Table};
 use crate::error::Result;
 use crate::store::{OVERRIDES, Warehouse};
 use crate::workspace::Workspace;
@@ -49,6 +53,8 @@ pub(super) struct Collection {
     pub(super) has_numbered_ids: bool,
     /// Names of types by their numbers in the findings.
     pub(super) types: Vec<String>,
+    /// Of a day whose customers are resolved alone all records of those; `None` where everything is resolved.
+    pub(super) members: Option<Vec<u32>>,
     /// Paths of the files that were read.
     pub(super) read: Vec<String>,
     /// What was said by hand of records that are not there, or says nothing that is known.
@@ -104,6 +110,7 @@ impl Asked<'_> {
             extent,
             has_numbered_ids: is_kept,
             types: last.types.clone().filter(|_| is_kept).unwrap_or_default(),
+            members: None,
             read: files.fresh_paths(),
             files,
             map: Map::default(),
@@ -177,7 +184,8 @@ impl Asked<'_> {
         memory: &Workspace,
     ) -> Result<Collection> {
         let Self { warehouse, graph, source, .. } = *self;
-        let Collection { collector, files, types, map: known, unknown, .. } = &mut all;
+        let Collection { collector, files, types, map: known, unknown, extent, .. } = &mut all;
+        let mut all_members = None;
         let mut apart = collector.records().anew(0);
         let (mut rows, mut counts): (Vec<Row>, _) = (Vec::new(), Vec::new());
         for file in files.fresh() {
@@ -206,7 +214,19 @@ impl Asked<'_> {
         let of_map = Map::bytes_of(map.rows().await?);
         let of_kept = table.rows().await? as usize * BYTES_AN_IDENTIFIER;
         memory.try_resize(held + of_map)?;
-        if Map::is_plain(map).await? && memory.try_grow(of_kept).is_ok() {
+        let is_plain = Map::is_plain(map).await?;
+        let new = match is_plain && *extent == Extent::Day && self.last.customers.is_some() {
+            true => Some(New::of(self, &rows, collector).await?),
+            false => None,
+        };
+        if let Some(new) = &new {
+            let kept = async {
+                let taking = Taking::Some(&new.wanted);
+                let fit = |collector: &mut Collector| memory.fit(collector, held + of_map);
+                findings::take_kept(&table, files, taking, types, collector, fit).await
+            };
+            (*known, ()) = tokio::try_join!(Map::without_keys(map, apart.len(), find), kept)?;
+        } else if is_plain && memory.try_grow(of_kept).is_ok() {
             // One processor reads the map while another reads what was found.
             let kept = async {
                 let (taking, fit) = (Taking::AsTheyAre, |_: &mut Collector| Ok(()));
@@ -228,28 +248,133 @@ impl Asked<'_> {
         };
         known.keys_of(map, &alike, meet).await?;
         let mut records = apart.anew(known.len());
+        let mut touched: Vec<u32> = Vec::new();
         for (at, number) in (0..).zip(&mut number_of) {
             let (source, record_id) = apart.key(at);
             match number {
-                Some(number) => records.tell(*number, source, record_id),
+                Some(number) => {
+                    records.tell(*number, source, record_id);
+                    touched.push(*number);
+                }
                 None if at < found_in_files => *number = Some(records.add(source, record_id)),
                 None => {}
             }
         }
         *collector.records_mut() = records;
-        memory.fit(collector, held + known.bytes())?;
+        let held = held + known.bytes();
+        memory.fit(collector, held)?;
+        let by_hand = |said: &Said| {
+            said.both(|source, record_id| {
+                apart.number(source, record_id).and_then(|at| number_of[at as usize])
+            })
+        };
+        for said in &said {
+            say(collector, said, by_hand(said), unknown);
+        }
         collector.begin_new();
         let rows = rows
             .into_iter()
             .filter_map(|(at, file, found)| Some((number_of[at as usize]?, file, found)));
         findings::take_rows(collector, rows);
-        for said in said {
-            let both = said.both(|source, record_id| {
-                apart.number(source, record_id).and_then(|at| number_of[at as usize])
-            });
-            say(collector, &said, both, unknown);
+        if let Some(new) = new {
+            let (mut members, may_part) = new.members(collector, known, touched)?;
+            if may_part {
+                // It depends on all that their customers have.
+                let some = RecordSet::new(known.len(), members.iter().copied());
+                memory.fit(collector, held + some.bytes())?;
+                let wanted = Wanted::Records(Arc::new(some));
+                let fit = |collector: &mut Collector| memory.fit(collector, held);
+                let taking = Taking::Some(&wanted);
+                findings::take_kept(&table, files, taking, types, collector, fit).await?;
+            } else {
+                let mut first: HashMap<i64, u32> = HashMap::new();
+                for record in &members {
+                    let first = *first.entry(known.id_of(*record)).or_insert(*record);
+                    collector.graph_mut().are_one(first, *record);
+                }
+            }
+            members.extend(known.len()..collector.records().len());
+            all_members = Some(members);
         }
+        all.members = all_members;
         Ok(all.end())
+    }
+}
+
+/// What decides whose customers a day can change.
+struct New {
+    /// First halves of the identifiers that it brings, in order.
+    halves: Vec<u64>,
+    /// Those of identifiers that are exceptions, which are resolved every day; in order.
+    exceptions: Vec<u64>,
+    /// Both.
+    wanted: Wanted,
+    /// Records of components that break a limit, which are resolved every day.
+    apart: Vec<u32>,
+}
+
+impl New {
+    async fn of(asked: &Asked<'_>, rows: &[Row], collector: &Collector) -> Result<Self> {
+        let Asked { warehouse, graph, .. } = *asked;
+        let half = |row: &Row| match row.2 {
+            Some((id_type, Finding::Identifier(value, _))) if collector.joins(id_type) => {
+                Some(value[0])
+            }
+            _ => None,
+        };
+        let mut halves: Vec<u64> = rows.iter().filter_map(half).collect();
+        halves.sort_unstable();
+        halves.dedup();
+        let mut exceptions: Vec<u64> = Vec::new();
+        let mut owners = Table::open(warehouse, graph, OWNERS).await?;
+        owners
+            .read(|batch| {
+                let hashes = batch.column(0).as_primitive::<Int64Type>().values();
+                exceptions.extend(hashes.iter().map(|half| unsigned(*half)));
+            })
+            .await?;
+        exceptions.sort_unstable();
+        let mut all = [halves.as_slice(), &exceptions].concat();
+        all.sort_unstable();
+        all.dedup();
+        let mut apart: Vec<u32> = Vec::new();
+        let mut of_apart = Table::open(warehouse, graph, APART).await?;
+        of_apart
+            .read(|batch| {
+                let records = batch.column(0).as_primitive::<Int32Type>().values();
+                apart.extend(records.iter().map(|record| record.cast_unsigned()));
+            })
+            .await?;
+        Ok(Self { halves, exceptions, wanted: Wanted::Halves(Arc::new(all)), apart })
+    }
+
+    /// The known records of all customers that may change, in order, once the identifiers of the day were taken and those that were
+    /// kept of the same values: `touched` are records that the day, or a word of somebody, names. And whether a customer may come apart.
+    fn members(
+        &self,
+        collector: &Collector,
+        known: &Map,
+        mut touched: Vec<u32>,
+    ) -> Result<(Vec<u32>, bool)> {
+        let graph = collector.graph();
+        let mut on: Vec<(Value, u16, u32)> = Vec::new();
+        graph.each_added(|kind, value, record| {
+            let is_in = |halves: &[u64]| halves.binary_search(&value[0]).is_ok();
+            // A hub stays one, and joins nobody.
+            let is_hub = || graph.is_plain(kind) && is_in(&self.exceptions);
+            if is_in(&self.halves) && !is_hub() {
+                on.push((value, kind, record));
+            }
+        })?;
+        on.sort_unstable();
+        on.dedup();
+        touched.extend(on.iter().map(|(.., record)| *record));
+        touched.extend_from_slice(&self.apart);
+        touched.retain(|record| *record < known.len());
+        let mut of_values = on.chunk_by(|a, b| a.0 == b.0);
+        let may_part =
+            graph.can_part() || of_values.any(|same| graph.is_hub(same[0].1, same.len()));
+        Ok((known.with_customers_of(touched.into_iter()), may_part))
     }
 }
 

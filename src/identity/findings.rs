@@ -14,7 +14,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::Reject;
-use clientele_udfs::identity::collect::{Cleaner, Collector, Finding, KeptRows, Taker};
+use clientele_udfs::identity::collect::{Cleaner, Collector, Finding, KeptRows, Taker, Wanted};
 use clientele_udfs::identity::graph::{Kept, OF_NO_FILE, Value, signed, unsigned};
 use clientele_udfs::identity::records::{KeyHashing, Records};
 use futures::{StreamExt, TryStreamExt};
@@ -302,6 +302,8 @@ pub(super) async fn live_records(table: &mut Table<'_>, files: &Files) -> Result
 pub(super) enum Taking<'a> {
     /// All, of records whose numbers here are those of the table; whichever files they are of.
     AsTheyAre,
+    /// As [`Self::AsTheyAre`], and not all.
+    Some(&'a Wanted),
     /// All of records that are known by these numbers, whichever files they are of.
     Numbered(&'a Numbers),
     /// Those of records that are known by these numbers, and of files that the source still has: each with its file.
@@ -335,15 +337,23 @@ pub(super) async fn take_kept(
     let columns = &COLUMNS[..COLUMNS.len() - usize::from(!is_of_files)];
     let at_once = match taking {
         Taking::Numbered(numbers) => numbers.are_same(),
-        Taking::AsTheyAre => true,
+        Taking::AsTheyAre | Taking::Some(_) => true,
         Taking::OfFiles(_) => false,
     };
     let taker = at_once.then(|| collector.taker(&types));
+    let wanted = match taking {
+        Taking::Some(wanted) => Some(wanted.clone()),
+        _ => None,
+    };
     let together = |batch: Result<RecordBatch>| {
-        let taker = taker.clone();
+        let (taker, wanted) = (taker.clone(), wanted.clone());
         async move {
             let batch = batch?;
-            in_background(move || Taken::of(taker.as_ref(), batch)).await
+            in_background(move || match (taker, wanted) {
+                (Some(taker), Some(wanted)) => Taken::some_of(&taker, &wanted, batch),
+                (taker, _) => Taken::of(taker.as_ref(), batch),
+            })
+            .await
         }
     };
     let mut opening = Vec::with_capacity(kept.len());
@@ -371,7 +381,7 @@ pub(super) async fn take_kept(
             };
             let record = records.value(row).cast_unsigned();
             let record = match taking {
-                Taking::AsTheyAre => Some(record),
+                Taking::AsTheyAre | Taking::Some(_) => Some(record),
                 Taking::Numbered(numbers) | Taking::OfFiles(numbers) => numbers.in_memory(record),
             };
             let Some(record) = record else { continue };
@@ -406,26 +416,71 @@ struct Taken {
 }
 
 impl Taken {
-    fn of(taker: Option<&Taker>, batch: RecordBatch) -> Self {
+    fn rows(batch: &RecordBatch) -> KeptRows<'_> {
         let small = |at: usize| batch.column(at).as_primitive::<Int32Type>();
         let large = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+        KeptRows {
+            records: small(0).values(),
+            types: small(1).values(),
+            highs: large(2).values(),
+            lows: large(3).values(),
+        }
+    }
+
+    /// The rows that are wanted.
+    fn some_of(taker: &Taker, wanted: &Wanted, batch: RecordBatch) -> Self {
+        let rows = Self::rows(&batch);
+        let found = taker.wanted(rows, wanted);
+        // Those without a hash are rejected; the values that stand there mean nothing.
+        let hashes = batch.column(2);
+        let (found, mut others): (Vec<usize>, Vec<usize>) = match hashes.null_count() {
+            0 => (found, Vec::new()),
+            _ => {
+                let found = found.into_iter().filter(|row| hashes.is_valid(*row)).collect();
+                let is_wanted = matches!(wanted, Wanted::Halves(_));
+                let all = (0..batch.num_rows()).filter(|_| is_wanted);
+                (found, all.filter(|row| hashes.is_null(*row)).collect())
+            }
+        };
+        let few = FewRows {
+            records: found.iter().map(|row| rows.records[*row]).collect(),
+            types: found.iter().map(|row| rows.types[*row]).collect(),
+            highs: found.iter().map(|row| rows.highs[*row]).collect(),
+            lows: found.iter().map(|row| rows.lows[*row]).collect(),
+        };
+        let mut one_by_one = Vec::new();
+        let kept = taker.take(few.rows(), &mut one_by_one);
+        others.extend(one_by_one.into_iter().map(|at| found[at]));
+        Self { kept, batch, others }
+    }
+
+    fn of(taker: Option<&Taker>, batch: RecordBatch) -> Self {
         let mut others = Vec::new();
         let kept = match taker {
-            Some(taker) if large(2).null_count() == 0 => taker.take(
-                KeptRows {
-                    records: small(0).values(),
-                    types: small(1).values(),
-                    highs: large(2).values(),
-                    lows: large(3).values(),
-                },
-                &mut others,
-            ),
+            Some(taker) if batch.column(2).null_count() == 0 => {
+                taker.take(Self::rows(&batch), &mut others)
+            }
             _ => {
                 others.extend(0..batch.num_rows());
                 Kept::default()
             }
         };
         Self { kept, batch, others }
+    }
+}
+
+/// Some rows of a batch.
+struct FewRows {
+    records: Vec<i32>,
+    types: Vec<i32>,
+    highs: Vec<i64>,
+    lows: Vec<i64>,
+}
+
+impl FewRows {
+    fn rows(&self) -> KeptRows<'_> {
+        let Self { records, types, highs, lows } = self;
+        KeptRows { records, types, highs, lows }
     }
 }
 

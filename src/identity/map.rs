@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
-use clientele_udfs::identity::ids::{Ids, NO_ID};
+use clientele_udfs::identity::ids::{Ids, NO_ID, with_ids_of};
 use clientele_udfs::identity::records::{Keys, Records};
 use futures::StreamExt;
 
@@ -200,6 +200,16 @@ impl Map {
         before.ids.resize(records as usize, NO_ID);
         before.since.resize(records as usize, 0);
         (before, std::mem::take(&mut self.gone))
+    }
+
+    /// The records of the customers of some, in order, by their numbers in memory.
+    pub(super) fn with_customers_of(&self, some: impl Iterator<Item = u32>) -> Vec<u32> {
+        with_ids_of(some, &self.before.ids)
+    }
+
+    /// The id that a record had.
+    pub(super) fn id_of(&self, record: u32) -> i64 {
+        self.before.ids[record as usize]
     }
 
     /// Gives the keys of some of its records, by their numbers in memory, in order.

@@ -22,8 +22,8 @@ use super::mask::masked;
 use super::rules::Definition;
 use super::source::{Sighting, Source};
 use super::tables::{
-    ALIAS, BATCH_ROWS, EARLIER, FILES, HISTORY, HUBS, OWNERS, REJECTED, REVIEW, RUNS, TOLD, TYPES,
-    Table,
+    ALIAS, APART, BATCH_ROWS, EARLIER, FILES, HISTORY, HUBS, OWNERS, REJECTED, REVIEW, RUNS, TOLD,
+    TYPES, Table,
 };
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, FileEntry, Group, MAP, MOVED, Name, OVERRIDES, TableChange, Warehouse};
@@ -167,7 +167,7 @@ async fn settle<'a>(
 ) -> Result<(Settled, Table<'a>)> {
     let Asked { warehouse, graph: name, last, .. } = *asked;
     let held = all.map.bytes();
-    let Collection { extent, has_numbered_ids, files, mut types, .. } = all;
+    let Collection { extent, has_numbered_ids, files, mut types, members, .. } = all;
     let (mut as_read, read, unknown) = (all.map, all.read, all.unknown);
     if extent == Extent::Anew {
         // Everything is numbered as it came.
@@ -185,22 +185,26 @@ async fn settle<'a>(
     let collector =
         findings::write(&mut found, &files, &as_read.numbers, &mut types, collector).await?;
     let (mut collected, graph) = resolve(collector, held, memory).await?;
-    // What joined them is known, and its memory is free.
-    let (exceptions, resolution) = in_background({
-        let resolution = Arc::clone(&collected.resolution);
-        move || graph.exceptions(&resolution).map(|exceptions| (exceptions, resolution))
-    })
-    .await??;
-    drop(resolution);
-    memory.try_resize(held + collected.bytes() + bytes_to_find(collected.records.len()))?;
     let (before, gone) = match has_numbered_ids {
         true => as_read.take_ids(collected.records.len()),
         false => ids_before(map, &collected.records).await?,
     };
     collected.records.end_search();
+    // What joined the records is known, and its memory is free.
+    let (exceptions, members, collected, before) = in_background(move || {
+        let exceptions =
+            exceptions(&graph, &collected.resolution.roots, &before, members.as_deref())?;
+        Ok::<_, Error>((exceptions, members, collected, before))
+    })
+    .await??;
+    memory.try_resize(held + collected.bytes() + bytes_to_find(collected.records.len()))?;
     let customers = last.customers.filter(|_| extent != Extent::Anew);
     let (mut collected, before, gone, changes) = in_background(move || {
-        let changes = Changes::find(&collected.resolution.roots, &before, &gone, customers);
+        let roots = &collected.resolution.roots;
+        let changes = match (members, customers) {
+            (Some(members), Some(customers)) => Changes::among(members, roots, &before, customers),
+            _ => Changes::find(roots, &before, &gone, customers),
+        };
         (collected, before, gone, changes)
     })
     .await?;
@@ -234,6 +238,28 @@ async fn settle<'a>(
         unknown,
     };
     Ok((settled, found))
+}
+
+/// Identifiers that are not simply of the customers whose records have them. Where only `members` were resolved, other records are of the
+/// customers that they were of.
+fn exceptions(
+    graph: &Graph,
+    roots: &[u32],
+    before: &Ids,
+    members: Option<&[u32]>,
+) -> Result<Vec<Exception>> {
+    #[derive(PartialEq)]
+    enum Customer {
+        Resolved(u32),
+        AsBefore(i64),
+    }
+    let customer_of = |record: u32| match members {
+        Some(members) if members.binary_search(&record).is_err() => {
+            Customer::AsBefore(before.ids[record as usize])
+        }
+        _ => Customer::Resolved(roots[record as usize]),
+    };
+    Ok(graph.exceptions(customer_of)?)
 }
 
 /// Writes what is to be published, the map first; gives the number of items for review too.
@@ -273,6 +299,10 @@ async fn write(
     let mut owners = Table::open(warehouse, name, OWNERS).await?;
     owners.write(lookup::owners_rows(&settled.exceptions, &assigned.ids)).await?;
     group.tables.push(owners.replaced().await?);
+    let mut apart = Table::open(warehouse, name, APART).await?;
+    let numbers = collected.resolution.apart.iter().map(|record| as_read.numbers.on_disk(*record));
+    apart.write(vec![("record", small(numbers))]).await?;
+    group.tables.push(apart.replaced().await?);
     let mut types = Table::open(warehouse, name, TYPES).await?;
     let joins = |name: &str| {
         (0..collected.names.len()).any(|kind| type_name(collected, kind as u16) == name)

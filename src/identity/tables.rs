@@ -48,6 +48,9 @@ pub(super) const TOLD: &str = "told";
 /// Whose identifiers are that are not simply of the customer whose records have them.
 pub(super) const OWNERS: &str = "owners";
 
+/// Records of components that would break a limit if everything in them was joined, by their numbers.
+pub(super) const APART: &str = "apart";
+
 /// Types of identifiers by their numbers, and whether they join records.
 pub(super) const TYPES: &str = "types";
 
@@ -101,6 +104,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
         (FILES, schema(&[("file", &id), ("path", &text), ("without_key", &id)])),
         (TOLD, schema(&[("hash", &text), ("value", &text)])),
         (OWNERS, schema(&[("hash", &id), ("one_id", &id)])),
+        (APART, schema(&[("record", &number)])),
         (TYPES, schema(&[("id_type", &number), ("name", &text), ("joins", &DataType::Boolean)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (

@@ -280,6 +280,26 @@ async fn what_cannot_be_kept_by_customers_is_refused_in_words() {
 /// what joined them, part a number between owners, break a limit, add what they were not known by.
 #[tokio::test(flavor = "multi_thread")]
 async fn days_of_new_rows_give_what_reading_all_of_them_gives() {
+    days(
+        "WITH (member (priority 1, unique), phone (priority 2, max_records 6, reuse_gap_days 40), email (priority 3, max_records 4), max_cluster_records 30)",
+        "INSERT INTO {graph}.overrides (op, a, b) VALUES ('must_link', 'app/r3', 'web/r4'), ('cannot_link', 'app/r6', 'web/r7'), ('must_link', 'app/r6', 'web/r9999'), ('must_link', 'app/r600', 'web/r601')",
+        Some("max_cluster_records 20"),
+    )
+    .await;
+}
+
+/// As above, of a graph in which nothing can break a limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_of_a_graph_without_limits_give_what_reading_all_of_them_gives() {
+    days(
+        "WITH (member, phone (max_records 6), email (priority 3, max_records 4))",
+        "INSERT INTO {graph}.overrides (op, a, b) VALUES ('must_link', 'app/r3', 'web/r4'), ('must_link', 'app/r600', 'web/r601')",
+        None,
+    )
+    .await;
+}
+
+async fn days(rules: &str, overrides: &str, limit: Option<&str>) {
     let server = Server::start();
     let client = server.connect().await;
     run(&client, "CREATE TABLE ids (source TEXT, record_id TEXT, id_type TEXT, id_value TEXT, seen_at TIMESTAMPTZ)").await;
@@ -297,8 +317,8 @@ async fn days_of_new_rows_give_what_reading_all_of_them_gives() {
     };
     run(&client, &rows(1, 900, 500)).await;
     for graph in ["customer", "twin"] {
-        run(&client, &format!("CREATE IDENTITY GRAPH {graph} FROM ids (source, record_id, id_type, id_value, seen_at) WITH (member (priority 1, unique), phone (priority 2, max_records 6, reuse_gap_days 40), email (priority 3, max_records 4), max_cluster_records 30)")).await;
-        run(&client, &format!("INSERT INTO {graph}.overrides (op, a, b) VALUES ('must_link', 'app/r3', 'web/r4'), ('cannot_link', 'app/r6', 'web/r7'), ('must_link', 'app/r6', 'web/r9999'), ('must_link', 'app/r600', 'web/r601')")).await;
+        run(&client, &format!("CREATE IDENTITY GRAPH {graph} FROM ids (source, record_id, id_type, id_value, seen_at) {rules}")).await;
+        run(&client, &overrides.replace("{graph}", graph)).await;
         run(&client, &format!("REFRESH IDENTITY GRAPH {graph}")).await;
     }
     let whose = |graph: &str| {
@@ -315,8 +335,8 @@ async fn days_of_new_rows_give_what_reading_all_of_them_gives() {
         count += more;
         match day {
             7 => {
-                let rule = "max_cluster_records 20";
-                for graph in ["customer", "twin"] {
+                for (graph, rule) in ["customer", "twin"].into_iter().zip([limit; 2]) {
+                    let Some(rule) = rule else { continue };
                     run(&client, &format!("ALTER IDENTITY GRAPH {graph} SET ({rule})")).await;
                 }
             }

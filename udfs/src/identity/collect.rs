@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::graph::{Found, Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, unsigned};
+use super::graph::{
+    Found, Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, signed, unsigned,
+};
 use super::norm_id::{Reject, clean};
 use super::records::Records;
 
@@ -221,15 +223,27 @@ impl Collector {
 
     /// What takes kept rows beside this, whose types have these numbers.
     pub fn taker(&self, types: &[u16]) -> Taker {
-        let plain = |id_type: &u16| {
-            self.types[usize::from(*id_type)].kind.filter(|kind| self.graph.is_plain(*kind))
-        };
-        Taker { kinds: types.iter().map(plain).collect() }
+        let kind = |id_type: &u16| self.types[usize::from(*id_type)].kind;
+        let plain = |id_type| kind(id_type).filter(|kind| self.graph.is_plain(*kind));
+        Taker {
+            kinds: types.iter().map(plain).collect(),
+            joins: types.iter().map(|id_type| kind(id_type).is_some()).collect(),
+        }
+    }
+
+    /// Whether identifiers of a type join records.
+    pub fn joins(&self, id_type: u16) -> bool {
+        self.types[usize::from(id_type)].kind.is_some()
     }
 
     /// Takes what was kept.
     pub fn take_kept(&mut self, kept: Kept) {
         self.graph.add_kept(kept);
+    }
+
+    /// The graph that holds the identifiers.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     /// The graph that holds the identifiers, to put some of it on disk.
@@ -323,11 +337,49 @@ impl Collector {
     }
 }
 
+/// Some of the records.
+#[derive(Debug)]
+pub struct RecordSet {
+    /// A bit for each.
+    bits: Vec<u64>,
+}
+
+impl RecordSet {
+    /// These among so many.
+    pub fn new(count: u32, records: impl Iterator<Item = u32>) -> Self {
+        let mut bits = vec![0; count.div_ceil(u64::BITS) as usize];
+        records.for_each(|record| bits[(record / u64::BITS) as usize] |= 1 << (record % u64::BITS));
+        Self { bits }
+    }
+
+    /// Whether a record is one of them.
+    pub fn has(&self, record: u32) -> bool {
+        let word = self.bits.get((record / u64::BITS) as usize);
+        word.is_some_and(|word| word & (1 << (record % u64::BITS)) != 0)
+    }
+
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        self.bits.capacity() * size_of::<u64>()
+    }
+}
+
+/// Which of the rows that were kept are wanted.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// Identifiers whose values begin with one of these halves, which are in order; and all that joins nobody.
+    Halves(Arc<Vec<u64>>),
+    /// What joins these records.
+    Records(Arc<RecordSet>),
+}
+
 /// Takes rows that were kept of earlier runs, many at once.
 #[derive(Debug, Clone)]
 pub struct Taker {
     /// By number of the type in the rows: the number of its rule, where only values tell its identifiers apart.
     kinds: Vec<Option<u16>>,
+    /// Whether it has a rule at all.
+    joins: Vec<bool>,
 }
 
 /// Rows that were kept: records, types, and both halves of hashes, the first in the order of numbers with a sign.
@@ -344,6 +396,36 @@ pub struct KeptRows<'a> {
 }
 
 impl Taker {
+    /// Which rows are wanted, in order.
+    pub fn wanted(&self, rows: KeptRows<'_>, wanted: &Wanted) -> Vec<usize> {
+        let KeptRows { records, types, highs, .. } = rows;
+        let all = 0..records.len();
+        let joins = |row: &usize| {
+            let id_type = usize::try_from(types[*row]).ok();
+            id_type.is_some_and(|at| self.joins.get(at) == Some(&true))
+        };
+        let halves = match wanted {
+            Wanted::Records(some) => {
+                let is_one = |row: &usize| some.has(records[*row].cast_unsigned());
+                return all.filter(is_one).filter(joins).collect();
+            }
+            Wanted::Halves(halves) => halves,
+        };
+        let mut found = match highs.is_sorted() {
+            true => places_of(halves, highs),
+            false => {
+                let is_one = |row: &usize| halves.binary_search(&unsigned(highs[*row])).is_ok();
+                all.clone().filter(is_one).collect()
+            }
+        };
+        if !self.joins.iter().all(|joins| *joins) {
+            found.extend(all.filter(|row| !joins(row)));
+            found.sort_unstable();
+            found.dedup();
+        }
+        found
+    }
+
     /// The identifiers of rows; those that are to be taken one by one are named in `others`.
     pub fn take(&self, rows: KeptRows<'_>, others: &mut Vec<usize>) -> Kept {
         let KeptRows { records, types, highs, lows } = rows;
@@ -376,6 +458,28 @@ impl Taker {
         }
         kept
     }
+}
+
+/// The places of some halves among those of rows; both are in order. Each is looked for from where the one before was found.
+fn places_of(halves: &[u64], highs: &[i64]) -> Vec<usize> {
+    let (Some(first), Some(last)) = (highs.first(), highs.last()) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut from = 0;
+    let begin = halves.partition_point(|half| signed(*half) < *first);
+    for half in halves[begin..].iter().map(|half| signed(*half)).take_while(|half| half <= last) {
+        let (mut to, mut step) = (from, 1);
+        while to < highs.len() && highs[to] < half {
+            from = to + 1;
+            to += step;
+            step *= 2;
+        }
+        from += highs[from..to.min(highs.len())].partition_point(|high| *high < half);
+        while highs.get(from) == Some(&half) {
+            found.push(from);
+            from += 1;
+        }
+    }
+    found
 }
 
 /// Cleans and hashes values, whatever the rules say of them.
@@ -483,6 +587,31 @@ mod tests {
     }
 
     proptest! {
+        /// Rows that are wanted are those that a look at each of them finds.
+        #[test]
+        fn wanted_rows_are_found(
+            mut rows in prop::collection::vec((-9i64..9, 0i32..70, 0i32..3), 0..60), is_sorted in any::<bool>(),
+            halves in prop::collection::btree_set(-12i64..12, 0..12), some in prop::collection::btree_set(0u32..70, 0..20),
+            joins in prop::collection::vec(any::<bool>(), 3)
+        ) {
+            if is_sorted {
+                rows.sort_unstable();
+            }
+            let highs: Vec<i64> = rows.iter().map(|row| row.0 << 58).collect();
+            let records: Vec<i32> = rows.iter().map(|row| row.1).collect();
+            let types: Vec<i32> = rows.iter().map(|row| row.2).collect();
+            let given = KeptRows { records: &records, types: &types, highs: &highs, lows: &highs };
+            let taker = Taker { kinds: vec![None; 3], joins: joins.clone() };
+            let joins = |row: usize| joins.get(types[row] as usize) == Some(&true);
+            let of_halves = |row: &usize| halves.contains(&rows[*row].0) || !joins(*row);
+            let of_records = |row: &usize| some.contains(&(records[*row] as u32)) && joins(*row);
+            let wanted = Wanted::Halves(Arc::new(halves.iter().map(|half| unsigned(half << 58)).collect()));
+            prop_assert_eq!(taker.wanted(given, &wanted), (0..rows.len()).filter(of_halves).collect::<Vec<_>>());
+            let wanted = Wanted::Records(Arc::new(RecordSet::new(65, some.iter().copied().filter(|record| *record < 65))));
+            let of_records = (0..rows.len()).filter(of_records).filter(|row| records[*row] < 65);
+            prop_assert_eq!(taker.wanted(given, &wanted), of_records.collect::<Vec<_>>());
+        }
+
         /// Rows in any order, records met in any order: the same records are together, and the same values are rejected.
         #[test]
         fn no_order_of_rows_changes_anything(

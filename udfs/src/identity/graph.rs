@@ -109,6 +109,8 @@ pub struct Resolution {
     pub hubs: Vec<Hub>,
     /// What was not joined.
     pub reviews: Vec<Review>,
+    /// Records of components that would break a limit if everything in them was joined, in order.
+    pub apart: Vec<u32>,
 }
 
 /// Records and what is known of them.
@@ -119,6 +121,8 @@ pub struct Graph {
     timed: Vec<Timed>,
     must: Vec<(u32, u32)>,
     cannot: Vec<(u32, u32)>,
+    /// Records that are known to be of one customer, whatever joined them.
+    same: Vec<(u32, u32)>,
     /// Values of owners of a value that has had several, and what they are owners of.
     owners: HashMap<Value, Value>,
 }
@@ -210,9 +214,9 @@ pub struct Step {
 impl Graph {
     /// A graph without records.
     pub fn new(rules: Rules) -> Self {
-        let (must, cannot) = (Vec::new(), Vec::new());
+        let (must, cannot, same) = (Vec::new(), Vec::new(), Vec::new());
         let (plain, timed, owners) = (Partitions::default(), Vec::new(), HashMap::new());
-        Self { rules, plain, timed, must, cannot, owners }
+        Self { rules, plain, timed, must, cannot, same, owners }
     }
 
     /// Another type of identifiers; gives its number.
@@ -335,7 +339,42 @@ impl Graph {
         self.cannot.push((a.min(b), a.max(b)));
     }
 
+    /// Two records are of one customer that is resolved already: what joined them need not be here. Only where nothing of that can
+    /// come apart: nothing does where [`Self::can_part`] says so and no value becomes a [hub](Self::is_hub).
+    pub fn are_one(&mut self, a: u32, b: u32) {
+        self.same.push((a, b));
+    }
+
+    /// Whether there are limits that a join could break, or values whose owners change.
+    pub fn can_part(&self) -> bool {
+        self.can_break() || self.rules.types.iter().any(|rule| rule.reuse_gap_us.is_some())
+    }
+
+    fn can_break(&self) -> bool {
+        self.rules.has_limits() || !self.cannot.is_empty()
+    }
+
+    /// Whether a value of a type joins nobody when it is on so many records.
+    pub fn is_hub(&self, kind: u16, records: usize) -> bool {
+        records > self.rules.types[usize::from(kind)].max_records as usize
+    }
+
+    /// Gives every identifier that was added, before they are resolved, to `take`: type, value and record.
+    ///
+    /// # Errors
+    /// When what was put on disk cannot be read.
+    pub fn each_added(&self, mut take: impl FnMut(u16, Value, u32)) -> io::Result<()> {
+        let timed = self.timed.iter().map(|timed| timed.observation);
+        timed.for_each(|one| take(one.kind, one.value, one.record));
+        self.plain.each_one(|one| take(one.kind, one.value, one.record))
+    }
+
     /// Who is who among records `0..records`.
+    ///
+    /// What new identifiers change can be resolved alone, as the days of a graph are: with all identifiers of all records of the
+    /// customers that they touch, of the components that are `apart`, and of the values that are [exceptions](Self::exceptions). Of other
+    /// records the answer means nothing then.
+    ///
     ///
     /// # Errors
     /// When what was put on disk cannot be read.
@@ -349,15 +388,16 @@ impl Graph {
             self.plain.push(observation);
         }
         let all = Meeting::new(records);
-        self.must.iter().for_each(|(a, b)| all.union(*a, *b));
+        self.must.iter().chain(&self.same).for_each(|(a, b)| all.union(*a, *b));
         let mut hubs = self.plain.join(&self.rules, &all)?;
         let mut roots = all.into_roots();
-        let mut reviews = Vec::new();
-        if self.rules.has_limits() || !self.cannot.is_empty() {
+        let (mut reviews, mut apart) = (Vec::new(), Vec::new());
+        if self.can_break() {
             let broken = links::broken(&roots, &self.plain, &self.rules, &self.cannot)?;
             if !broken.is_empty() {
                 let of = Component::gather(&roots, &broken, &self.plain, &self.must, &self.cannot);
                 for component in of? {
+                    apart.extend_from_slice(component.members());
                     reviews.extend(component.resolve(&self.rules, &mut roots));
                 }
             }
@@ -370,7 +410,8 @@ impl Graph {
         }
         hubs.sort_unstable();
         reviews.sort_unstable();
-        Ok(Resolution { roots, hubs, reviews })
+        apart.sort_unstable();
+        Ok(Resolution { roots, hubs, reviews, apart })
     }
 
     /// Owners of one value are told of as that value.
@@ -379,15 +420,19 @@ impl Graph {
     }
 
     /// Identifiers of which it does not follow from the customers of the records that have them whose they are, once resolved, in
-    /// order: hubs, which are nobody's, and those that had several owners, which are the last one's.
+    /// order: hubs, which are nobody's, and those that had several owners, which are the last one's. `customer_of` tells whose a
+    /// record is.
     ///
     /// # Errors
     /// When what was put on disk cannot be read.
-    pub fn exceptions(&self, resolution: &Resolution) -> io::Result<Vec<Exception>> {
+    pub fn exceptions<Customer: PartialEq>(
+        &self,
+        customer_of: impl Fn(u32) -> Customer,
+    ) -> io::Result<Vec<Exception>> {
         let hubs = self.plain.hubs();
-        // By the value of the last owner: the customer that has it, where it is one.
-        let mut of_last: HashMap<Value, Option<u32>> = HashMap::new();
         let shared: HashSet<Value> = self.owners.values().copied().collect();
+        // By the value of the last owner: a record of the customer that has it, where it is one.
+        let mut of_last: HashMap<Value, Option<u32>> = HashMap::new();
         for value in &shared {
             let later = (1..).map(|number| links::of_owner(*value, number));
             let last = later.take_while(|owner| self.owners.contains_key(owner)).last();
@@ -395,11 +440,11 @@ impl Graph {
         }
         let mut apart: HashSet<Value> = HashSet::new();
         if !of_last.is_empty() {
-            self.plain.each_joining(|observation| {
-                if let Some(owner) = of_last.get_mut(&observation.value) {
-                    let root = resolution.roots[observation.record as usize];
-                    if *owner.get_or_insert(root) != root {
-                        apart.insert(observation.value);
+            self.plain.each_joining(|one| {
+                if let Some(owner) = of_last.get_mut(&one.value) {
+                    let first = *owner.get_or_insert(one.record);
+                    if first != one.record && customer_of(first) != customer_of(one.record) {
+                        apart.insert(one.value);
                     }
                 }
             })?;

@@ -25,6 +25,20 @@ pub struct Ids {
 /// A record that has no id yet.
 pub const NO_ID: i64 = -1;
 
+/// The records that have one of the ids of `some` records, in order.
+pub fn with_ids_of(some: impl Iterator<Item = u32>, ids: &[i64]) -> Vec<u32> {
+    let mut wanted: Vec<i64> = some.map(|record| ids[record as usize]).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut seen = Filter::new(wanted.len());
+    wanted.iter().for_each(|id| _ = seen.insert(*id));
+    in_parts(ids.len(), |part| {
+        let is_one = |at: &usize| seen.has(ids[*at]) && wanted.binary_search(&ids[*at]).is_ok();
+        part.filter(is_one).map(|at| at as u32).collect::<Vec<u32>>()
+    })
+    .concat()
+}
+
 impl Ids {
     /// Room for so many records.
     pub fn with_room(records: usize) -> Self {
@@ -175,21 +189,40 @@ impl Changes {
             let has = |id: &&i64| of.binary_search_by_key(*id, |(id, _)| *id).is_ok();
             held = gone.iter().filter(has).copied().collect();
         }
+        let members = in_parts(roots.len(), |part| {
+            let of = roots[part.clone()].iter().zip(part);
+            let members = of.filter(|(root, _)| changes_at(**root));
+            members.map(|(_, record)| record as u32).collect::<Vec<u32>>()
+        })
+        .concat();
+        Self::of(members, held, unchanged, roots, before)
+    }
+
+    /// What changes where only these `members` can: all records of their customers, as they were and as they are, in order. `customers`
+    /// is the number of different ids in `before`. Of other records the roots are not looked at.
+    pub fn among(members: Vec<u32>, roots: &[u32], before: &Ids, customers: usize) -> Self {
+        let mut changes = Self::of(members, Vec::new(), 0, roots, before);
+        changes.unchanged =
+            customers.saturating_sub(changes.had.chunk_by(|a, b| a.0 == b.0).count());
+        changes
+    }
+
+    fn of(
+        members: Vec<u32>,
+        held: Vec<i64>,
+        unchanged: usize,
+        roots: &[u32],
+        before: &Ids,
+    ) -> Self {
         let mut places = vec![0; roots.len()];
         let mut changes = Self {
-            members: Vec::new(),
+            members,
             roots: Vec::new(),
             had: Vec::new(),
             needs_keys: Vec::new(),
             held,
             unchanged,
         };
-        changes.members = in_parts(roots.len(), |part| {
-            let of = roots[part.clone()].iter().zip(part);
-            let members = of.filter(|(root, _)| changes_at(**root));
-            members.map(|(_, record)| record as u32).collect::<Vec<u32>>()
-        })
-        .concat();
         for (place, record) in (0..).zip(&changes.members) {
             let at = *record as usize;
             // The first record comes before the others.

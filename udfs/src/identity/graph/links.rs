@@ -413,6 +413,7 @@ impl Partitions {
     /// Gives every identifier to `take`.
     pub(super) fn each_one(&self, mut take: impl FnMut(&Observation)) -> io::Result<()> {
         let mut scratch = Vec::new();
+        self.open.iter().flatten().for_each(&mut take);
         for partition in &self.partitions {
             partition.ordered.iter().chain(&partition.others).flatten().for_each(&mut take);
             scratch.clear();

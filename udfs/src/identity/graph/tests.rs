@@ -55,7 +55,7 @@ fn resolve_and_look_up(
     for (kind, value, record, _) in rows {
         of.entry(hashed(*kind, *value)[0]).or_default().insert(root(*record));
     }
-    for (half, record) in graph.exceptions(&resolution).unwrap() {
+    for (half, record) in graph.exceptions(root).unwrap() {
         of.insert(half, record.map(root).into_iter().collect());
     }
     let one = |(half, roots): (u64, BTreeSet<u32>)| match roots.len() {
@@ -297,6 +297,78 @@ proptest! {
         turned.reverse();
         let again = resolve_and_look_up(bits, &rules, RECORDS, &turned, &must, &cannot);
         prop_assert_eq!(again, (found, owners));
+    }
+
+    /// What new rows change can be resolved alone: with the identifiers of all records of the customers that they touch, of what
+    /// breaks a limit, and of the exceptions.
+    #[test]
+    fn what_new_rows_touch_is_enough(rules in rules(), rows in rows(), must in pairs(), cannot in pairs(), cut in 0usize..28, are_few in any::<bool>()) {
+        let cut = cut.min(rows.len());
+        let limits = |mut rules: Rules| {
+            if are_few {
+                rules.max_cluster_records = None;
+                for rule in &mut rules.types {
+                    (rule.max_per_customer, rule.reuse_gap_us) = (None, None);
+                }
+            }
+            rules
+        };
+        let (rules, cannot) = (limits(rules), if are_few { Vec::new() } else { cannot });
+        let graph_of = |rows: &mut dyn Iterator<Item = &Row>| {
+            let mut graph = Graph::new(rules.clone());
+            for (kind, value, record, day) in rows {
+                graph.add(*kind, hashed(*kind, *value), *record, day.map(|day| day * DAY));
+            }
+            graph
+        };
+        let by_hand = |graph: &mut Graph| {
+            must.iter().for_each(|(a, b)| graph.must_link(*a, *b));
+            cannot.iter().for_each(|(a, b)| graph.cannot_link(*a, *b));
+        };
+        let (old, new) = rows.split_at(cut);
+        let mut earlier = graph_of(&mut old.iter());
+        by_hand(&mut earlier);
+        let before = earlier.resolve(RECORDS).unwrap();
+        let exceptions = earlier.exceptions(|record| before.roots[record as usize]).unwrap();
+        let half = |row: &Row| hashed(row.0, row.1)[0];
+        let is_exception = |row: &&Row| exceptions.iter().any(|(of, _)| *of == half(row));
+        let is_new = |row: &&Row| new.iter().any(|other| half(other) == half(row));
+        let is_hub = |row: &&Row| rules.types[usize::from(row.0)].reuse_gap_us.is_none() && is_exception(row);
+        let mut touched: BTreeSet<u32> = old.iter().filter(is_new).filter(|row| !is_hub(row)).map(|row| row.2).collect();
+        touched.extend(new.iter().map(|row| row.2));
+        touched.extend(&before.apart);
+        touched.extend(must.iter().chain(&cannot).flat_map(|(a, b)| [*a, *b]));
+        let customers: BTreeSet<u32> = touched.iter().map(|record| before.roots[*record as usize]).collect();
+        let is_member = |record: u32| customers.contains(&before.roots[record as usize]);
+
+        let found = old.iter().filter(|row| is_new(row) || is_exception(row));
+        let is_new_hub = |row: &Row| {
+            let on: BTreeSet<u32> = rows.iter().filter(|other| half(other) == half(row)).map(|row| row.2).collect();
+            !is_exception(&row) && on.len() > rules.types[usize::from(row.0)].max_records as usize
+        };
+        // Where nothing can come apart, customers are told by their ids alone.
+        let are_known = are_few && !new.iter().any(is_new_hub);
+        let of_members = old.iter().filter(|row| !are_known && is_member(row.2));
+        let mut some = graph_of(&mut found.chain(of_members).chain(new));
+        by_hand(&mut some);
+        prop_assert!(!are_few || !some.can_part());
+        if are_known {
+            (0..RECORDS).for_each(|record| some.are_one(before.roots[record as usize], record));
+        }
+        let alone = some.resolve(RECORDS).unwrap();
+        let mut whole = graph_of(&mut rows.iter());
+        by_hand(&mut whole);
+        let all = whole.resolve(RECORDS).unwrap();
+        for record in 0..RECORDS {
+            let root = if is_member(record) { &alone.roots } else { &before.roots }[record as usize];
+            prop_assert_eq!(root, all.roots[record as usize]);
+        }
+        prop_assert_eq!((&alone.hubs, &alone.reviews, &alone.apart), (&all.hubs, &all.reviews, &all.apart));
+        let of = |record: u32| (is_member(record), if is_member(record) { &alone.roots } else { &before.roots }[record as usize]);
+        let told = |exceptions: Vec<Exception>| -> Vec<(u64, Option<u32>)> {
+            exceptions.into_iter().map(|(half, record)| (half, record.map(|record| all.roots[record as usize]))).collect()
+        };
+        prop_assert_eq!(told(some.exceptions(of).unwrap()), told(whole.exceptions(|record| all.roots[record as usize]).unwrap()));
     }
 
     /// Records under other numbers are the same customers.

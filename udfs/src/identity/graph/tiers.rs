@@ -32,6 +32,11 @@ struct Summary {
 }
 
 impl Component {
+    /// Its records.
+    pub(super) fn members(&self) -> &[u32] {
+        &self.members
+    }
+
     /// The components with these roots.
     pub(super) fn gather(
         roots: &[u32],
