@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type};
-use clientele_udfs::identity::collect::{Collector, Finding, RecordSet, Wanted};
+use clientele_udfs::identity::collect::{Collector, Finding, Wanted};
 use clientele_udfs::identity::graph::{BYTES_AN_IDENTIFIER, Value, unsigned};
-use clientele_udfs::identity::records::Keys;
+use clientele_udfs::identity::records::{Keys, RecordSet};
 
 use super::findings::{self, Files, Row, Taking};
 use super::map::Map;
@@ -260,6 +260,10 @@ impl Asked<'_> {
                 None => {}
             }
         }
+        let of_apart = new.iter().flat_map(|new| &new.apart);
+        for (record, source, record_id) in of_apart.filter(|(record, ..)| *record < known.len()) {
+            records.tell(*record, source, record_id);
+        }
         *collector.records_mut() = records;
         let held = held + known.bytes();
         memory.fit(collector, held)?;
@@ -309,8 +313,8 @@ struct New {
     exceptions: Vec<u64>,
     /// Both.
     wanted: Wanted,
-    /// Records of components that break a limit, which are resolved every day.
-    apart: Vec<u32>,
+    /// Records of components that break a limit, which are resolved every day, with their keys.
+    apart: Vec<(u32, String, String)>,
 }
 
 impl New {
@@ -337,12 +341,16 @@ impl New {
         let mut all = [halves.as_slice(), &exceptions].concat();
         all.sort_unstable();
         all.dedup();
-        let mut apart: Vec<u32> = Vec::new();
+        let mut apart = Vec::new();
         let mut of_apart = Table::open(warehouse, graph, APART).await?;
         of_apart
             .read(|batch| {
                 let records = batch.column(0).as_primitive::<Int32Type>().values();
-                apart.extend(records.iter().map(|record| record.cast_unsigned()));
+                let text = |at: usize| batch.column(at).as_string::<i32>();
+                for (row, record) in records.iter().enumerate() {
+                    let (source, record_id) = (text(1).value(row), text(2).value(row));
+                    apart.push((record.cast_unsigned(), source.to_owned(), record_id.to_owned()));
+                }
             })
             .await?;
         Ok(Self { halves, exceptions, wanted: Wanted::Halves(Arc::new(all)), apart })
@@ -369,7 +377,7 @@ impl New {
         on.sort_unstable();
         on.dedup();
         touched.extend(on.iter().map(|(.., record)| *record));
-        touched.extend_from_slice(&self.apart);
+        touched.extend(self.apart.iter().map(|(record, ..)| *record));
         touched.retain(|record| *record < known.len());
         let mut of_values = on.chunk_by(|a, b| a.0 == b.0);
         let may_part =

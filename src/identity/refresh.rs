@@ -209,15 +209,16 @@ async fn settle<'a>(
     })
     .await?;
     let of_reviews = collected.resolution.reviews.iter().flat_map(|r| r.records.iter().copied());
-    let mut wanted: Vec<u32> = changes.keys_needed().chain(of_reviews).collect();
-    wanted.retain(|number| !collected.records.knows(*number));
+    let needed = changes.keys_needed().chain(of_reviews);
+    let needed = needed.chain(collected.resolution.apart.iter().copied());
+    let mut wanted: Vec<u32> = needed.filter(|at| !collected.records.knows(*at)).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let records = &mut collected.records;
     let tell = |number, source: &str, record_id: &str| records.tell(number, source, record_id);
     as_read.keys_of(map, &wanted, tell).await?;
     let others = held + collected.bytes() + bytes_to_find(collected.records.len());
-    memory.try_resize(others + changes.bytes_to_assign())?;
+    memory.try_resize(others + changes.bytes_to_assign(collected.records.len()))?;
     let run = last.run + 1;
     let (collected, assigned) = in_background(move || {
         let roots = &collected.resolution.roots;
@@ -300,8 +301,12 @@ async fn write(
     owners.write(lookup::owners_rows(&settled.exceptions, &assigned.ids)).await?;
     group.tables.push(owners.replaced().await?);
     let mut apart = Table::open(warehouse, name, APART).await?;
-    let numbers = collected.resolution.apart.iter().map(|record| as_read.numbers.on_disk(*record));
-    apart.write(vec![("record", small(numbers))]).await?;
+    for part in collected.resolution.apart.chunks(BATCH_ROWS) {
+        let numbers = part.iter().map(|record| as_read.numbers.on_disk(*record));
+        let [sources, record_ids] = key_columns(&collected.records, part.iter().copied());
+        let columns = [("record", small(numbers)), ("source", sources), ("record_id", record_ids)];
+        apart.write(columns.into()).await?;
+    }
     group.tables.push(apart.replaced().await?);
     let mut types = Table::open(warehouse, name, TYPES).await?;
     let joins = |name: &str| {

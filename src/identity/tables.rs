@@ -48,7 +48,7 @@ pub(super) const TOLD: &str = "told";
 /// Whose identifiers are that are not simply of the customer whose records have them.
 pub(super) const OWNERS: &str = "owners";
 
-/// Records of components that would break a limit if everything in them was joined, by their numbers.
+/// Records of components that would break a limit if everything in them was joined: their numbers and keys.
 pub(super) const APART: &str = "apart";
 
 /// Types of identifiers by their numbers, and whether they join records.
@@ -104,7 +104,7 @@ pub(super) fn all() -> Vec<(&'static str, SchemaRef)> {
         (FILES, schema(&[("file", &id), ("path", &text), ("without_key", &id)])),
         (TOLD, schema(&[("hash", &text), ("value", &text)])),
         (OWNERS, schema(&[("hash", &id), ("one_id", &id)])),
-        (APART, schema(&[("record", &number)])),
+        (APART, schema(&[("record", &number), ("source", &text), ("record_id", &text)])),
         (TYPES, schema(&[("id_type", &number), ("name", &text), ("joins", &DataType::Boolean)])),
         (ALIAS, schema(&[("old_id", &id), ("one_id", &id), ("run", &number)])),
         (

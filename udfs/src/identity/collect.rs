@@ -10,7 +10,7 @@ use super::graph::{
     Found, Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, signed, unsigned,
 };
 use super::norm_id::{Reject, clean};
-use super::records::Records;
+use super::records::{RecordSet, Records};
 
 /// What became of one value. It depends on the row and the warehouse's secret alone; what rules make of it is decided when it is
 /// taken up.
@@ -334,33 +334,6 @@ impl Collector {
             names: self.names,
         };
         Ok((collected, self.graph))
-    }
-}
-
-/// Some of the records.
-#[derive(Debug)]
-pub struct RecordSet {
-    /// A bit for each.
-    bits: Vec<u64>,
-}
-
-impl RecordSet {
-    /// These among so many.
-    pub fn new(count: u32, records: impl Iterator<Item = u32>) -> Self {
-        let mut bits = vec![0; count.div_ceil(u64::BITS) as usize];
-        records.for_each(|record| bits[(record / u64::BITS) as usize] |= 1 << (record % u64::BITS));
-        Self { bits }
-    }
-
-    /// Whether a record is one of them.
-    pub fn has(&self, record: u32) -> bool {
-        let word = self.bits.get((record / u64::BITS) as usize);
-        word.is_some_and(|word| word & (1 << (record % u64::BITS)) != 0)
-    }
-
-    /// Bytes that are held.
-    pub fn bytes(&self) -> usize {
-        self.bits.capacity() * size_of::<u64>()
     }
 }
 

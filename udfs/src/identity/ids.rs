@@ -139,11 +139,17 @@ pub struct Changes {
     held: Vec<i64>,
     /// Customers that do not change.
     unchanged: usize,
+    /// Whether nobody has an id yet: then nothing of the above is told.
+    are_all_new: bool,
 }
 
 impl Changes {
     /// What changes with `roots`. `customers` is the number of different ids in `before` and `gone`, where it is known.
     pub fn find(roots: &[u32], before: &Ids, gone: &[i64], customers: Option<usize>) -> Self {
+        if gone.is_empty() && before.ids.iter().all(|id| *id == NO_ID) {
+            let none = Self::of(Vec::new(), Vec::new(), 0, &[], before);
+            return Self { are_all_new: true, ..none };
+        }
         let is_changing: Vec<AtomicBool> =
             std::iter::repeat_with(AtomicBool::default).take(roots.len()).collect();
         let changes_at = |root: u32| is_changing[root as usize].load(Ordering::Relaxed);
@@ -222,6 +228,7 @@ impl Changes {
             needs_keys: Vec::new(),
             held,
             unchanged,
+            are_all_new: false,
         };
         for (place, record) in (0..).zip(&changes.members) {
             let at = *record as usize;
@@ -248,12 +255,14 @@ impl Changes {
         changes
     }
 
-    /// Bytes that [`Self::assign`] takes besides those of [`bytes_to_find`].
-    pub fn bytes_to_assign(&self) -> usize {
-        bytes_to_give(self.members.len())
+    /// Bytes that [`Self::assign`] takes for so many records besides those of [`bytes_to_find`].
+    pub fn bytes_to_assign(&self, records: u32) -> usize {
+        let all = if self.are_all_new { records as usize } else { 0 };
+        bytes_to_give(self.members.len()) + all * 2 * size_of::<u32>()
     }
 
-    /// Records whose keys it takes to give ids: those of customers that come from no other, or of an id that came apart.
+    /// Records whose keys it takes to give ids: those of customers that come from no other, or of an id that came apart. Where nobody has
+    /// an id, it takes those of all records, and none is told here.
     pub fn keys_needed(&self) -> impl Iterator<Item = u32> {
         let needed = self.members.iter().zip(&self.roots);
         needed.filter(|(_, root)| self.needs_keys[**root as usize]).map(|(record, _)| *record)
@@ -268,7 +277,10 @@ impl Changes {
         gone: &[i64],
         run: u32,
     ) -> Assigned {
-        let Self { members, roots: roots_of, had, needs_keys, held, unchanged } = self;
+        if self.are_all_new {
+            return all_new(records, roots, before, run);
+        }
+        let Self { members, roots: roots_of, had, needs_keys, held, unchanged, .. } = self;
         // By place of the root: the place of the record with the smallest key.
         let key = |place: u32| records.key(members[place as usize]);
         let mut first: Vec<u32> = (0..members.len() as u32).collect();
@@ -325,7 +337,8 @@ impl Changes {
         let others =
             (0..).zip(&before.ids).filter(move |(at, _)| is_member.next_if_eq(at).is_none());
         let others = others.map(|(_, id)| *id);
-        let minted = mint(records, |root| record(first[root as usize]), without, &live, others);
+        let new = || without.iter().copied();
+        let minted = mint(records, |root| record(first[root as usize]), new, &live, others);
         let mut events: Vec<(i64, Event, Option<i64>)> = Vec::new();
         let is_first = had.is_empty() && gone.is_empty() && unchanged == 0;
         let mut created = 0;
@@ -382,21 +395,53 @@ impl Assigned {
     }
 }
 
+/// The ids of customers of whom none has one.
+fn all_new(records: &impl Keys, roots: &[u32], before: Ids, run: u32) -> Assigned {
+    // By root: the record with the smallest key.
+    let mut first: Vec<u32> = (0..roots.len() as u32).collect();
+    for (record, root) in (0..).zip(roots) {
+        let first = &mut first[*root as usize];
+        if record != *first && records.key(record) < records.key(*first) {
+            *first = record;
+        }
+    }
+    let customers = || (0..).zip(roots).filter(|(at, root)| at == *root).map(|(at, _)| at);
+    let (mut ids, mut created) = (before, 0);
+    let none = std::iter::empty();
+    for (id, root) in mint(records, |root| first[root as usize], customers, &[], none) {
+        ids.ids[root as usize] = id;
+        created += 1;
+    }
+    // A root comes before the others.
+    (0..).zip(roots).for_each(|(at, root): (usize, _)| ids.ids[at] = ids.ids[*root as usize]);
+    ids.since.fill(run);
+    drop(first);
+    Assigned {
+        ids,
+        events: Vec::new(),
+        moved: Vec::new(),
+        changed: (0..roots.len() as u32).collect(),
+        created,
+        customers: created,
+    }
+}
+
 /// Ids for customers `without` one, given as their roots: hashes of the keys of their `first` records. `live` are ids in order, and
 /// `others` more ids, that are taken.
-fn mint<'a>(
+fn mint<'a, Roots: Iterator<Item = u32> + 'a>(
     records: &'a impl Keys,
     first: impl Fn(u32) -> u32 + Copy + 'a,
-    mut without: Vec<u32>,
+    without: impl Fn() -> Roots,
     live: &[i64],
     others: impl Iterator<Item = i64> + Clone,
 ) -> Box<dyn Iterator<Item = (i64, u32)> + 'a> {
     let hash = move |root: u32| (records.hash(first(root)) & i64::MAX as u64) as i64;
-    let new = || without.iter().map(|root| hash(*root));
+    let new = || without().map(hash);
     if !meet(new, others.clone()) && !new().any(|id| live.binary_search(&id).is_ok()) {
-        return Box::new(without.into_iter().map(move |root| (hash(root), root)));
+        return Box::new(without().map(move |root| (hash(root), root)));
     }
     // In the order of first keys: of two with the same hash the later one takes the next number that is free.
+    let mut without: Vec<u32> = without().collect();
     without.sort_unstable_by(|a, b| records.key(first(*a)).cmp(&records.key(first(*b))));
     let mut taken: HashSet<i64> = live.iter().copied().chain(others).collect();
     let next = move |root: u32| {
@@ -687,7 +732,8 @@ mod tests {
                 before.ids.iter().chain(&gone).copied().filter(|id| *id != NO_ID).collect();
             for customers in [None, Option::Some(found.len())] {
                 let changes = Changes::find(&roots, &before, &gone, customers);
-                let needed: HashSet<u32> = changes.keys_needed().collect();
+                let is_first = gone.is_empty() && found.is_empty();
+                let needed: HashSet<u32> = if is_first { (0..8).collect() } else { changes.keys_needed().collect() };
                 let some = Some { records: &records, needed };
                 let assigned = changes.assign(&some, &roots, before.clone(), &gone, 3);
                 prop_assert_eq!(&assigned, &expected);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
+use super::super::records::RecordSet;
 use super::components::Components;
 use super::links::Partitions;
 use super::{Limit, Review, Rules, Value};
@@ -50,15 +51,20 @@ impl Component {
         let number: HashMap<u32, usize> =
             order.iter().enumerate().map(|(i, root)| (*root, i)).collect();
         let mut components: Vec<Self> = order.iter().map(|_| Self::default()).collect();
+        // Nearly all records are of others, which a bit tells.
+        let is_one = RecordSet::new(roots.len() as u32, order.iter().copied());
+        let of = |record: u32| {
+            let root = roots[record as usize];
+            if is_one.has(root) { number.get(&root).copied() } else { None }
+        };
         let mut place = HashMap::new();
-        for (record, root) in roots.iter().enumerate() {
-            if let Some(i) = number.get(root) {
-                let members = &mut components[*i].members;
-                place.insert(record as u32, members.len() as u32);
-                members.push(record as u32);
+        for record in 0..roots.len() as u32 {
+            if let Some(i) = of(record) {
+                let members = &mut components[i].members;
+                place.insert(record, members.len() as u32);
+                members.push(record);
             }
         }
-        let of = |record: u32| number.get(&roots[record as usize]).copied();
         links.each_joining(|observation| {
             if let Some(i) = of(observation.record) {
                 let at = place[&observation.record];
