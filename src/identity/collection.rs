@@ -161,7 +161,8 @@ impl Asked<'_> {
         let held = known.bytes();
         for file in files.fresh() {
             let take = |collector: &mut Collector, rows: &mut Vec<Row>| {
-                findings::take_rows(collector, rows.drain(..));
+                findings::take_rows(collector, rows);
+                rows.clear();
                 memory.fit(collector, held)
             };
             counts.push(findings::read_file(warehouse, source, file, collector, None, take).await?);
@@ -276,10 +277,9 @@ impl Asked<'_> {
             say(collector, said, by_hand(said), unknown);
         }
         collector.begin_new();
-        let rows = rows
-            .into_iter()
-            .filter_map(|(at, file, found)| Some((number_of[at as usize]?, file, found)));
-        findings::take_rows(collector, rows);
+        let numbered = |(at, file, found): Row| Some((number_of[at as usize]?, file, found));
+        let rows: Vec<Row> = rows.into_iter().filter_map(numbered).collect();
+        findings::take_rows(collector, &rows);
         if let Some(new) = new {
             let (mut members, may_part) = new.members(collector, known, touched)?;
             if may_part {

@@ -165,6 +165,8 @@ pub(super) async fn read_file(
 ) -> Result<u64> {
     /// Batches that are cleaned at once.
     const BATCHES: usize = 2;
+    /// Records that are looked for at once. What more were looked at would not be in the cache any more when it is their turn.
+    const LOOKED_AHEAD: usize = 64;
     let (source, cleaner) = (Arc::new(source.clone()), collector.cleaner());
     let hashing = collector.records().hashing();
     let batches = source.open_file(warehouse, &file.entry).await?;
@@ -186,13 +188,15 @@ pub(super) async fn read_file(
             Some(records) => &mut **records,
             None => collector.records_mut(),
         };
-        records.look_ahead(&hashes);
-        let mut hashes = hashes.into_iter();
-        let mut last = None;
+        let (mut next, mut last) = (0, None);
         for (row, is_first, found) in found {
             let row = row as usize;
             if is_first {
-                let hash = hashes.next().unwrap_or_default();
+                if next % LOOKED_AHEAD == 0 {
+                    records.look_ahead(&hashes[next..hashes.len().min(next + LOOKED_AHEAD)]);
+                }
+                let hash = hashes[next];
+                next += 1;
                 last = Some(records.add_hashed(hash, sources.value(row), ids.value(row)));
             }
             let found = found.map(|(id_type, finding)| (types[usize::from(id_type)], finding));
@@ -253,20 +257,19 @@ impl Cleaned {
 
 /// Gives rows of files to a collector. A row without a finding says that its record is there, which needs to be kept when no
 /// other row of it is.
-pub(super) fn take_rows(collector: &mut Collector, rows: impl Iterator<Item = Row>) {
-    let mut rows = rows.peekable();
+pub(super) fn take_rows(collector: &mut Collector, rows: &[Row]) {
     let mut last_found = None;
-    while let Some((record, file, found)) = rows.next() {
+    for (at, (record, file, found)) in rows.iter().enumerate() {
         match found {
             Some((id_type, finding)) => {
-                collector.take(file, record, id_type, finding);
+                collector.take(*file, *record, *id_type, finding);
                 last_found = Some((record, file));
             }
             // What belongs to a record mostly comes together, this first.
             None => {
-                let is_followed = matches!(rows.peek(), Some((next, of, Some(_))) if (*next, *of) == (record, file));
+                let is_followed = matches!(rows.get(at + 1), Some((next, of, Some(_))) if (next, of) == (record, file));
                 if !is_followed && last_found != Some((record, file)) {
-                    collector.take_record(file, record);
+                    collector.take_record(*file, *record);
                 }
             }
         }
@@ -393,10 +396,10 @@ pub(super) async fn take_kept(
                 let value = [unsigned(highs.value(row)), lows.value(row) as u64];
                 let seen_at = times.is_valid(row).then(|| times.value(row));
                 let finding = Finding::Identifier(value, seen_at);
-                collector.take(number, record, of_type()?, finding);
+                collector.take(number, record, of_type()?, &finding);
             } else if reasons.is_valid(row) {
                 let reason = REASONS.get(reasons.value(row) as usize).ok_or_else(damaged)?;
-                collector.take(number, record, of_type()?, Finding::Rejected(*reason));
+                collector.take(number, record, of_type()?, &Finding::Rejected(*reason));
             } else if number != OF_NO_FILE {
                 collector.take_record(number, record);
             }

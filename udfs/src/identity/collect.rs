@@ -197,10 +197,10 @@ impl Collector {
     }
 
     /// A record has what was found in a file; [`OF_NO_FILE`] when which one need not be kept.
-    pub fn take(&mut self, file: u16, record: u32, id_type: u16, finding: Finding) {
+    pub fn take(&mut self, file: u16, record: u32, id_type: u16, finding: &Finding) {
         let reason = match (self.types[usize::from(id_type)].kind, finding) {
             (Some(kind), Finding::Identifier(value, seen_at)) => {
-                self.graph.add_of(file, kind, value, record, seen_at);
+                self.graph.add_of(file, kind, *value, record, *seen_at);
                 return;
             }
             // A value that is missing is missing, whatever its type.
@@ -210,7 +210,7 @@ impl Collector {
         };
         self.rejected.push(Rejected { record, id_type, reason });
         if file != OF_NO_FILE {
-            self.aside.push(Aside { file, record, what: Some((id_type, finding)) });
+            self.aside.push(Aside { file, record, what: Some((id_type, *finding)) });
         }
     }
 
@@ -532,7 +532,7 @@ mod tests {
             let known = cleaner.id_type(id_type);
             let finding = cleaner.find(known, value, *scope, None);
             let id_type = collector.id_type(id_type);
-            collector.take(OF_NO_FILE, record, id_type, finding);
+            collector.take(OF_NO_FILE, record, id_type, &finding);
         }
         collector.resolve().unwrap().0
     }

@@ -234,6 +234,7 @@ impl Graph {
     }
 
     /// As [`Self::add`], found in a file with this number.
+    #[inline]
     pub fn add_of(
         &mut self,
         file: u16,

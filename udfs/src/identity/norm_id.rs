@@ -68,7 +68,11 @@ fn clean_opaque(raw: &str) -> Result<Cow<'_, str>, Reject> {
     if meaningful.all(|c| c == first) && (folded.len() > 3 || first == '0') {
         return Err(Reject::Placeholder);
     }
-    if folded.chars().any(char::is_control) || folded.len() > 1024 {
+    let has_control = match folded.is_ascii() {
+        true => folded.bytes().any(|byte| byte.is_ascii_control()),
+        false => folded.chars().any(char::is_control),
+    };
+    if has_control || folded.len() > 1024 {
         return Err(Reject::Invalid);
     }
     Ok(folded)

@@ -228,18 +228,25 @@ impl Partitions {
         value[0].checked_shr(u64::BITS - bits).unwrap_or(0) as usize
     }
 
-    /// Adds an identifier.
+    /// Adds an identifier. It is put together where it belongs: one that is copied there from elsewhere, just written, waits for all
+    /// that was written before it, which misses the caches.
+    #[inline]
     pub(super) fn push(&mut self, observation: Observation) {
         let at = self.place(observation.value);
-        let piece = &mut self.open[at];
-        if piece.len() == piece.capacity() {
-            // Small inputs should not take whole pieces.
-            let size = (piece.capacity() * 4).clamp(16, PIECE);
-            let full = std::mem::replace(piece, Vec::with_capacity(size));
-            self.partitions[at].push_piece(full);
-            self.room += size;
+        if self.open[at].len() == self.open[at].capacity() {
+            self.open_another(at);
         }
         self.open[at].push(observation);
+    }
+
+    #[cold]
+    fn open_another(&mut self, at: usize) {
+        let piece = &mut self.open[at];
+        // Small inputs should not take whole pieces.
+        let size = (piece.capacity() * 4).clamp(16, PIECE);
+        let full = std::mem::replace(piece, Vec::with_capacity(size));
+        self.partitions[at].push_piece(full);
+        self.room += size;
     }
 
     /// What came last are pieces, too.
