@@ -58,6 +58,7 @@ use crate::catalog::{About, DATABASE, DEFAULT_SCHEMA, Meaning, Past, Pinned, wor
 use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
+use crate::identity;
 use crate::store::{DATA_URL, Name, Pin, Relation, TableSnapshot, ViewDef, Warehouse};
 use crate::workspace::Workspace;
 
@@ -500,8 +501,9 @@ impl Planning {
 
     fn view_table(&self, name: &str, view: &ViewDef) -> EngineResult<Arc<dyn TableProvider>> {
         let _open = self.open_view(name, view.timezone.clone())?;
-        let query = dialect::parse_query(&view.sql).map_err(DataFusionError::from)?;
-        let mut plan = self.plan_query(query).map_err(|error| {
+        let mut query = dialect::parse_query(&view.sql).map_err(DataFusionError::from)?;
+        let expanded = identity::expand_view(self.pinned.generation(), &mut query);
+        let mut plan = expanded.and_then(|()| self.plan_query(query)).map_err(|error| {
             // A place in the view's text means nothing in the statement's.
             DataFusionError::from(error.at(None)).context(format!("view {name:?}"))
         })?;

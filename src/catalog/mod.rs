@@ -308,7 +308,8 @@ fn names_among(generation: &Generation, words: &BTreeSet<String>) -> BTreeSet<Na
         if wanted.contains("identity") {
             wanted.insert("map".to_owned());
         }
-        if wanted.contains("oneid") {
+        // As a call, or as earlier versions kept it in views.
+        if wanted.contains("oneid") || wanted.contains("oneid_hash") {
             wanted.extend(["identifiers", "map", "owners", "types"].map(str::to_owned));
         }
         for (name, relation) in &generation.relations {

@@ -24,10 +24,7 @@ pub fn lookup_hash(key: &[u8; 32], id_type: &str, value: &str, scope: Option<&st
 }
 
 /// Whether graph `name` can be asked whose an identifier is: not where its last refresh was by a version that kept that elsewhere.
-///
-/// # Errors
-/// 42704 for a graph that is not there.
-pub fn can_look_up(state: &Generation, name: &str) -> Result<bool> {
+pub(super) fn can_look_up(state: &Generation, name: &str) -> Result<bool> {
     definition_of(state, name)?;
     let has = |table: &str| state.table(&Name::new(name, table)).is_some();
     Ok(has(OWNERS) && !has(LOOKUP))

@@ -5,6 +5,7 @@
 //! and what was said by hand: no order of rows, files or loads changes it.
 
 mod ask;
+mod call;
 mod collection;
 mod columns;
 mod findings;
@@ -19,8 +20,9 @@ mod statement;
 mod tables;
 
 pub use ask::{preview, preview_schema, why, why_schema};
+pub use call::{Call, constant, expand_view, must_answer, replace_call};
 pub use graph::{execute, must_exist, relation_of};
-pub use lookup::{can_look_up, lookup_hash};
+pub use lookup::lookup_hash;
 pub use statement::{GraphStatement, parse_statement};
 
 /// What a graph statement answers.

@@ -20,6 +20,7 @@ use crate::analysis;
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::dialect;
 use crate::error::{Error, Kind, Result, nearest};
+use crate::identity;
 use crate::session::Session;
 use crate::store::{
     Change, FunctionArgument, FunctionColumn, FunctionDef, Generation, Name, Relation,
@@ -48,7 +49,9 @@ pub(super) async fn create(session: &Session, create: &ast::CreateFunction) -> R
         let mut query = body_with(&name, &def, &[], 0)?;
         Expansion::new(&|wanted| function_of(&newest, wanted)).write_out(&mut query, 1)?;
         let planning = session.planning(&query.to_string(), &[]).await?;
-        planning.plan_query(rewrite_query(query)?).map_err(|error| in_body(&name, error))?;
+        let mut query = rewrite_query(query)?;
+        identity::expand_view(planning.pinned().generation(), &mut query)?;
+        planning.plan_query(query).map_err(|error| in_body(&name, error))?;
     }
     let replace = create.or_replace;
     warehouse

@@ -562,15 +562,15 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
     freeze(&mut query, &frozen)?;
     // The view is planned once now, so that a mistake is told to the one who makes it.
     let planning = session.planning(text, &[]).await?;
-    let plan = planning.plan_query(rewrite::rewrite_query(query.clone())?)?;
+    let query = rewrite::rewrite_query(query)?;
+    let mut expanded = query.clone();
+    identity::expand_view(planning.pinned().generation(), &mut expanded)?;
+    let plan = planning.plan_query(expanded)?;
     let notices = if funnels::has_window(&query) { funnels::notices(&plan)? } else { vec![] };
     let columns = view.columns.iter().map(|c| names::folded(&c.name)).collect();
     let zone = session.settings().timezone();
-    let def = ViewDef {
-        sql: rewrite::rewrite_query(query)?.to_string(),
-        columns,
-        timezone: (zone != "UTC").then_some(zone),
-    };
+    let def =
+        ViewDef { sql: query.to_string(), columns, timezone: (zone != "UTC").then_some(zone) };
     let replace = view.or_replace;
     session
         .engine()

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     Value, ValueWithSpan,
 };
 
-use super::{catalogue, names, oneid, rfm_blocks};
+use super::{catalogue, names, rfm_blocks};
 use crate::error::{Error, Result};
 
 /// Rewrites a statement before it is planned.
@@ -112,7 +112,6 @@ pub(super) fn rewrite_query(query: Query) -> Result<Query> {
     if let Statement::Query(query) = &mut statement {
         names::name_view(query);
     }
-    oneid::as_queries(&mut statement)?;
     match statement {
         Statement::Query(query) => Ok(*query),
         other => Err(Error::internal(format!("a query became {other}"))),
