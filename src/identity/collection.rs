@@ -15,7 +15,7 @@ use super::refresh::{Asking, LastRun};
 use super::rules::Definition;
 use super::source::Source;
 use super::tables::{APART, OWNERS, Table};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{OVERRIDES, Warehouse};
 use crate::workspace::Workspace;
 
@@ -105,7 +105,7 @@ impl Asked<'_> {
         if how != Use::Seen {
             files.number(extent == Extent::Anew)?;
         }
-        let collected = Collection {
+        let empty = |files: Files| Collection {
             collector: definition.collector(warehouse.key()),
             extent,
             has_numbered_ids: is_kept,
@@ -116,10 +116,15 @@ impl Asked<'_> {
             map: Map::default(),
             unknown: Vec::new(),
         };
-        match extent {
-            Extent::Day | Extent::Rules => self.collect_new(collected, map, memory).await,
-            _ => self.collect_all(collected, map, is_kept, memory).await,
+        if !matches!(extent, Extent::Day | Extent::Rules) {
+            return self.collect_all(empty(files), map, is_kept, memory).await;
         }
+        if let Some(collected) = self.collect_new(empty(files.clone()), map, true, memory).await? {
+            return Ok(collected);
+        }
+        memory.free();
+        let collected = self.collect_new(empty(files), map, false, memory).await?;
+        collected.ok_or_else(|| Error::internal("the records of a map have no numbers"))
     }
 
     /// Everything, with the keys of all records.
@@ -177,13 +182,15 @@ impl Asked<'_> {
         Ok(all.end())
     }
 
-    /// Everything, with the keys of new records only.
+    /// What a day is resolved of, with the keys of new records only. The map `may_be_plain`: where it turns out that it is not, which its
+    /// files do not tell when they were compacted, all is collected again.
     async fn collect_new(
         &self,
         mut all: Collection,
         map: &mut Table<'_>,
+        may_be_plain: bool,
         memory: &Workspace,
-    ) -> Result<Collection> {
+    ) -> Result<Option<Collection>> {
         let Self { warehouse, graph, source, .. } = *self;
         let Collection { collector, files, types, map: known, unknown, extent, .. } = &mut all;
         let mut all_members = None;
@@ -212,17 +219,18 @@ impl Asked<'_> {
         let find = |hashes: &[i64], first| sought.find(hashes, first, &mut alike);
         let table = findings::table(warehouse, graph).await?;
         let held = apart.bytes() + rows.capacity() * size_of::<Row>();
-        let of_map = Map::bytes_of(map.rows().await?);
+        let records = u32::try_from(map.rows().await?).unwrap_or(u32::MAX);
+        let of_map = Map::bytes_of(u64::from(records));
         let of_kept = table.rows().await? as usize * BYTES_AN_IDENTIFIER;
         memory.try_resize(held + of_map)?;
-        let is_plain = Map::is_plain(map).await?;
+        let is_plain = may_be_plain && Map::is_plain(map).await?;
         let new = match is_plain && *extent == Extent::Day && self.last.customers.is_some() {
-            true => Some(New::of(self, &rows, collector).await?),
+            true => New::of(self, &rows, collector).await?,
             false => None,
         };
         if let Some(new) = &new {
             let kept = async {
-                let taking = Taking::Some(&new.wanted);
+                let taking = Taking::Some { wanted: &new.wanted, records };
                 let fit = |collector: &mut Collector| memory.fit(collector, held + of_map);
                 findings::take_kept(&table, files, taking, types, collector, fit).await
             };
@@ -230,7 +238,7 @@ impl Asked<'_> {
         } else if is_plain && memory.try_grow(of_kept).is_ok() {
             // One processor reads the map while another reads what was found.
             let kept = async {
-                let (taking, fit) = (Taking::AsTheyAre, |_: &mut Collector| Ok(()));
+                let (taking, fit) = (Taking::AsTheyAre { records }, |_: &mut Collector| Ok(()));
                 findings::take_kept(&table, files, taking, types, collector, fit).await
             };
             (*known, ()) = tokio::try_join!(Map::without_keys(map, apart.len(), find), kept)?;
@@ -240,6 +248,9 @@ impl Asked<'_> {
             let taking = Taking::Numbered(&known.numbers);
             let fit = |collector: &mut Collector| memory.fit(collector, held);
             findings::take_kept(&table, files, taking, types, collector, fit).await?;
+        }
+        if is_plain && !known.numbers.are_same() {
+            return Ok(None);
         }
         let mut number_of: Vec<Option<u32>> = vec![None; apart.len() as usize];
         let meet = |number, source: &str, record_id: &str| {
@@ -280,15 +291,19 @@ impl Asked<'_> {
         let numbered = |(at, file, found): Row| Some((number_of[at as usize]?, file, found));
         let rows: Vec<Row> = rows.into_iter().filter_map(numbered).collect();
         findings::take_rows(collector, &rows);
+        drop(rows);
+        memory.fit(collector, held)?;
         if let Some(new) = new {
             let (mut members, may_part) = new.members(collector, known, touched)?;
+            drop(new);
+            let held = held + members.capacity() * size_of::<u32>();
             if may_part {
                 // It depends on all that their customers have.
                 let some = RecordSet::new(known.len(), members.iter().copied());
                 memory.fit(collector, held + some.bytes())?;
                 let wanted = Wanted::Records(Arc::new(some));
                 let fit = |collector: &mut Collector| memory.fit(collector, held);
-                let taking = Taking::Some(&wanted);
+                let taking = Taking::Some { wanted: &wanted, records: known.len() };
                 findings::take_kept(&table, files, taking, types, collector, fit).await?;
             } else {
                 let mut first: HashMap<i64, u32> = HashMap::new();
@@ -301,7 +316,7 @@ impl Asked<'_> {
             all_members = Some(members);
         }
         all.members = all_members;
-        Ok(all.end())
+        Ok(Some(all.end()))
     }
 }
 
@@ -318,8 +333,16 @@ struct New {
 }
 
 impl New {
-    async fn of(asked: &Asked<'_>, rows: &[Row], collector: &Collector) -> Result<Self> {
-        let Asked { warehouse, graph, .. } = *asked;
+    /// Of a day with these rows; `None` where so much is an exception that everything is resolved as fast.
+    async fn of(asked: &Asked<'_>, rows: &[Row], collector: &Collector) -> Result<Option<Self>> {
+        const FEW: u64 = 10_000;
+        let Asked { warehouse, graph, last, .. } = *asked;
+        let mut owners = Table::open(warehouse, graph, OWNERS).await?;
+        let mut of_apart = Table::open(warehouse, graph, APART).await?;
+        let most = FEW.max(u64::from(last.records) / 8);
+        if owners.rows().await? > most || of_apart.rows().await? > most {
+            return Ok(None);
+        }
         let half = |row: &Row| match row.2 {
             Some((id_type, Finding::Identifier(value, _))) if collector.joins(id_type) => {
                 Some(value[0])
@@ -330,7 +353,6 @@ impl New {
         halves.sort_unstable();
         halves.dedup();
         let mut exceptions: Vec<u64> = Vec::new();
-        let mut owners = Table::open(warehouse, graph, OWNERS).await?;
         owners
             .read(|batch| {
                 let hashes = batch.column(0).as_primitive::<Int64Type>().values();
@@ -342,7 +364,6 @@ impl New {
         all.sort_unstable();
         all.dedup();
         let mut apart = Vec::new();
-        let mut of_apart = Table::open(warehouse, graph, APART).await?;
         of_apart
             .read(|batch| {
                 let records = batch.column(0).as_primitive::<Int32Type>().values();
@@ -353,7 +374,7 @@ impl New {
                 }
             })
             .await?;
-        Ok(Self { halves, exceptions, wanted: Wanted::Halves(Arc::new(all)), apart })
+        Ok(Some(Self { halves, exceptions, wanted: Wanted::Halves(Arc::new(all)), apart }))
     }
 
     /// The known records of all customers that may change, in order, once the identifiers of the day were taken and those that were

@@ -45,7 +45,7 @@ pub(super) struct ReadFile {
 }
 
 /// The files of the source, and what of them is kept.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Files {
     all: Vec<ReadFile>,
     /// Whether findings of files are kept that the source has no more.
@@ -303,10 +303,10 @@ pub(super) async fn live_records(table: &mut Table<'_>, files: &Files) -> Result
 /// Which of the rows that are kept are taken, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Taking<'a> {
-    /// All, of records whose numbers here are those of the table; whichever files they are of.
-    AsTheyAre,
+    /// All, of so many records, whose numbers here are those of the table; whichever files they are of.
+    AsTheyAre { records: u32 },
     /// As [`Self::AsTheyAre`], and not all.
-    Some(&'a Wanted),
+    Some { wanted: &'a Wanted, records: u32 },
     /// All of records that are known by these numbers, whichever files they are of.
     Numbered(&'a Numbers),
     /// Those of records that are known by these numbers, and of files that the source still has: each with its file.
@@ -340,12 +340,12 @@ pub(super) async fn take_kept(
     let columns = &COLUMNS[..COLUMNS.len() - usize::from(!is_of_files)];
     let at_once = match taking {
         Taking::Numbered(numbers) => numbers.are_same(),
-        Taking::AsTheyAre | Taking::Some(_) => true,
+        Taking::AsTheyAre { .. } | Taking::Some { .. } => true,
         Taking::OfFiles(_) => false,
     };
     let taker = at_once.then(|| collector.taker(&types));
     let wanted = match taking {
-        Taking::Some(wanted) => Some(wanted.clone()),
+        Taking::Some { wanted, .. } => Some(wanted.clone()),
         _ => None,
     };
     let together = |batch: Result<RecordBatch>| {
@@ -367,7 +367,12 @@ pub(super) async fn take_kept(
     let batches = open.try_flatten_unordered(AT_ONCE);
     let mut batches = std::pin::pin!(batches.map(together).buffered(AT_ONCE));
     while let Some(taken) = batches.next().await {
-        let Taken { kept, batch, others } = taken?;
+        let Taken { kept, batch, others, most } = taken?;
+        if let Taking::AsTheyAre { records } | Taking::Some { records, .. } = taking
+            && most.is_some_and(|most| most >= records)
+        {
+            return Err(damaged());
+        }
         collector.take_kept(kept);
         let small = |at: usize| batch.column(at).as_primitive::<Int32Type>();
         let large = |at: usize| batch.column(at).as_primitive::<Int64Type>();
@@ -384,7 +389,9 @@ pub(super) async fn take_kept(
             };
             let record = records.value(row).cast_unsigned();
             let record = match taking {
-                Taking::AsTheyAre | Taking::Some(_) => Some(record),
+                Taking::AsTheyAre { records } | Taking::Some { records, .. } => {
+                    Some(record).filter(|record| *record < records)
+                }
                 Taking::Numbered(numbers) | Taking::OfFiles(numbers) => numbers.in_memory(record),
             };
             let Some(record) = record else { continue };
@@ -416,6 +423,8 @@ struct Taken {
     batch: RecordBatch,
     /// Rows that are taken one by one.
     others: Vec<usize>,
+    /// The largest number of a record among the rows.
+    most: Option<u32>,
 }
 
 impl Taken {
@@ -454,7 +463,8 @@ impl Taken {
         let mut one_by_one = Vec::new();
         let kept = taker.take(few.rows(), &mut one_by_one);
         others.extend(one_by_one.into_iter().map(|at| found[at]));
-        Self { kept, batch, others }
+        let most = few.records.iter().map(|record| record.cast_unsigned()).max();
+        Self { kept, batch, others, most }
     }
 
     fn of(taker: Option<&Taker>, batch: RecordBatch) -> Self {
@@ -468,7 +478,8 @@ impl Taken {
                 Kept::default()
             }
         };
-        Self { kept, batch, others }
+        let most = Self::rows(&batch).records.iter().map(|record| record.cast_unsigned()).max();
+        Self { kept, batch, others, most }
     }
 }
 

@@ -1,4 +1,4 @@
-//! REFRESH: who is who, computed from all records, and what changed since the last time.
+//! REFRESH: who is who, and what changed since the last time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::workspace::{Workspace, in_background};
 const RECORDS_NAMED: usize = 20;
 
 /// Counts up with every change of cleaning, hashing or joining: then the same rows can give other customers.
-const HOW: u32 = 3;
+const HOW: u32 = 4;
 
 /// REFRESH IDENTITY GRAPH.
 ///
@@ -80,13 +80,17 @@ async fn run(warehouse: &Warehouse, name: &str, full: bool, memory: &Workspace) 
         said: &said,
     };
     let how = if full { Use::Anew } else { Use::Kept };
-    let all = match asked.collect(&mut map, how, memory).await {
-        Err(error) if error.kind() == Kind::DataCorrupted && map.is_outdated().await? => {
+    let settled = async {
+        let all = asked.collect(&mut map, how, memory).await?;
+        Box::pin(settle(&asked, all, &mut map, memory)).await
+    };
+    let (settled, found) = match settled.await {
+        // What was read may be of two refreshes.
+        Err(_) if map.is_outdated().await? => {
             return Err(Error::new(Kind::StaleBase, "the graph was refreshed meanwhile"));
         }
-        collected => collected?,
+        settled => settled?,
     };
-    let (settled, found) = settle(&asked, all, &mut map, memory).await?;
     memory.try_resize(settled.bytes())?;
     let (mut group, reviews) = write(&asked, &settled, map, full).await?;
     group.tables.push(match settled.extent {

@@ -291,8 +291,13 @@ impl<'a> Table<'a> {
 
     /// What is to be published: rows that take the place of all others.
     pub(super) async fn replaced(self) -> Result<TableChange> {
+        let had_rows = self.rows().await? > 0;
         let files = self.writer.finish().await?;
-        Ok(TableChange::replace(self.name, self.def.path, files))
+        Ok(match had_rows || !files.is_empty() {
+            true => TableChange::replace(self.name, self.def.path, files),
+            // None in the place of none is no change.
+            false => TableChange::append(self.name, self.def.path, files),
+        })
     }
 
     /// The paths of its files.

@@ -327,7 +327,9 @@ impl Graph {
 
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
-        self.plain.bytes() + self.timed.capacity() * size_of::<Timed>()
+        let pairs = self.must.capacity() + self.cannot.capacity() + self.same.capacity();
+        let timed = self.timed.capacity() * size_of::<Timed>();
+        self.plain.bytes() + timed + pairs * size_of::<(u32, u32)>()
     }
 
     /// Two records are of one customer, whatever limits of values and records say.
@@ -373,9 +375,8 @@ impl Graph {
     /// Who is who among records `0..records`.
     ///
     /// What new identifiers change can be resolved alone, as the days of a graph are: with all identifiers of all records of the
-    /// customers that they touch, of the components that are `apart`, and of the values that are [exceptions](Self::exceptions). Of other
-    /// records the answer means nothing then.
-    ///
+    /// customers that they touch (or these told as [one](Self::are_one)), of the components that are `apart`, and of the values that
+    /// are [exceptions](Self::exceptions). Of other records the answer means nothing then.
     ///
     /// # Errors
     /// When what was put on disk cannot be read.
