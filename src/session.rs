@@ -501,9 +501,9 @@ impl Planning {
 
     fn view_table(&self, name: &str, view: &ViewDef) -> EngineResult<Arc<dyn TableProvider>> {
         let _open = self.open_view(name, view.timezone.clone())?;
-        let mut query = dialect::parse_query(&view.sql).map_err(DataFusionError::from)?;
-        let expanded = identity::expand_view(self.pinned.generation(), &mut query);
-        let mut plan = expanded.and_then(|()| self.plan_query(query)).map_err(|error| {
+        let query = dialect::parse_query(&view.sql).map_err(DataFusionError::from)?;
+        let expanded = identity::expand_view(self.pinned.generation(), query);
+        let mut plan = expanded.and_then(|query| self.plan_query(query)).map_err(|error| {
             // A place in the view's text means nothing in the statement's.
             DataFusionError::from(error.at(None)).context(format!("view {name:?}"))
         })?;

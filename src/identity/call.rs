@@ -95,8 +95,8 @@ pub fn must_answer(state: &Generation, graph: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`must_answer`].
-pub fn expand_view(state: &Generation, query: &mut Query) -> Result<()> {
-    let mut statement = Statement::Query(Box::new(query.clone()));
+pub fn expand_view(state: &Generation, query: Query) -> Result<Query> {
+    let mut statement = Statement::Query(Box::new(query));
     statement.change(|node| {
         let NodeMut::Expr(expr) = node else { return Ok(()) };
         if let Some(call) = call_of_earlier(expr) {
@@ -109,10 +109,10 @@ pub fn expand_view(state: &Generation, query: &mut Query) -> Result<()> {
         }
         replace_call(NodeMut::Expr(expr), |_| None)
     })?;
-    if let Statement::Query(expanded) = statement {
-        *query = *expanded;
+    match statement {
+        Statement::Query(query) => Ok(*query),
+        other => Err(Error::internal(format!("a query became {other}"))),
     }
-    Ok(())
 }
 
 /// The call that a query of an earlier version stands for.

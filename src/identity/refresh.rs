@@ -288,7 +288,7 @@ async fn write(
         Ok(outdated)
     };
     let (outdated, ()) =
-        tokio::try_join!(write_map, write_rejected(&mut rejected, collected, rejections),)?;
+        tokio::try_join!(write_map, write_rejected(&mut rejected, collected, rejections))?;
     let of_reviews = collected.resolution.reviews.iter().filter_map(|review| review.identifier);
     let of_hubs = collected.resolution.hubs.iter().map(|hub| (hub.kind, hub.value));
     let mut told = Table::open(warehouse, name, TOLD).await?;

@@ -49,8 +49,8 @@ pub(super) async fn create(session: &Session, create: &ast::CreateFunction) -> R
         let mut query = body_with(&name, &def, &[], 0)?;
         Expansion::new(&|wanted| function_of(&newest, wanted)).write_out(&mut query, 1)?;
         let planning = session.planning(&query.to_string(), &[]).await?;
-        let mut query = rewrite_query(query)?;
-        identity::expand_view(planning.pinned().generation(), &mut query)?;
+        let state = planning.pinned().generation();
+        let query = identity::expand_view(state, rewrite_query(query)?)?;
         planning.plan_query(query).map_err(|error| in_body(&name, error))?;
     }
     let replace = create.or_replace;

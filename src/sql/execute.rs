@@ -563,8 +563,7 @@ async fn create_view(session: &Session, view: &ast::CreateView, text: &str) -> R
     // The view is planned once now, so that a mistake is told to the one who makes it.
     let planning = session.planning(text, &[]).await?;
     let query = rewrite::rewrite_query(query)?;
-    let mut expanded = query.clone();
-    identity::expand_view(planning.pinned().generation(), &mut expanded)?;
+    let expanded = identity::expand_view(planning.pinned().generation(), query.clone())?;
     let plan = planning.plan_query(expanded)?;
     let notices = if funnels::has_window(&query) { funnels::notices(&plan)? } else { vec![] };
     let columns = view.columns.iter().map(|c| names::folded(&c.name)).collect();
