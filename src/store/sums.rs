@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
@@ -21,7 +20,6 @@ use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, coalesce_ranges,
 };
-use parquet::arrow::async_writer::AsyncFileWriter;
 
 use crate::error::{Error, Kind};
 
@@ -77,21 +75,18 @@ impl BlockSums {
     }
 }
 
-/// Passes a file's bytes on and sums them up.
-pub(super) struct Summing<W> {
-    inner: W,
+/// Sums up the bytes of a file as they are written.
+#[derive(Default)]
+pub(super) struct Summing {
     done: Vec<crc32fast::Hasher>,
     open: crc32fast::Hasher,
     in_open: usize,
     size: u64,
 }
 
-impl<W> Summing<W> {
-    pub(super) fn new(inner: W) -> Self {
-        Self { inner, done: Vec::new(), open: crc32fast::Hasher::new(), in_open: 0, size: 0 }
-    }
-
-    fn sum_up(&mut self, mut bytes: &[u8]) {
+impl Summing {
+    /// More bytes.
+    pub(super) fn sum_up(&mut self, mut bytes: &[u8]) {
         const BLOCK: usize = 1 << SHIFT_MIN;
         self.size += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -126,17 +121,6 @@ impl<W> Summing<W> {
         }
         let sums = self.done.into_iter().map(crc32fast::Hasher::finalize).collect();
         BlockSums { shift, size: self.size, sums }
-    }
-}
-
-impl<W: AsyncFileWriter> AsyncFileWriter for Summing<W> {
-    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, parquet::errors::Result<()>> {
-        self.sum_up(&bytes);
-        self.inner.write(bytes)
-    }
-
-    fn complete(&mut self) -> BoxFuture<'_, parquet::errors::Result<()>> {
-        self.inner.complete()
     }
 }
 
@@ -320,7 +304,7 @@ mod tests {
     use super::*;
 
     fn sums_of(bytes: &[u8], step: usize) -> BlockSums {
-        let mut summing = Summing::new(());
+        let mut summing = Summing::default();
         bytes.chunks(step).for_each(|piece| summing.sum_up(piece));
         summing.finish()
     }

@@ -13,16 +13,20 @@ use chrono::{DateTime, NaiveDate, TimeDelta};
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use super::cluster::{Clustering, Known, Mark, ONE_ID, Place};
 use super::erased::Erased;
-use super::sums::Summing;
+use super::outgoing::Outgoing;
+use super::sums::BlockSums;
 pub use crate::config::Compression as Codec;
 use crate::config::Storage;
 use crate::error::Result;
@@ -89,10 +93,9 @@ pub struct TableWriter {
     schema: SchemaRef,
     properties: WriterProperties,
     file_bytes: usize,
-    /// Whether identifiers get Bloom filters.
-    has_filters: bool,
-    personal: Vec<String>,
-    has_bounds: Vec<bool>,
+    sought: Sought,
+    personal: Box<[String]>,
+    has_bounds: Box<[bool]>,
     shape: Shape,
     /// The map that the rows' customers are of.
     known: Option<Known>,
@@ -102,6 +105,15 @@ pub struct TableWriter {
     clean_to: u64,
     open: Option<OpenFile>,
     done: Vec<WrittenFile>,
+}
+
+/// Of which columns single values will be looked for: identifiers among those get Bloom filters.
+#[derive(PartialEq, Eq)]
+enum Sought {
+    All,
+    AllBut(&'static str),
+    /// What is written is read whole, again and again.
+    None,
 }
 
 /// What the files of a writer look like.
@@ -120,11 +132,50 @@ enum Shape {
 
 struct OpenFile {
     name: String,
-    writer: AsyncArrowWriter<Summing<BufWriter>>,
+    writer: Box<ArrowWriter<Outgoing>>,
+    store: BufWriter,
     rows: u64,
     /// Rows without a customer, where the rows have one.
     unknown: u64,
-    bounds: BTreeMap<usize, (i64, i64)>,
+}
+
+impl OpenFile {
+    async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let before = self.row_groups();
+        self.writer.write(batch)?;
+        match self.row_groups() > before {
+            true => self.send().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.writer.flush()?;
+        self.send().await
+    }
+
+    fn row_groups(&self) -> usize {
+        self.writer.flushed_row_groups().len()
+    }
+
+    /// Hands on what was encoded.
+    async fn send(&mut self) -> Result<()> {
+        for piece in self.writer.inner_mut().take() {
+            self.store.put(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file: what its footer says, its size, and its sums.
+    async fn finish(&mut self) -> Result<(ParquetMetaData, u64, BlockSums)> {
+        let footer = self.writer.finish()?;
+        let (pieces, sums) = self.writer.inner_mut().finish();
+        for piece in pieces {
+            self.store.put(piece).await?;
+        }
+        self.store.shutdown().await?;
+        Ok((footer, self.writer.bytes_written() as u64, sums))
+    }
 }
 
 impl TableWriter {
@@ -176,8 +227,8 @@ impl TableWriter {
             schema,
             properties: properties.build(),
             file_bytes: style.bytes,
-            has_filters: true,
-            personal: personal.to_vec(),
+            sought: Sought::All,
+            personal: personal.into(),
             has_bounds,
             shape: match clustering {
                 None => Shape::Plain,
@@ -209,7 +260,13 @@ impl TableWriter {
 
     /// Nobody will look for one row among those that are written.
     pub fn without_filters(mut self) -> Self {
-        self.has_filters = false;
+        self.sought = Sought::None;
+        self
+    }
+
+    /// Nobody will look for one value of a column.
+    pub fn without_filter_of(mut self, column: &'static str) -> Self {
+        self.sought = Sought::AllBut(column);
         self
     }
 
@@ -245,8 +302,8 @@ impl TableWriter {
     /// Ends the row group of the open file, and gives how many it has.
     async fn flush_row_group(&mut self) -> Result<u32> {
         let Some(file) = &mut self.open else { return Ok(0) };
-        file.writer.flush().await?;
-        Ok(file.writer.flushed_row_groups().len() as u32)
+        file.flush().await?;
+        Ok(file.row_groups() as u32)
     }
 
     /// From now on the rows are those of one bucket, in order; `of` names the rewrite.
@@ -381,16 +438,10 @@ impl TableWriter {
             Some(file) => file,
             None => self.open_file(batch)?,
         };
-        file.writer.write(batch).await?;
+        file.write(batch).await?;
         file.rows += batch.num_rows() as u64;
         if let Some(one_ids) = batch.column_by_name(ONE_ID) {
             file.unknown += one_ids.null_count() as u64;
-        }
-        for (i, column) in batch.columns().iter().enumerate().filter(|(i, _)| self.has_bounds[*i]) {
-            if let Some((low, high)) = bounds(column) {
-                let known = file.bounds.entry(i).or_insert((low, high));
-                *known = (known.0.min(low), known.1.max(high));
-            }
         }
         self.open = Some(file);
         Ok(())
@@ -417,26 +468,29 @@ impl TableWriter {
     /// Opens a file, whose columns are encoded as its first rows suggest.
     fn open_file(&self, first: &RecordBatch) -> Result<OpenFile> {
         let mut properties = self.properties.clone().into_builder();
+        let is_read_whole = matches!(self.sought, Sought::None);
         for (field, column) in self.schema.fields().iter().zip(first.columns()) {
             let at = ColumnPath::from(field.name().as_str());
             let variety = Variety::of(column);
             let is_number = column.data_type().is_integer() || column.data_type().is_temporal();
-            if variety != Variety::Repeats && is_number {
-                properties = properties.set_column_dictionary_enabled(at.clone(), false);
+            // Differences that are nothing are shorter than any dictionary; what is read whole is not looked up in one.
+            let is_same = self.sought != Sought::All && is_one_value(column);
+            if is_number && (variety != Variety::Repeats || is_same || is_read_whole) {
                 // What is read whole, again and again, is read faster as it is.
-                let is_hashes = is_scattered(column) || !self.has_filters && is_far_apart(column);
-                let is_plain = is_hashes && (variety == Variety::Unique || !self.has_filters);
-                properties = match is_plain {
-                    true => properties
-                        .set_column_encoding(at.clone(), Encoding::PLAIN)
-                        .set_column_compression(at.clone(), Compression::UNCOMPRESSED),
-                    false => {
-                        properties.set_column_encoding(at.clone(), Encoding::DELTA_BINARY_PACKED)
-                    }
-                };
+                let is_plain =
+                    is_scattered(column) && (variety == Variety::Unique || is_read_whole);
+                let encoding =
+                    if is_plain { Encoding::PLAIN } else { Encoding::DELTA_BINARY_PACKED };
+                properties = properties
+                    .set_column_dictionary_enabled(at.clone(), false)
+                    .set_column_encoding(at.clone(), encoding);
+                if is_plain || is_read_whole {
+                    properties =
+                        properties.set_column_compression(at.clone(), Compression::UNCOMPRESSED);
+                }
             }
             // Bounds of hashes in no order leave nothing out.
-            if !self.has_filters && is_number && is_scattered(column) {
+            if is_read_whole && is_number && is_scattered(column) {
                 properties =
                     properties.set_column_statistics_enabled(at.clone(), EnabledStatistics::None);
             }
@@ -454,7 +508,12 @@ impl TableWriter {
             // A filter of a PERSONAL column would tell whether somebody is in it.
             let is_id =
                 variety == Variety::Unique && !column.data_type().is_temporal() && !ascends(column);
-            if is_id && self.has_filters && !self.personal.contains(field.name()) {
+            let is_sought = match self.sought {
+                Sought::All => true,
+                Sought::AllBut(column) => field.name() != column,
+                Sought::None => false,
+            };
+            if is_id && is_sought && !self.personal.contains(field.name()) {
                 properties = properties
                     .set_column_bloom_filter_enabled(at.clone(), true)
                     .set_column_bloom_filter_fpp(at, BLOOM_FPP);
@@ -462,28 +521,59 @@ impl TableWriter {
         }
         let name = format!("part-{}.parquet", uuid::Uuid::new_v4());
         let path = Path::from(format!("{}/{name}", self.folder));
-        let sink = Summing::new(BufWriter::new(Arc::clone(&self.store), path));
-        let writer =
-            AsyncArrowWriter::try_new(sink, Arc::clone(&self.schema), Some(properties.build()))?;
-        Ok(OpenFile { name, writer, rows: 0, unknown: 0, bounds: BTreeMap::new() })
+        let store = BufWriter::new(Arc::clone(&self.store), path);
+        let (schema, properties) = (Arc::clone(&self.schema), Some(properties.build()));
+        let writer = Box::new(ArrowWriter::try_new(Outgoing::default(), schema, properties)?);
+        Ok(OpenFile { name, writer, store, rows: 0, unknown: 0 })
+    }
+
+    /// Smallest and largest values of the columns that are told of in the log, by their places.
+    fn bounds_in(&self, footer: &ParquetMetaData) -> BTreeMap<usize, (i64, i64)> {
+        let columns = footer.file_metadata().schema_descr().columns();
+        let of_field = |field: usize| {
+            let name = [self.schema.field(field).name().as_str()];
+            let at = columns.iter().position(|column| column.path().parts() == name)?;
+            let mut all: Option<(i64, i64)> = None;
+            for column in footer.row_groups().iter().map(|row_group| row_group.column(at)) {
+                let statistics = column.statistics()?;
+                if statistics.null_count_opt() == Some(column.num_values().unsigned_abs()) {
+                    continue;
+                }
+                let (low, high) = bounds_of(statistics)?;
+                all = Some(all.map_or((low, high), |of| (of.0.min(low), of.1.max(high))));
+            }
+            all
+        };
+        let fields = (0..self.has_bounds.len()).filter(|field| self.has_bounds[*field]);
+        fields.filter_map(|field| Some((field, of_field(field)?))).collect()
     }
 
     async fn close_file(
         &mut self,
-        file: OpenFile,
+        mut file: OpenFile,
         place: Option<(Place, Clustering)>,
     ) -> Result<()> {
-        let OpenFile { name, mut writer, rows, unknown, bounds } = file;
+        let (footer, size, sums) = file.finish().await?;
+        let OpenFile { name, rows, unknown, .. } = file;
         let known = self.known.clone().map(|known| Known { unknown, ..known });
         let mark = place.map(|(place, clustering)| Mark::new(place, &clustering, known));
-        writer.finish().await?;
-        let size = writer.bytes_written() as u64;
-        let stats = stats_document(&self.schema, rows, &bounds);
+        let stats = stats_document(&self.schema, rows, &self.bounds_in(&footer));
         let written_at_ms = chrono::Utc::now().timestamp_millis();
-        let sums = Some(writer.into_inner().finish().encode());
+        let sums = Some(sums.encode());
         let erased = self.clean_to;
         self.done.push(WrittenFile { name, size, rows, written_at_ms, stats, sums, mark, erased });
         Ok(())
+    }
+}
+
+/// The bounds that statistics tell of whole numbers, days and instants, in their own units.
+pub(crate) fn bounds_of(statistics: &Statistics) -> Option<(i64, i64)> {
+    match statistics {
+        Statistics::Int32(of) => {
+            of.min_opt().copied().map(i64::from).zip(of.max_opt().copied().map(i64::from))
+        }
+        Statistics::Int64(of) => of.min_opt().copied().zip(of.max_opt().copied()),
+        _ => None,
     }
 }
 
@@ -539,6 +629,11 @@ fn ascends(column: &ArrayRef) -> bool {
     }
 }
 
+/// Whether all numbers are one and the same.
+fn is_one_value(column: &ArrayRef) -> bool {
+    column.null_count() == 0 && bounds(column).is_some_and(|(low, high)| low == high)
+}
+
 /// Whether numbers are hashes, or like them: all over what their bits can hold, or nearly, so that neither their differences nor a
 /// compression are shorter.
 fn is_scattered(column: &ArrayRef) -> bool {
@@ -550,14 +645,6 @@ fn is_scattered(column: &ArrayRef) -> bool {
     };
     let is_far = |(low, high): (i64, i64)| high.abs_diff(low) > far;
     !ascends(column) && bounds(column).is_some_and(is_far)
-}
-
-/// Whether numbers in order are so far apart that their differences take more than half of what they take.
-fn is_far_apart(column: &ArrayRef) -> bool {
-    let far = (column.len() as u64) << 36;
-    *column.data_type() == DataType::Int64
-        && ascends(column)
-        && bounds(column).is_some_and(|(low, high)| high.abs_diff(low) > far)
 }
 
 /// Smallest and largest value of a column, in its own unit.
