@@ -8,6 +8,7 @@ mod customers;
 mod in_buckets;
 mod in_turn;
 mod merge;
+mod seek;
 
 use std::sync::{Arc, OnceLock};
 
@@ -31,6 +32,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
@@ -318,11 +320,7 @@ impl SnapshotTable {
         let url = ObjectStoreUrl::parse(DATA_URL)?;
         let global = state.config_options().execution.parquet.clone();
         let options = TableParquetOptions { global, ..TableParquetOptions::default() };
-        let runtime = state.runtime_env();
-        let readers = CheckedReaders {
-            store: runtime.object_store(&url)?,
-            footers: runtime.cache_manager.get_file_metadata_cache(),
-        };
+        let readers = CheckedReaders::of(state.runtime_env())?;
         let table_schema: TableSchema = Arc::clone(&self.schema).into();
         let source = ParquetSource::new(table_schema)
             .with_table_parquet_options(options)
@@ -667,6 +665,15 @@ impl Buckets {
 struct CheckedReaders {
     store: Arc<dyn ObjectStore>,
     footers: Arc<FileMetadataCache>,
+}
+
+impl CheckedReaders {
+    fn of(runtime: &RuntimeEnv) -> Result<Self> {
+        Ok(Self {
+            store: runtime.object_store(ObjectStoreUrl::parse(DATA_URL)?)?,
+            footers: runtime.cache_manager.get_file_metadata_cache(),
+        })
+    }
 }
 
 impl ParquetFileReaderFactory for CheckedReaders {

@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::{TableFunctionArgs, TableProvider};
 use datafusion::common::{TableReference, plan_datafusion_err};
@@ -59,6 +60,7 @@ use crate::config::{Config, processors};
 use crate::dialect;
 use crate::error::{Error, Kind, Result};
 use crate::identity;
+use crate::scan::SnapshotTable;
 use crate::store::{DATA_URL, Name, Pin, Relation, TableSnapshot, ViewDef, Warehouse};
 use crate::workspace::Workspace;
 
@@ -431,6 +433,24 @@ impl Planning {
     /// Plans a query.
     pub fn plan_query(&self, query: ast::Query) -> Result<LogicalPlan> {
         self.plan(ast::Statement::Query(Box::new(query)), Vec::new())
+    }
+
+    /// The rows of a table whose first one of `columns`, of whole numbers, is one of `numbers`, without a plan.
+    pub async fn seek(
+        &self,
+        table: &Name,
+        numbers: &[i64],
+        columns: &[&str],
+    ) -> Result<Vec<RecordBatch>> {
+        let reference = TableReference::partial(table.schema.as_str(), table.table.as_str());
+        if let Some(error) = self.pinned.damage(&reference) {
+            return Err(error.clone());
+        }
+        let Some(snapshot) = self.pinned.snapshot(table) else {
+            return Err(Error::internal("a table of a graph is not there"));
+        };
+        let table = SnapshotTable::new(Arc::clone(snapshot));
+        Ok(table.seek(self.state.runtime_env(), numbers, columns).await?)
     }
 
     /// Runs a plan. Rows come as they are made.

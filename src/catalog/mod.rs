@@ -171,6 +171,11 @@ impl Pinned {
         })
     }
 
+    /// Records that nobody sees.
+    pub fn erased(&self) -> &Erased {
+        &self.erased
+    }
+
     /// The state it holds.
     pub fn generation(&self) -> &Arc<Generation> {
         &self.generation

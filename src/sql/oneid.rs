@@ -6,18 +6,18 @@
 //! its `map`; so `WHERE one_id = oneid(...)` reads the one customer's rows and no others. Asked for a column's values, it becomes a
 //! join.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
 use clientele_tree::{Node, Tree};
 use datafusion::sql::sqlparser::ast::{Expr, Statement};
-use futures::StreamExt;
 
-use crate::dialect::{parse_query, quoted};
 use crate::error::Result;
 use crate::identity::{self, Call, constant};
 use crate::session::{Planning, Session};
+use crate::store::Name;
 
 /// Replaces the calls of a statement that is planned over `planning`: by their answers where they are constant, else by
 /// queries.
@@ -75,30 +75,49 @@ fn hash_of(key: &[u8; 32], call: &Call<'_>) -> Option<Option<i64>> {
     Some(identity::lookup_hash(key, &id_type, &value, scope.as_deref()))
 }
 
+/// As [`identity::replace_call`]'s query answers it for one hash.
 async fn look_up(planning: &Planning, graph: &str, hash: i64) -> Result<Option<i64>> {
-    let graph = quoted(graph);
-    let of = "count(*), CASE WHEN min(w.one_id) = max(w.one_id) THEN min(w.one_id) END";
-    let exception = format!("SELECT {of} FROM {graph}.owners AS w WHERE hash = {hash}");
-    // The few records are found first, and of the map their pages alone are read.
-    let records = format!(
-        "SELECT {of} FROM (SELECT i.record FROM {graph}.identifiers AS i WHERE i.hash = {hash} \
-         AND NOT EXISTS (SELECT 1 FROM {graph}.types AS t WHERE t.id_type = i.id_type AND NOT t.joins)) AS i \
-         JOIN {graph}.map AS w ON w.record = i.record"
-    );
-    match count_and_id(planning, &exception).await? {
-        (0, _) => Ok(count_and_id(planning, &records).await?.1),
-        (_, one_id) => Ok(one_id),
+    let rows = async |table: &str, numbers: &[i64], columns: &[&str]| {
+        planning.seek(&Name::new(graph, table), numbers, columns).await
+    };
+    let owners = rows("owners", &[hash], &["hash", "one_id"]).await?;
+    if !owners.is_empty() {
+        return only_one(&owners);
     }
+    let found = rows("identifiers", &[hash], &["hash", "id_type", "record"]).await?;
+    let id_types: Vec<i64> = numbers(&found, 1)?.into_iter().flatten().collect();
+    let of_types = rows("types", &id_types, &["id_type", "joins"]).await?;
+    let joins = of_types.iter().flat_map(|batch| batch.column(1).as_boolean());
+    // Identifiers of types without a rule are nobody's.
+    let apart: Vec<Option<i64>> = { numbers(&of_types, 0)?.into_iter().zip(joins) }
+        .filter(|(_, joins)| *joins == Some(false))
+        .map(|(id_type, _)| id_type)
+        .collect();
+    let records: Vec<i64> = { numbers(&found, 1)?.into_iter().zip(numbers(&found, 2)?) }
+        .filter(|(id_type, _)| !apart.contains(id_type))
+        .filter_map(|(_, record)| record)
+        .collect();
+    let map = rows("map", &records, &["record", "one_id", "source", "record_id"]).await?;
+    let erased = planning.pinned().erased();
+    let seen = map.iter().map(|batch| {
+        let keeps = erased.keeps(batch.column(2), batch.column(3))?;
+        Ok(filter_record_batch(batch, &keeps)?)
+    });
+    only_one(&seen.collect::<Result<Vec<_>>>()?)
 }
 
-async fn count_and_id(planning: &Planning, query: &str) -> Result<(i64, Option<i64>)> {
-    let plan = planning.plan_query(parse_query(query)?)?;
-    let mut rows = planning.run(&plan).await?;
-    let mut found = (0, None);
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        let number = |at: usize| batch.column(at).as_primitive::<Int64Type>().iter().next();
-        found = (number(0).flatten().unwrap_or(0), number(1).flatten());
+/// The id in the second column, where there is only one.
+fn only_one(rows: &[RecordBatch]) -> Result<Option<i64>> {
+    let ids: BTreeSet<i64> = numbers(rows, 1)?.into_iter().flatten().collect();
+    Ok(ids.first().copied().filter(|_| ids.len() == 1))
+}
+
+/// A column of whole numbers.
+fn numbers(rows: &[RecordBatch], column: usize) -> Result<Vec<Option<i64>>> {
+    let mut numbers = Vec::new();
+    for batch in rows {
+        let of_batch = cast(batch.column(column), &DataType::Int64)?;
+        numbers.extend(of_batch.as_primitive::<Int64Type>());
     }
-    Ok(found)
+    Ok(numbers)
 }
