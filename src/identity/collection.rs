@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type};
-use clientele_udfs::identity::collect::{Collector, Finding, Wanted};
+use clientele_udfs::identity::batch::Batch;
+use clientele_udfs::identity::collect::{Collector, Wanted};
 use clientele_udfs::identity::graph::{BYTES_AN_IDENTIFIER, Value, unsigned};
 use clientele_udfs::identity::records::{Keys, RecordSet};
 
-use super::findings::{self, Files, Row, Taking};
+use super::findings::{self, Files, Taking};
 use super::map::Map;
 use super::refresh::{Asking, LastRun};
 use super::rules::Definition;
@@ -164,10 +165,15 @@ impl Asked<'_> {
         }
         let mut counts = Vec::new();
         let held = known.bytes();
+        let mut expected =
+            Expected { before: collector.records().len(), rows: files.fresh_rows(), seen: 0 };
         for file in files.fresh() {
-            let take = |collector: &mut Collector, rows: &mut Vec<Row>| {
-                findings::take_rows(collector, rows);
-                rows.clear();
+            let take = |collector: &mut Collector, batch: Batch| {
+                collector.take_batch(&batch);
+                if let Some(records) = expected.after(batch.rows(), collector.records().len()) {
+                    collector.records_mut().reserve(records);
+                }
+                drop(batch);
                 memory.fit(collector, held)
             };
             counts.push(findings::read_file(warehouse, source, file, collector, None, take).await?);
@@ -195,17 +201,19 @@ impl Asked<'_> {
         let Collection { collector, files, types, map: known, unknown, extent, .. } = &mut all;
         let mut all_members = None;
         let mut apart = collector.records().anew(0);
-        let (mut rows, mut counts): (Vec<Row>, _) = (Vec::new(), Vec::new());
+        let (mut rows, mut counts): (Vec<Batch>, _) = (Vec::new(), Vec::new());
+        let mut of_rows = 0;
         for file in files.fresh() {
-            let take = |_: &mut Collector, new: &mut Vec<Row>| {
-                rows.append(new);
-                Ok(memory.try_resize(rows.capacity() * size_of::<Row>())?)
+            let take = |_: &mut Collector, batch: Batch| {
+                of_rows += batch.bytes();
+                rows.push(batch);
+                Ok(memory.try_resize(of_rows)?)
             };
             let of_files = Some(&mut apart);
             counts.push(
                 findings::read_file(warehouse, source, file, collector, of_files, take).await?,
             );
-            memory.try_resize(rows.capacity() * size_of::<Row>() + apart.bytes())?;
+            memory.try_resize(of_rows + apart.bytes())?;
         }
         files.were_read(counts);
         let found_in_files = apart.len();
@@ -218,7 +226,7 @@ impl Asked<'_> {
         let sought = apart.sought();
         let find = |hashes: &[i64], first| sought.find(hashes, first, &mut alike);
         let table = findings::table(warehouse, graph).await?;
-        let held = apart.bytes() + rows.capacity() * size_of::<Row>();
+        let held = apart.bytes() + of_rows;
         let records = u32::try_from(map.rows().await?).unwrap_or(u32::MAX);
         let of_map = Map::bytes_of(u64::from(records));
         let of_kept = table.rows().await? as usize * BYTES_AN_IDENTIFIER;
@@ -288,10 +296,11 @@ impl Asked<'_> {
             say(collector, said, by_hand(said), unknown);
         }
         collector.begin_new();
-        let numbered = |(at, file, found): Row| Some((number_of[at as usize]?, file, found));
-        let rows: Vec<Row> = rows.into_iter().filter_map(numbered).collect();
-        findings::take_rows(collector, &rows);
-        drop(rows);
+        for mut batch in rows {
+            // Those that were found in files have numbers.
+            batch.renumber(|at| number_of[at as usize].unwrap_or(at));
+            collector.take_batch(&batch);
+        }
         memory.fit(collector, held)?;
         if let Some(new) = new {
             let (mut members, may_part) = new.members(collector, known, touched)?;
@@ -320,6 +329,32 @@ impl Asked<'_> {
     }
 }
 
+/// How many records there will be, told by the first of many rows.
+struct Expected {
+    before: u32,
+    rows: u64,
+    seen: u64,
+}
+
+impl Expected {
+    /// So many that there should be room for them, once that can be said, after more rows with which there are so many.
+    fn after(&mut self, more: usize, records: u32) -> Option<u32> {
+        const SAID_FROM: u64 = 1_000_000;
+        /// What a table of them may take before it is known that they come.
+        const MOST: u64 = 12_000_000;
+        let is_before = self.seen < SAID_FROM;
+        self.seen += more as u64;
+        let new = u64::from(records - self.before);
+        // Where each row is of another record, they may come again: those of one type before those of the next.
+        let come_together = new * 10 < self.seen * 9;
+        if !is_before || self.seen < SAID_FROM || !come_together {
+            return None;
+        }
+        let all = (self.rows as f64 / self.seen as f64 * new as f64 * 1.01) as u64;
+        u32::try_from(all.min(MOST)).ok()?.checked_add(self.before)
+    }
+}
+
 /// What decides whose customers a day can change.
 struct New {
     /// First halves of the identifiers that it brings, in order.
@@ -334,7 +369,7 @@ struct New {
 
 impl New {
     /// Of a day with these rows; `None` where so much is an exception that everything is resolved as fast.
-    async fn of(asked: &Asked<'_>, rows: &[Row], collector: &Collector) -> Result<Option<Self>> {
+    async fn of(asked: &Asked<'_>, rows: &[Batch], collector: &Collector) -> Result<Option<Self>> {
         const FEW: u64 = 10_000;
         let Asked { warehouse, graph, last, .. } = *asked;
         let mut owners = Table::open(warehouse, graph, OWNERS).await?;
@@ -343,13 +378,9 @@ impl New {
         if owners.rows().await? > most || of_apart.rows().await? > most {
             return Ok(None);
         }
-        let half = |row: &Row| match row.2 {
-            Some((id_type, Finding::Identifier(value, _))) if collector.joins(id_type) => {
-                Some(value[0])
-            }
-            _ => None,
-        };
-        let mut halves: Vec<u64> = rows.iter().filter_map(half).collect();
+        let found = rows.iter().flat_map(Batch::identifiers);
+        let joining = found.filter(|(id_type, _)| collector.joins(*id_type));
+        let mut halves: Vec<u64> = joining.map(|(_, value)| value[0]).collect();
         halves.sort_unstable();
         halves.dedup();
         let mut exceptions: Vec<u64> = Vec::new();

@@ -14,13 +14,14 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::Reject;
-use clientele_udfs::identity::collect::{Cleaner, Collector, Finding, KeptRows, Taker, Wanted};
+use clientele_udfs::identity::batch::{Batch, Cleaned};
+use clientele_udfs::identity::collect::{Collector, Finding, FoundRows, KeptRows, Taker, Wanted};
 use clientele_udfs::identity::graph::{Kept, OF_NO_FILE, Value, signed, unsigned};
-use clientele_udfs::identity::records::{KeyHashing, Records};
+use clientele_udfs::identity::records::Records;
 use futures::{StreamExt, TryStreamExt};
 
 use super::map::Numbers;
-use super::source::{Sighting, Source};
+use super::source::{Source, Texts};
 use super::tables::{BATCH_ROWS, FILES, IDENTIFIERS, Table};
 use crate::error::{Error, Kind, Result};
 use crate::store::{FileEntry, Warehouse};
@@ -147,26 +148,18 @@ impl Files {
     }
 }
 
-/// What was found, with the number of its type; `None` where a row tells of its record only that it is there.
-type Told = Option<(u16, Finding)>;
-
-/// A row of a file that was read: record, number of the file, and what was found.
-pub(super) type Row = (u32, u16, Told);
-
-/// Reads a file of the source. The rows of each batch are given to `take`, with the records that they are of: these are added to
-/// `apart`, when it is given, and else to the collector's. Gives the number of rows that have no record.
+/// Reads a file of the source. What its batches say is given to `take`; the records that they are of are added to `apart`, when it is
+/// given, and else to the collector's. Gives the number of rows that have no record.
 pub(super) async fn read_file(
     warehouse: &Warehouse,
     source: &Source,
     file: &ReadFile,
     collector: &mut Collector,
     mut apart: Option<&mut Records>,
-    mut take: impl FnMut(&mut Collector, &mut Vec<Row>) -> Result<()>,
+    mut take: impl FnMut(&mut Collector, Batch) -> Result<()>,
 ) -> Result<u64> {
     /// Batches that are cleaned at once.
     const BATCHES: usize = 2;
-    /// Records that are looked for at once. What more were looked at would not be in the cache any more when it is their turn.
-    const LOOKED_AHEAD: usize = 64;
     let (source, cleaner) = (Arc::new(source.clone()), collector.cleaner());
     let hashing = collector.records().hashing();
     let batches = source.open_file(warehouse, &file.entry).await?;
@@ -174,106 +167,28 @@ pub(super) async fn read_file(
         let (source, cleaner) = (Arc::clone(&source), cleaner.clone());
         async move {
             let batch = batch?;
-            in_background(move || Cleaned::of(&source, cleaner, hashing, &batch)).await?
+            in_background(move || {
+                let texts = source.texts_of(&batch)?;
+                let cleaned = Cleaned::of(&texts.columns(), cleaner, hashing);
+                Ok::<_, Error>((texts, cleaned))
+            })
+            .await?
         }
     };
     let mut batches = std::pin::pin!(batches.map(clean).buffered(BATCHES));
     let mut without_key = 0;
-    let mut rows: Vec<Row> = Vec::new();
     while let Some(cleaned) = batches.next().await {
-        let Cleaned { keys: [sources, ids], hashes, found, types, without_key: without } = cleaned?;
-        without_key += without;
-        let types: Vec<u16> = types.iter().map(|name| collector.id_type(name)).collect();
+        let (texts, cleaned): (Texts, Cleaned) = cleaned?;
+        without_key += cleaned.without_key;
+        let types = cleaned.types().map(|name| collector.id_type(name)).collect();
         let records = match &mut apart {
             Some(records) => &mut **records,
             None => collector.records_mut(),
         };
-        let (mut next, mut last) = (0, None);
-        for (row, is_first, found) in found {
-            let row = row as usize;
-            if is_first {
-                if next % LOOKED_AHEAD == 0 {
-                    records.look_ahead(&hashes[next..hashes.len().min(next + LOOKED_AHEAD)]);
-                }
-                let hash = hashes[next];
-                next += 1;
-                last = Some(records.add_hashed(hash, sources.value(row), ids.value(row)));
-            }
-            let found = found.map(|(id_type, finding)| (types[usize::from(id_type)], finding));
-            rows.extend(last.map(|record| (record, file.number, found)));
-        }
-        take(collector, &mut rows)?;
+        let batch = cleaned.number(&texts.columns(), file.number, types, records);
+        take(collector, batch)?;
     }
     Ok(without_key)
-}
-
-/// A batch of the source, cleaned and hashed.
-struct Cleaned {
-    /// Sources and records.
-    keys: [StringArray; 2],
-    /// Of keys, each that is not that of the row before.
-    hashes: Vec<u64>,
-    /// Row, whether it is the first of its record here, and what was found, with the number of its type among `types`.
-    found: Vec<(u32, bool, Told)>,
-    types: Vec<String>,
-    without_key: u64,
-}
-
-impl Cleaned {
-    fn of(
-        source: &Source,
-        mut cleaner: Cleaner,
-        hashing: KeyHashing,
-        batch: &RecordBatch,
-    ) -> Result<Self> {
-        let mut cleaned = Self {
-            keys: Source::keys_of(batch)?,
-            hashes: Vec::new(),
-            found: Vec::with_capacity(batch.num_rows()),
-            types: Vec::new(),
-            without_key: 0,
-        };
-        let [sources, ids] = &cleaned.keys;
-        let key = |row: usize| (sources.value(row), ids.value(row));
-        let mut last: Option<usize> = None;
-        source.of_batch(batch, &mut cleaned.without_key, &mut |seen: Sighting<'_>| {
-            let row = seen.row;
-            let is_first = last != Some(row) && last.is_none_or(|last| key(last) != key(row));
-            if is_first {
-                cleaned.hashes.push(hashing.hash(seen.source, seen.record_id));
-            }
-            last = Some(row);
-            let found = seen.identifier.map(|(id_type, value)| {
-                let id_type = cleaner.id_type(id_type);
-                (id_type, cleaner.find(id_type, value, seen.scope, seen.seen_at))
-            });
-            cleaned.found.push((row as u32, is_first, found));
-            true
-        })?;
-        cleaned.types = cleaner.type_names().map(str::to_owned).collect();
-        Ok(cleaned)
-    }
-}
-
-/// Gives rows of files to a collector. A row without a finding says that its record is there, which needs to be kept when no
-/// other row of it is.
-pub(super) fn take_rows(collector: &mut Collector, rows: &[Row]) {
-    let mut last_found = None;
-    for (at, (record, file, found)) in rows.iter().enumerate() {
-        match found {
-            Some((id_type, finding)) => {
-                collector.take(*file, *record, *id_type, finding);
-                last_found = Some((record, file));
-            }
-            // What belongs to a record mostly comes together, this first.
-            None => {
-                let is_followed = matches!(rows.get(at + 1), Some((next, of, Some(_))) if (next, of) == (record, file));
-                if !is_followed && last_found != Some((record, file)) {
-                    collector.take_record(*file, *record);
-                }
-            }
-        }
-    }
 }
 
 /// Which records, by their numbers in the map, are in files that the source still has.
@@ -521,28 +436,23 @@ pub(super) async fn write(
     }
     let place = |name: &str| types.iter().position(|known| known == name).unwrap_or(0);
     let kinds: Vec<i32> = collector.type_names().map(|name| place(name) as i32).collect();
-    let kind = |id_type: u16| kinds[usize::from(id_type)];
-    let names = files.names();
-    let mut rows = Rows::default();
+    let names = Arc::new((files.names(), kinds));
     let aside = collector.aside_of_files();
     let collector = Arc::new(collector);
     let find = |part: usize| {
-        let collector = Arc::clone(&collector);
-        async move { in_background(move || collector.of_files(part)).await }
+        let (collector, names) = (Arc::clone(&collector), Arc::clone(&names));
+        async move { in_background(move || collector.of_files(part, &names.0, &names.1)).await }
     };
     let mut parts = futures::stream::iter(0..collector.parts()).map(find).buffered(PARTS);
     while let Some(found) = parts.next().await {
-        for found in found?? {
-            let id_type = collector.names()[usize::from(found.kind)];
-            let record = numbers.on_disk(found.record);
-            let file = names[usize::from(found.file)];
-            rows.add_identifier(file, record, kind(id_type), found.value, found.seen_at);
-            if rows.files.len() >= BATCH_ROWS {
-                table.write(rows.columns()).await?;
-            }
-        }
+        let mut found = found??;
+        numbers.to_disk(&mut found.records);
+        table.write(columns_of(found)).await?;
     }
     drop(parts);
+    let (names, kinds) = (&names.0, &names.1);
+    let kind = |id_type: u16| kinds[usize::from(id_type)];
+    let mut rows = Rows::default();
     for aside in aside {
         let (file, record) = (names[usize::from(aside.file)], numbers.on_disk(aside.record));
         match aside.what {
@@ -561,6 +471,22 @@ pub(super) async fn write(
     }
     table.write(rows.columns()).await?;
     Arc::into_inner(collector).ok_or_else(|| Error::internal("findings are still being written"))
+}
+
+/// Identifiers as columns of the table.
+fn columns_of(found: FoundRows) -> Vec<(&'static str, ArrayRef)> {
+    let FoundRows { files, records, types, highs, lows, times } = found;
+    let mut columns: Vec<(&'static str, ArrayRef)> = vec![
+        ("file", Arc::new(Int64Array::from(files))),
+        ("record", Arc::new(Int32Array::from(records))),
+        ("id_type", Arc::new(Int32Array::from(types))),
+        ("hash", Arc::new(Int64Array::from(highs))),
+        ("hash_low", Arc::new(Int64Array::from(lows))),
+    ];
+    if !times.is_empty() {
+        columns.push(("seen_at", Arc::new(Int64Array::from(times))));
+    }
+    columns
 }
 
 /// Rows of findings that are to be written.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use clientele_udfs::identity::ids::{Ids, NO_ID, with_ids_of};
-use clientele_udfs::identity::records::{Keys, Records};
+use clientele_udfs::identity::records::Records;
 use futures::StreamExt;
 
-use super::columns::{key_columns, numbers, small};
+use super::columns::{numbers, small};
 use super::tables::{BATCH_ROWS, Table};
 use crate::error::Result;
 use crate::store::{Erased, FileEntry};
@@ -60,6 +60,14 @@ impl Numbers {
             None => ((on_disk as usize) < self.on_disk.len()).then_some(on_disk),
         };
         found.filter(|number| *number != NONE)
+    }
+
+    /// Puts the numbers in the tables into the place of those in memory.
+    pub(super) fn to_disk(&self, records: &mut [i32]) {
+        if self.next > 0 {
+            let on_disk = |record: i32| self.on_disk(record.cast_unsigned()).cast_signed();
+            records.iter_mut().for_each(|record| *record = on_disk(*record));
+        }
     }
 
     /// The number in the tables of a record in memory.
@@ -293,18 +301,18 @@ impl Map {
     ) -> Result<()> {
         for from in (self.len()..records.len()).step_by(BATCH_ROWS) {
             let to = records.len().min(from.saturating_add(BATCH_ROWS as u32));
-            let [sources, record_ids] = key_columns(records, from..to);
+            let [sources, record_ids] = records.columns(from..to);
             let part = from as usize..to as usize;
-            let on_disk = (from..to).map(|number| self.numbers.on_disk(number) as i32);
-            let keys = (from..to).map(|number| records.hash(number) as i64);
+            let mut on_disk: Vec<i32> = (from.cast_signed()..to.cast_signed()).collect();
+            self.numbers.to_disk(&mut on_disk);
             table
                 .write(vec![
-                    ("source", sources),
-                    ("record_id", record_ids),
-                    ("one_id", numbers(ids.ids[part.clone()].iter().copied())),
+                    ("source", Arc::new(sources)),
+                    ("record_id", Arc::new(record_ids)),
+                    ("one_id", Arc::new(Int64Array::from(ids.ids[part.clone()].to_vec()))),
                     ("since_run", small(ids.since[part].iter().copied())),
-                    ("record", Arc::new(Int32Array::from_iter_values(on_disk))),
-                    ("key", Arc::new(Int64Array::from_iter_values(keys))),
+                    ("record", Arc::new(Int32Array::from(on_disk))),
+                    ("key", Arc::new(records.signed_hashes(from..to))),
                 ])
                 .await?;
         }

@@ -20,7 +20,7 @@ use super::lookup;
 use super::map::Map;
 use super::mask::masked;
 use super::rules::Definition;
-use super::source::{Sighting, Source};
+use super::source::Source;
 use super::tables::{
     ALIAS, APART, BATCH_ROWS, EARLIER, FILES, HISTORY, HUBS, OWNERS, REJECTED, REVIEW, RUNS, TOLD,
     TYPES, Table,
@@ -495,17 +495,17 @@ pub(super) async fn values_told(
         }
         let mut batches = source.open_file(warehouse, file).await?;
         while let Some(batch) = batches.next().await {
-            let goes_on = source.of_batch(&batch?, &mut 0, &mut |seen: Sighting<'_>| {
-                if let Some((id_type, raw)) = seen.identifier.filter(|(t, _)| types.contains(t))
-                    && let Some(value) = value_of(warehouse.key(), id_type, raw, seen.scope)
+            source.texts_of(&batch?)?.columns().each(|_, written| {
+                if let Some((id_type, raw, scope)) = written.filter(|(t, ..)| types.contains(t))
+                    && let Some(value) = value_of(warehouse.key(), id_type, raw, scope)
                     && wanted.remove(&value).is_some()
                 {
                     let cleaned = clientele_udfs::identity::clean(id_type, raw).unwrap_or_default();
                     told.insert(value, masked(id_type, &cleaned));
                 }
                 !wanted.is_empty()
-            })?;
-            if !goes_on {
+            });
+            if wanted.is_empty() {
                 break;
             }
         }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use clientele_udfs::identity::batch::{Columns, Identifiers};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -21,15 +22,32 @@ pub(super) struct Source {
     erased: Arc<Erased>,
 }
 
-/// One row's identifier: source, record, type, value, scope, time.
-pub(super) struct Sighting<'a> {
-    pub(super) row: usize,
-    pub(super) source: &'a str,
-    pub(super) record_id: &'a str,
-    /// Type and value; `None` for a record of which nothing is known.
-    pub(super) identifier: Option<(&'a str, &'a str)>,
-    pub(super) scope: Option<&'a str>,
-    pub(super) seen_at: Option<i64>,
+/// Columns of rows of the source, as they are taken.
+pub(super) struct Texts {
+    /// Sources, records, and types and values of identifiers, or a column for each type.
+    texts: Vec<StringViewArray>,
+    /// Names of the types of columns; none where each row tells its own.
+    types: Vec<String>,
+    scopes: Option<StringViewArray>,
+    times: Option<TimestampMicrosecondArray>,
+}
+
+impl Texts {
+    /// What they are.
+    pub(super) fn columns(&self) -> Columns<'_> {
+        let (keys, ids) = self.texts.split_at(2);
+        let named = self.types.iter().map(String::as_str);
+        Columns {
+            sources: &keys[0],
+            record_ids: &keys[1],
+            identifiers: match (ids, self.types.as_slice()) {
+                ([types, values], []) => Identifiers::Long(types, values),
+                _ => Identifiers::Wide(named.zip(ids).collect()),
+            },
+            scopes: self.scopes.as_ref(),
+            seen_at: self.times.as_ref(),
+        }
+    }
 }
 
 impl Source {
@@ -99,7 +117,7 @@ impl Source {
         Ok(())
     }
 
-    /// The columns that are read, in the order in which [`Self::of_batch`] takes them.
+    /// The columns that are read, in the order in which [`Self::texts_of`] takes them.
     fn columns(&self) -> Vec<String> {
         let definition = &self.definition;
         let mut columns = definition.columns.clone();
@@ -133,13 +151,13 @@ impl Source {
         format!("{columns:?} {types:?} {scope:?} {seen_at:?} {timed:?}")
     }
 
-    /// The rows of a file that may be seen, as [`Self::of_batch`] takes them.
+    /// The rows of a file that may be seen, as [`Self::texts_of`] takes them.
     pub(super) async fn open_file(
         &self,
         warehouse: &Warehouse,
         file: &FileEntry,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let batches = warehouse.open_file(&self.snapshot, file, &self.columns()).await?;
+        let batches = warehouse.open_views(&self.snapshot, file, &self.columns()).await?;
         let erased = Arc::clone(&self.erased);
         // Whatever the columns are called that name the records.
         let sieve = move |batch: Result<RecordBatch>| {
@@ -152,78 +170,25 @@ impl Source {
         Ok(batches.map(sieve).boxed())
     }
 
-    /// The sources and the records of rows, as texts.
-    pub(super) fn keys_of(batch: &RecordBatch) -> Result<[StringArray; 2]> {
-        let text = |at: usize| -> Result<StringArray> {
-            Ok(cast(batch.column(at), &DataType::Utf8)?.as_string::<i32>().clone())
+    /// Rows of the source, as they are taken.
+    pub(super) fn texts_of(&self, batch: &RecordBatch) -> Result<Texts> {
+        let text = |at: usize| -> Result<StringViewArray> {
+            Ok(cast(batch.column(at), &DataType::Utf8View)?.as_string_view().clone())
         };
-        Ok([text(0)?, text(1)?])
-    }
-
-    /// Gives every identifier in rows of the source to `take`, until it says that it has enough, and counts the rows that have
-    /// no source or no record; tells whether it has not had enough.
-    pub(super) fn of_batch(
-        &self,
-        batch: &RecordBatch,
-        without_key: &mut u64,
-        take: &mut impl FnMut(Sighting<'_>) -> bool,
-    ) -> Result<bool> {
-        let text = |at: usize| -> Result<StringArray> {
-            Ok(cast(batch.column(at), &DataType::Utf8)?.as_string::<i32>().clone())
-        };
-        let named = self.definition.columns.len();
-        let ids = self.definition.ids.len();
-        let texts = (0..named + ids).map(text).collect::<Result<Vec<_>>>()?;
-        let mut next = named + ids;
-        let mut following = |is_there: bool| {
-            next += usize::from(is_there);
-            is_there.then(|| next - 1)
-        };
-        let scopes = following(self.definition.link_scope.is_some()).map(text).transpose()?;
-        let times = following(self.definition.seen_at.is_some());
-        let times = times.map(|at| instants(batch.column(at))).transpose()?;
-        let value = |array: &'_ StringArray, row: usize| -> Option<usize> {
-            array.is_valid(row).then_some(row)
-        };
-        for row in 0..batch.num_rows() {
-            let (Some(_), Some(_)) = (value(&texts[0], row), value(&texts[1], row)) else {
-                *without_key += 1;
-                continue;
-            };
-            let sighting = |identifier| Sighting {
-                row,
-                source: texts[0].value(row),
-                record_id: texts[1].value(row),
-                identifier,
-                scope: scopes.as_ref().filter(|s| s.is_valid(row)).map(|s| s.value(row)),
-                seen_at: times.as_ref().and_then(|times| {
-                    let times = times.as_primitive::<TimestampMicrosecondType>();
-                    times.is_valid(row).then(|| times.value(row))
-                }),
-            };
-            let goes_on = if ids == 0 {
-                // A row without a type says only that the record is there.
-                let id_type = texts[2].is_valid(row).then(|| texts[2].value(row));
-                let value = if texts[3].is_valid(row) { texts[3].value(row) } else { "" };
-                take(sighting(id_type.map(|id_type| (id_type, value))))
-            } else {
-                let mut goes_on = take(sighting(None));
-                for (id, texts) in self.definition.ids.iter().zip(&texts[named..]) {
-                    // An empty cell is no identifier, and nothing to tell of.
-                    if goes_on && texts.is_valid(row) {
-                        goes_on = take(sighting(Some((&id.id_type, texts.value(row)))));
-                    }
-                }
-                goes_on
-            };
-            if !goes_on {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let Definition { columns, ids, link_scope, seen_at, .. } = &self.definition;
+        let count = columns.len() + ids.len();
+        let scope = link_scope.as_ref().map(|_| count);
+        let time = seen_at.as_ref().map(|_| count + usize::from(scope.is_some()));
+        Ok(Texts {
+            texts: (0..count).map(text).collect::<Result<Vec<_>>>()?,
+            types: ids.iter().map(|id| id.id_type.clone()).collect(),
+            scopes: scope.map(text).transpose()?,
+            times: time.map(|at| instants(batch.column(at))).transpose()?,
+        })
     }
 }
 
-fn instants(column: &ArrayRef) -> Result<ArrayRef> {
-    Ok(cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?)
+fn instants(column: &ArrayRef) -> Result<TimestampMicrosecondArray> {
+    let instants = cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+    Ok(instants.as_primitive::<TimestampMicrosecondType>().clone())
 }

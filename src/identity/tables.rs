@@ -254,9 +254,12 @@ impl<'a> Table<'a> {
         };
         let schema = Arc::clone(&warehouse.snapshot(&def).await?.schema);
         let writer = warehouse.writer(&def.path, Arc::clone(&schema), &[], None).await?;
-        // They are read whole, or by bounds.
-        let is_sorted = table == IDENTIFIERS;
-        let writer = if is_sorted { writer.without_filters() } else { writer };
+        let writer = match table {
+            // They are read whole, or by bounds.
+            IDENTIFIERS => writer.without_filters(),
+            MAP => writer.without_filter_of("key"),
+            _ => writer,
+        };
         Ok(Self { warehouse, name, def, schema, writer: Writing::new(writer) })
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, new_null_array};
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::common::runtime::SpawnedTask;
 use futures::future::BoxFuture;
@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
@@ -79,6 +79,16 @@ impl Warehouse {
         self.opening(snapshot, file, columns, BATCH_ROWS)?.await
     }
 
+    /// As [`Self::open_file`], with texts as views: none of them is copied.
+    pub async fn open_views(
+        &self,
+        snapshot: &TableSnapshot,
+        file: &FileEntry,
+        columns: &[String],
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.opening_as(snapshot, file, columns, BATCH_ROWS, as_view)?.await
+    }
+
     /// As [`Self::open_file`], with so many rows at a time; the file is not touched before the answer is waited for.
     pub fn opening(
         &self,
@@ -87,6 +97,18 @@ impl Warehouse {
         columns: &[String],
         rows: usize,
     ) -> Result<BoxFuture<'static, Result<BoxStream<'static, Result<RecordBatch>>>>> {
+        self.opening_as(snapshot, file, columns, rows, Arc::clone)
+    }
+
+    /// As [`Self::opening`]; fields are read as `as_read` makes them.
+    fn opening_as(
+        &self,
+        snapshot: &TableSnapshot,
+        file: &FileEntry,
+        columns: &[String],
+        rows: usize,
+        as_read: fn(&FieldRef) -> FieldRef,
+    ) -> Result<BoxFuture<'static, Result<BoxStream<'static, Result<RecordBatch>>>>> {
         let mut places = Vec::with_capacity(columns.len());
         for column in columns {
             let place = snapshot.schema.index_of(column).map_err(|_| {
@@ -94,11 +116,15 @@ impl Warehouse {
             })?;
             places.push(place);
         }
-        let wanted = Arc::new(snapshot.schema.project(&places)?);
+        let wanted = changed(&snapshot.schema.project(&places)?, as_read);
         let path = Path::from(file.path.as_str());
-        let reader = FileReader { store: self.file_store(file), path, size: file.size };
+        let mut reader = FileReader { store: self.file_store(file), path, size: file.size };
         let opened = async move {
-            let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+            let found = ArrowReaderMetadata::load_async(&mut reader, Default::default()).await?;
+            // A file's columns are read as they are wanted, whatever else the file has.
+            let options = ArrowReaderOptions::new().with_schema(changed(found.schema(), as_read));
+            let found = ArrowReaderMetadata::try_new(Arc::clone(found.metadata()), options)?;
+            let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, found);
             // By their places: a name may have a dot in it.
             let columns = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
             let is_wanted = |name: &str| wanted.fields().find(name).is_some();
@@ -135,6 +161,18 @@ fn ahead(
         }
     };
     stream::unfold(Some((receive, reading)), next).boxed()
+}
+
+/// Texts as views of what was read.
+fn as_view(field: &FieldRef) -> FieldRef {
+    match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    }
+}
+
+fn changed(schema: &Schema, change: fn(&FieldRef) -> FieldRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(change).collect::<Vec<_>>()))
 }
 
 /// The columns of `wanted`; a file from before a column was added has it not.

@@ -1,5 +1,6 @@
 //! Cleaning of identifiers: what two spellings have in common, and why a value is no identifier.
 
+pub mod batch;
 mod check_digit;
 pub mod clusters;
 pub mod collect;
@@ -11,6 +12,7 @@ pub mod norm_id;
 pub mod norm_phone;
 mod parts;
 pub mod records;
+mod sip;
 mod slots;
 mod text;
 

@@ -5,34 +5,42 @@ use chrono::NaiveDate;
 use super::norm_id::Reject;
 use super::text::{fold, is_null_word};
 
+/// Whether an identity number is kept as it is written.
+pub(super) fn is_clean_id_card(raw: &str) -> bool {
+    let Some((digits, [check])) = raw.as_bytes().split_first_chunk::<17>() else { return false };
+    digits.iter().all(u8::is_ascii_digit)
+        && digits[0] != b'0'
+        && digits.iter().any(|digit| *digit != digits[0])
+        && is_date(&digits[6..14])
+        && id_card_check(digits) == *check
+}
+
 /// An identity number as its 18 characters; one of 15 digits, as issued until 1999, gets its century and check digit.
 pub(super) fn clean_id_card(raw: &str) -> Result<String, Reject> {
     let number = digits_of(raw)?;
     let number = match number.len() {
         15 => {
-            let mut long = format!("{}19{}", &number[..6], &number[6..]);
-            long.push(id_card_check(&long).ok_or(Reject::Invalid)?);
-            long
+            let long = format!("{}19{}", &number[..6], &number[6..]);
+            let check = long.as_bytes().first_chunk().map(id_card_check);
+            format!("{long}{}", char::from(check.ok_or(Reject::Invalid)?))
         }
-        18 => number,
-        _ => return Err(Reject::Invalid),
+        _ => number,
     };
-    let has_region = !number.starts_with('0');
-    match id_card_check(&number[..17]) {
-        Some(check) if number.ends_with(check) && has_region && is_date(&number[6..14]) => {
-            Ok(number)
-        }
-        _ => Err(Reject::Invalid),
-    }
+    let Some((digits, [check])) = number.as_bytes().split_first_chunk::<17>() else {
+        return Err(Reject::Invalid);
+    };
+    let is_right = digits.iter().all(u8::is_ascii_digit)
+        && id_card_check(digits) == *check
+        && digits[0] != b'0'
+        && is_date(&digits[6..14]);
+    if is_right { Ok(number) } else { Err(Reject::Invalid) }
 }
 
 /// Whether eight digits are a day of the calendar.
-fn is_date(digits: &str) -> bool {
-    let part = |range: std::ops::Range<usize>| digits[range].parse::<u32>().ok();
-    let day = part(0..4).zip(part(4..6)).zip(part(6..8));
-    day.is_some_and(|((year, month), day)| {
-        NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some()
-    })
+fn is_date(digits: &[u8]) -> bool {
+    let number = |part: &[u8]| part.iter().fold(0, |n, digit| n * 10 + u32::from(digit - b'0'));
+    let (year, month) = (number(&digits[..4]), number(&digits[4..6]));
+    NaiveDate::from_ymd_opt(year.cast_signed(), month, number(&digits[6..])).is_some()
 }
 
 /// A device number as its 15 digits.
@@ -63,12 +71,13 @@ fn digits_of(raw: &str) -> Result<String, Reject> {
     Ok(number)
 }
 
-/// ISO 7064 MOD 11-2 over the first 17 digits.
-fn id_card_check(digits: &str) -> Option<char> {
+/// ISO 7064 MOD 11-2 of 17 digits.
+fn id_card_check(digits: &[u8; 17]) -> u8 {
     const WEIGHTS: [u32; 17] = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2];
-    let sum = digits.chars().zip(WEIGHTS).map(|(c, weight)| Some(c.to_digit(10)? * weight));
-    let sum: u32 = sum.sum::<Option<u32>>()?;
-    "10X98765432".chars().nth((sum % 11) as usize)
+    let weighted = digits.iter().zip(WEIGHTS);
+    let sum: u32 =
+        weighted.map(|(digit, weight)| u32::from(digit.wrapping_sub(b'0')) * weight).sum();
+    b"10X98765432"[(sum % 11) as usize]
 }
 
 fn luhn(digits: &str) -> bool {

@@ -7,7 +7,6 @@ use arrow::array::{Array, StringArray};
 
 use super::collect::Hashing;
 use super::graph::{Graph, Rules, TypeRule};
-use super::norm_id::clean;
 
 /// Collects the identifiers of rows, a column a type.
 ///
@@ -47,8 +46,9 @@ impl Clusters {
             // Columns of one type share the number of the first, so that a value counts once in a row.
             let kind = self.types.iter().position(|other| other.name() == of.name()).unwrap_or(0);
             for (row, value) in (self.rows..end).zip(column) {
-                if let Some(Ok(cleaned)) = value.map(|value| clean(of.name(), value)) {
-                    self.graph.add(kind as u16, of.hash(&cleaned, None), row, None);
+                if let Some(Ok(cleaned)) = value.map(|value| of.clean(value)) {
+                    let value = of.hash(&cleaned, None);
+                    self.graph.add(kind as u16, value, row, None);
                 }
             }
         }
@@ -101,6 +101,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::norm_id::clean;
     use super::*;
 
     fn ids(rows: &[[Option<String>; 3]], cut: usize, most: Option<u32>) -> Vec<i64> {

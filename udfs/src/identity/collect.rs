@@ -1,16 +1,17 @@
 //! From rows of identifiers to a graph: cleaned, hashed, and what is no identifier set aside.
 
+use std::borrow::Cow;
 use std::hash::Hasher;
 use std::io;
 use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::graph::{
-    Found, Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, signed, unsigned,
-};
-use super::norm_id::{Reject, clean};
+use super::batch::Batch;
+use super::graph::{Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, signed, unsigned};
+use super::norm_id::{Cleaning, Reject};
 use super::records::{RecordSet, Records};
+use super::sip::AfterPrefix;
 
 /// What became of one value. It depends on the row and the warehouse's secret alone; what rules make of it is decided when it is
 /// taken up.
@@ -44,17 +45,21 @@ pub struct Rejected {
     pub reason: &'static str,
 }
 
+#[derive(Debug)]
 struct Type {
     /// Number of its rule; `None` when the graph has none for it.
     kind: Option<u16>,
     hashing: Hashing,
 }
 
-/// How values of one type are hashed.
+/// How values of one type are cleaned and hashed.
 #[derive(Debug, Clone)]
 pub(super) struct Hashing {
     name: String,
-    hasher: SipHasher13,
+    cleaning: Cleaning,
+    /// Of values without a scope.
+    unscoped: AfterPrefix,
+    scoped: SipHasher13,
 }
 
 impl Hashing {
@@ -62,11 +67,12 @@ impl Hashing {
     pub(super) fn new(secret: &[u8; 32], id_type: &str) -> Self {
         let mut of_values = [0; 16];
         of_values.copy_from_slice(&secret[16..]);
-        let mut hasher = SipHasher13::new_with_key(&of_values);
-        hasher.write(id_type.as_bytes());
         // No text holds this byte.
-        hasher.write_u8(0xff);
-        Self { name: id_type.to_owned(), hasher }
+        let prefix = [id_type.as_bytes(), &[0xff]].concat();
+        let mut scoped = SipHasher13::new_with_key(&of_values);
+        scoped.write(&prefix);
+        let unscoped = AfterPrefix::new(&of_values, &prefix);
+        Self { name: id_type.to_owned(), cleaning: Cleaning::of(id_type), unscoped, scoped }
     }
 
     /// The type.
@@ -74,16 +80,28 @@ impl Hashing {
         &self.name
     }
 
+    /// The one spelling of a value, or why it is no identifier.
+    pub(super) fn clean<'a>(&self, value: &'a str) -> Result<Cow<'a, str>, Reject> {
+        self.cleaning.clean(value)
+    }
+
     /// The hash of a value that has been cleaned, within its scope; an empty scope is none.
     pub(super) fn hash(&self, cleaned: &str, scope: Option<&str>) -> Value {
-        let mut hasher = self.hasher;
+        let Some(scope) = scope.filter(|scope| !scope.is_empty()) else {
+            return self.hash_all([cleaned])[0];
+        };
+        let mut hasher = self.scoped;
         hasher.write(cleaned.as_bytes());
-        if let Some(scope) = scope.filter(|scope| !scope.is_empty()) {
-            hasher.write_u8(0xff);
-            hasher.write(scope.as_bytes());
-        }
+        hasher.write_u8(0xff);
+        hasher.write(scope.as_bytes());
         let hash = hasher.finish128();
         [hash.h1, hash.h2]
+    }
+
+    /// The hashes of values that have been cleaned and have no scope.
+    #[inline]
+    pub(super) fn hash_all<const N: usize>(&self, cleaned: [&str; N]) -> [Value; N] {
+        self.unscoped.hash(cleaned)
     }
 }
 
@@ -196,7 +214,26 @@ impl Collector {
         Cleaner { secret: self.secret, types }
     }
 
+    /// Takes what rows of a file say.
+    pub fn take_batch(&mut self, batch: &Batch) {
+        // By number of the type in the batch: nearly all have a rule that asks for their values alone.
+        let plain = self.taker(&batch.types).kinds;
+        batch.each(|record, found| match found {
+            Some((at, cell)) => match plain[usize::from(cell.id_type)] {
+                Some(kind) if cell.reject.is_none() => {
+                    self.graph.add_plain(batch.file, kind, cell.value, record);
+                }
+                _ => {
+                    let id_type = batch.types[usize::from(cell.id_type)];
+                    self.take(batch.file, record, id_type, &batch.finding(at, cell));
+                }
+            },
+            None => self.take_record(batch.file, record),
+        });
+    }
+
     /// A record has what was found in a file; [`OF_NO_FILE`] when which one need not be kept.
+    #[inline]
     pub fn take(&mut self, file: u16, record: u32, id_type: u16, finding: &Finding) {
         let reason = match (self.types[usize::from(id_type)].kind, finding) {
             (Some(kind), Finding::Identifier(value, seen_at)) => {
@@ -271,12 +308,32 @@ impl Collector {
         self.graph.parts()
     }
 
-    /// What files say that may join: part by part in the order of hashes, once it is sorted.
+    /// What files say that may join: part by part in the order of hashes, once it is sorted. `files` are what stands for files by their
+    /// numbers, `types` what stands for types by those of their names.
     ///
     /// # Errors
     /// When what was put on disk cannot be read.
-    pub fn of_files(&self, part: usize) -> io::Result<Vec<Found>> {
-        self.graph.of_files(part)
+    pub fn of_files(&self, part: usize, files: &[i64], types: &[i32]) -> io::Result<FoundRows> {
+        let types: Vec<i32> = self.names.iter().map(|name| types[usize::from(*name)]).collect();
+        let mut rows = FoundRows::default();
+        self.graph.of_files(part, |found, more| {
+            if rows.records.is_empty() {
+                rows.reserve(more);
+            }
+            rows.files.push(files[usize::from(found.file)]);
+            rows.records.push(found.record.cast_signed());
+            rows.types.push(types[usize::from(found.kind)]);
+            rows.highs.push(signed(found.value[0]));
+            rows.lows.push(found.value[1].cast_signed());
+            if found.seen_at.is_some() {
+                rows.times.resize(rows.records.len() - 1, None);
+                rows.times.push(found.seen_at);
+            }
+        })?;
+        if !rows.times.is_empty() {
+            rows.times.resize(rows.records.len(), None);
+        }
+        Ok(rows)
     }
 
     /// The number of a type's name by that of its rule.
@@ -334,6 +391,33 @@ impl Collector {
             names: self.names,
         };
         Ok((collected, self.graph))
+    }
+}
+
+/// Identifiers that were found in files, as columns of a table.
+#[derive(Debug, Default)]
+pub struct FoundRows {
+    /// What stands for files.
+    pub files: Vec<i64>,
+    /// Numbers of records.
+    pub records: Vec<i32>,
+    /// What stands for types.
+    pub types: Vec<i32>,
+    /// First halves of hashes.
+    pub highs: Vec<i64>,
+    /// Second halves.
+    pub lows: Vec<i64>,
+    /// When they were seen; nothing where that matters of none.
+    pub times: Vec<Option<i64>>,
+}
+
+impl FoundRows {
+    fn reserve(&mut self, rows: usize) {
+        self.files.reserve_exact(rows);
+        self.records.reserve_exact(rows);
+        self.types.reserve_exact(rows);
+        self.highs.reserve_exact(rows);
+        self.lows.reserve_exact(rows);
     }
 }
 
@@ -478,19 +562,9 @@ impl Cleaner {
         self.types.iter().map(Hashing::name)
     }
 
-    /// What a value of a type is.
-    pub fn find(
-        &self,
-        id_type: u16,
-        value: &str,
-        scope: Option<&str>,
-        seen_at: Option<i64>,
-    ) -> Finding {
-        let of = &self.types[usize::from(id_type)];
-        match clean(&of.name, value) {
-            Ok(cleaned) => Finding::Identifier(of.hash(&cleaned, scope), seen_at),
-            Err(reason) => Finding::Rejected(reason),
-        }
+    /// How values of a type are cleaned and hashed.
+    pub(super) fn hashing(&self, id_type: u16) -> &Hashing {
+        &self.types[usize::from(id_type)]
     }
 }
 
@@ -501,8 +575,8 @@ pub fn value_of(
     value: &str,
     scope: Option<&str>,
 ) -> Option<Value> {
-    let cleaned = clean(id_type, value).ok()?;
-    Some(Hashing::new(secret, id_type).hash(&cleaned, scope))
+    let hashing = Hashing::new(secret, id_type);
+    hashing.clean(value).ok().map(|cleaned| hashing.hash(&cleaned, scope))
 }
 
 #[cfg(test)]
@@ -511,6 +585,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::batch::{Cleaned, Columns, Identifiers};
     use super::super::records::Keys;
     use super::*;
 
@@ -526,14 +601,21 @@ mod tests {
             .filter_map(|name| Some((name.to_owned(), plain(name)?)))
             .collect();
         let mut collector = Collector::new(&[7; 32], &declared, None, rule_of);
-        for (record, id_type, value, scope) in rows {
-            let record = collector.records_mut().add("s", record);
-            let mut cleaner = collector.cleaner();
-            let known = cleaner.id_type(id_type);
-            let finding = cleaner.find(known, value, *scope, None);
-            let id_type = collector.id_type(id_type);
-            collector.take(OF_NO_FILE, record, id_type, &finding);
-        }
+        let columns = Columns {
+            sources: &rows.iter().map(|_| Some("s")).collect(),
+            record_ids: &rows.iter().map(|(record, ..)| Some(*record)).collect(),
+            identifiers: Identifiers::Long(
+                &rows.iter().map(|(_, id_type, ..)| Some(*id_type)).collect(),
+                &rows.iter().map(|(_, _, value, _)| Some(*value)).collect(),
+            ),
+            scopes: Some(&rows.iter().map(|(.., scope)| *scope).collect()),
+            seen_at: None,
+        };
+        let hashing = collector.records().hashing();
+        let cleaned = Cleaned::of(&columns, collector.cleaner(), hashing);
+        let types = cleaned.types().map(|name| collector.id_type(name)).collect();
+        let batch = cleaned.number(&columns, OF_NO_FILE, types, collector.records_mut());
+        collector.take_batch(&batch);
         collector.resolve().unwrap().0
     }
 

@@ -251,6 +251,13 @@ impl Graph {
         }
     }
 
+    /// As [`Self::add_of`], of a type whose identifiers are [plain](Self::is_plain).
+    #[inline]
+    pub(super) fn add_plain(&mut self, file: u16, kind: u16, value: Value, record: u32) {
+        debug_assert!(self.is_plain(kind));
+        self.plain.push(Observation { value, record, kind, file });
+    }
+
     /// Takes identifiers that were kept, many at once.
     pub fn add_kept(&mut self, kept: Kept) {
         kept.pieces.into_iter().for_each(|piece| self.plain.push_piece(piece));
@@ -297,22 +304,22 @@ impl Graph {
         self.plain.parts() + 1
     }
 
-    /// What was found in files, part by part: once it is sorted, in the order of values, each once of a file. It is asked before it
-    /// is resolved.
+    /// Gives what was found in files to `take`, a part of it, with how many are still to come at most: once it is sorted, in the order
+    /// of values, each once of a file. It is asked before it is resolved.
     ///
     /// # Errors
     /// When what was put on disk cannot be read.
-    pub fn of_files(&self, part: usize) -> io::Result<Vec<Found>> {
+    pub fn of_files(&self, part: usize, mut take: impl FnMut(Found, usize)) -> io::Result<()> {
         let found = |observation: &Observation, seen_at| {
             let Observation { value, record, kind, file } = *observation;
             Found { file, kind, value, record, seen_at }
         };
         if part < self.plain.parts() {
-            let plain = self.plain.of_files(part)?;
-            return Ok(plain.iter().map(|observation| found(observation, None)).collect());
+            return self.plain.of_files(part, |one, to_come| take(found(one, None), to_come));
         }
         let timed = self.timed.iter().filter(|timed| timed.observation.file != OF_NO_FILE);
-        Ok(timed.map(|timed| found(&timed.observation, timed.seen_at)).collect())
+        timed.for_each(|timed| take(found(&timed.observation, timed.seen_at), 1));
+        Ok(())
     }
 
     /// Bytes that [`Self::spill`] frees.

@@ -407,11 +407,14 @@ fn all_new(records: &impl Keys, roots: &[u32], before: Ids, run: u32) -> Assigne
         }
     }
     let customers = || (0..).zip(roots).filter(|(at, root)| at == *root).map(|(at, _)| at);
-    let (mut ids, mut created) = (before, 0);
-    let none = std::iter::empty();
-    for (id, root) in mint(records, |root| first[root as usize], customers, &[], none) {
-        ids.ids[root as usize] = id;
-        created += 1;
+    let (mut ids, created) = (before, customers().count());
+    let first_of = |root: u32| first[root as usize];
+    match records.may_have_twins() {
+        true => mint_in_turn(records, first_of, customers().collect(), HashSet::new())
+            .for_each(|(id, root)| ids.ids[root as usize] = id),
+        false => {
+            customers().for_each(|root| ids.ids[root as usize] = minted(records, first_of(root)))
+        }
     }
     // A root comes before the others.
     (0..).zip(roots).for_each(|(at, root): (usize, _)| ids.ids[at] = ids.ids[*root as usize]);
@@ -427,6 +430,11 @@ fn all_new(records: &impl Keys, roots: &[u32], before: Ids, run: u32) -> Assigne
     }
 }
 
+/// The id of a customer whose first record this is, where nobody has it.
+fn minted(records: &impl Keys, first: u32) -> i64 {
+    (records.hash(first) & i64::MAX as u64) as i64
+}
+
 /// Ids for customers `without` one, given as their roots: hashes of the keys of their `first` records. `live` are ids in order, and
 /// `others` more ids, that are taken.
 fn mint<'a, Roots: Iterator<Item = u32> + 'a>(
@@ -436,25 +444,32 @@ fn mint<'a, Roots: Iterator<Item = u32> + 'a>(
     live: &[i64],
     others: impl Iterator<Item = i64> + Clone,
 ) -> Box<dyn Iterator<Item = (i64, u32)> + 'a> {
-    let hash = move |root: u32| (records.hash(first(root)) & i64::MAX as u64) as i64;
+    let hash = move |root: u32| minted(records, first(root));
     let new = || without().map(hash);
     if !meet(without().count(), new, others.clone())
         && !new().any(|id| live.binary_search(&id).is_ok())
     {
         return Box::new(without().map(move |root| (hash(root), root)));
     }
-    // In the order of first keys: of two with the same hash the later one takes the next number that is free.
-    let mut without: Vec<u32> = without().collect();
+    let taken = live.iter().copied().chain(others).collect();
+    Box::new(mint_in_turn(records, first, without().collect(), taken))
+}
+
+/// As [`mint`], in the order of first keys: of two with the same hash the later one takes the next number that is free.
+fn mint_in_turn<'a>(
+    records: &'a impl Keys,
+    first: impl Fn(u32) -> u32 + 'a,
+    mut without: Vec<u32>,
+    mut taken: HashSet<i64>,
+) -> impl Iterator<Item = (i64, u32)> + 'a {
     without.sort_unstable_by(|a, b| records.key(first(*a)).cmp(&records.key(first(*b))));
-    let mut taken: HashSet<i64> = live.iter().copied().chain(others).collect();
-    let next = move |root: u32| {
-        let mut id = hash(root);
+    without.into_iter().map(move |root| {
+        let mut id = minted(records, first(root));
         while !taken.insert(id) {
             id = id.wrapping_add(1) & i64::MAX;
         }
         (id, root)
-    };
-    Box::new(without.into_iter().map(next))
+    })
 }
 
 /// Whether two of so many new ids are the same, or one is among `others`. Neither are put in order for that: what may be is found by a few bits
@@ -466,16 +481,21 @@ fn meet<New: Iterator<Item = i64>>(
 ) -> bool {
     let mut seen = Filter::new(count);
     let again: Vec<i64> = new().filter(|id| !seen.insert(*id)).collect();
-    let mut of_again = Filter::new(again.len());
-    again.iter().for_each(|id| _ = of_again.insert(*id));
-    let mut twins: Vec<i64> = new().filter(|id| of_again.has(*id)).collect();
-    twins.sort_unstable();
-    if twins.windows(2).any(|pair| pair[0] == pair[1]) {
+    if has_twins(&again, new()) {
         return true;
     }
     let mut known: Vec<i64> = others.filter(|id| seen.has(*id)).collect();
     known.sort_unstable();
     !known.is_empty() && new().any(|id| known.binary_search(&id).is_ok())
+}
+
+/// Whether two of some ids are the same; one of two such is `again` there.
+fn has_twins(again: &[i64], ids: impl Iterator<Item = i64>) -> bool {
+    let mut of_again = Filter::new(again.len());
+    again.iter().for_each(|id| _ = of_again.insert(*id));
+    let mut twins: Vec<i64> = ids.filter(|id| of_again.has(*id)).collect();
+    twins.sort_unstable();
+    twins.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 /// Which ids may be among some: these are hashes, so a few of their bits tell them apart.
@@ -760,6 +780,10 @@ mod tests {
         fn hash(&self, number: u32) -> u64 {
             assert!(self.needed.contains(&number));
             self.records.hash(number)
+        }
+
+        fn may_have_twins(&self) -> bool {
+            self.records.may_have_twins()
         }
     }
 }

@@ -51,7 +51,42 @@ impl ScalarUDFImpl for NormEmail {
     }
 }
 
-pub(crate) fn clean_email(raw: &str) -> Result<Cow<'_, str>, Reject> {
+/// Whether an address is kept as it is written, for all that its bytes tell: its name has a digit, so that it is no word that stands for
+/// none.
+pub(super) fn is_clean_email(raw: &str) -> bool {
+    let bytes = raw.as_bytes();
+    let Some(at) = bytes.iter().position(|byte| *byte == b'@') else { return false };
+    let (name, domain) = (&bytes[..at], &bytes[at + 1..]);
+    let is_plain =
+        |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'+' | b'-');
+    let has_digit = name.iter().any(u8::is_ascii_digit);
+    has_digit
+        && name.iter().all(is_plain)
+        && bytes.len() <= BYTES_MAX
+        && is_clean_domain(domain)
+        && !is_reserved(&raw[at + 1..])
+}
+
+/// Whether a domain of small letters is one.
+fn is_clean_domain(domain: &[u8]) -> bool {
+    let (mut before, mut top) = (b'.', None);
+    for (at, byte) in domain.iter().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' => {}
+            b'-' if before != b'.' => {}
+            b'.' if before != b'.' && before != b'-' => top = Some(at + 1),
+            _ => return false,
+        }
+        before = *byte;
+    }
+    let top = top.map_or(&[][..], |at| &domain[at..]);
+    top.len() >= 2 && before != b'-' && !top.iter().all(u8::is_ascii_digit)
+}
+
+/// Bytes of the longest address that is taken for one.
+const BYTES_MAX: usize = 254;
+
+pub(super) fn clean_email(raw: &str) -> Result<Cow<'_, str>, Reject> {
     let folded = fold(raw);
     if is_null_word(&folded) {
         return Err(Reject::Null);
@@ -68,7 +103,7 @@ pub(crate) fn clean_email(raw: &str) -> Result<Cow<'_, str>, Reject> {
         return Err(Reject::Placeholder);
     }
     let is_well_formed = !name.is_empty()
-        && email.len() <= 254
+        && email.len() <= BYTES_MAX
         && !email.contains(|c: char| c.is_whitespace() || c.is_control())
         && !name.contains(['@', ',', ';', '<', '>', '"'])
         && is_domain(domain);

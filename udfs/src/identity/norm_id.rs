@@ -10,9 +10,9 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::check_digit::{clean_id_card, clean_imei};
-use super::norm_email::clean_email;
-use super::norm_phone::clean_phone;
+use super::check_digit::{clean_id_card, clean_imei, is_clean_id_card};
+use super::norm_email::{clean_email, is_clean_email};
+use super::norm_phone::{clean_phone, is_clean_phone};
 use super::text::{fold, is_null_word, map_text, one_or_many};
 
 /// Why a value identifies nobody.
@@ -42,18 +42,87 @@ impl Reject {
 /// `phone` and `email` as [`norm_phone`](super::norm_phone) and [`norm_email`](super::norm_email); `id_card` and `imei`
 /// by their check digits; `device` in lower case; any other type (open ids, union ids, numbers of a card) is opaque: only folded and trimmed, case kept.
 pub fn clean<'a>(id_type: &str, raw: &'a str) -> Result<Cow<'a, str>, Reject> {
-    match id_type {
-        "phone" | "mobile" => clean_phone(raw),
-        "email" => clean_email(raw),
-        "id_card" | "idcard" => clean_id_card(raw).map(Cow::Owned),
-        "imei" => clean_imei(raw).map(Cow::Owned),
-        "device" | "device_id" | "idfa" | "oaid" => clean_opaque(raw).map(|id| {
-            let is_lower = !id.bytes().any(|byte| byte.is_ascii_uppercase());
-            if is_lower { id } else { Cow::Owned(id.to_ascii_lowercase()) }
-        }),
-        _ => clean_opaque(raw),
+    Cleaning::of(id_type).clean(raw)
+}
+
+/// How values of a type are cleaned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cleaning {
+    Phone,
+    Email,
+    IdCard,
+    Imei,
+    Device,
+    Opaque,
+}
+
+impl Cleaning {
+    /// Of a type, by its name.
+    pub(super) fn of(id_type: &str) -> Self {
+        match id_type {
+            "phone" | "mobile" => Self::Phone,
+            "email" => Self::Email,
+            "id_card" | "idcard" => Self::IdCard,
+            "imei" => Self::Imei,
+            "device" | "device_id" | "idfa" | "oaid" => Self::Device,
+            _ => Self::Opaque,
+        }
+    }
+
+    /// The one spelling of a value, or why it is none.
+    pub(super) fn clean(self, raw: &str) -> Result<Cow<'_, str>, Reject> {
+        // Most values are written as they are kept, which one look at their bytes tells.
+        let is_clean = match self {
+            Self::Phone => is_clean_phone(raw),
+            Self::Email => is_clean_email(raw),
+            Self::IdCard => is_clean_id_card(raw),
+            Self::Imei => false,
+            Self::Device => is_clean_opaque(raw, false),
+            Self::Opaque => is_clean_opaque(raw, true),
+        };
+        if is_clean { Ok(Cow::Borrowed(raw)) } else { self.look_closely(raw) }
+    }
+
+    fn look_closely(self, raw: &str) -> Result<Cow<'_, str>, Reject> {
+        match self {
+            Self::Phone => clean_phone(raw),
+            Self::Email => clean_email(raw),
+            Self::IdCard => clean_id_card(raw).map(Cow::Owned),
+            Self::Imei => clean_imei(raw).map(Cow::Owned),
+            Self::Device => clean_opaque(raw).map(|id| {
+                let is_lower = !id.bytes().any(|byte| byte.is_ascii_uppercase());
+                if is_lower { id } else { Cow::Owned(id.to_ascii_lowercase()) }
+            }),
+            Self::Opaque => clean_opaque(raw),
+        }
     }
 }
+
+/// Whether an opaque value is kept as it is written, for all that its bytes tell: letters and digits are among them, so that it is no
+/// placeholder and no word for "no value", and nothing but what is seen.
+fn is_clean_opaque(raw: &str, may_have_capitals: bool) -> bool {
+    const LETTER: u8 = 1;
+    const CAPITAL: u8 = 2;
+    const DIGIT: u8 = 4;
+    const OTHER: u8 = 8;
+    let kind = |byte: u8| match byte {
+        b'a'..=b'z' => LETTER,
+        b'A'..=b'Z' => CAPITAL,
+        b'0'..=b'9' => DIGIT,
+        b'!'..=b'~' => 0,
+        _ => OTHER,
+    };
+    let kinds = raw.bytes().fold(0, |kinds, byte| kinds | kind(byte));
+    let letters = if may_have_capitals { LETTER | CAPITAL } else { LETTER };
+    let others = OTHER | (CAPITAL & !letters);
+    kinds & DIGIT != 0
+        && kinds & letters != 0
+        && kinds & others == 0
+        && raw.len() <= OPAQUE_BYTES_MAX
+}
+
+/// Bytes of the longest value that is taken for one.
+const OPAQUE_BYTES_MAX: usize = 1024;
 
 fn clean_opaque(raw: &str) -> Result<Cow<'_, str>, Reject> {
     let folded = fold(raw);
@@ -72,7 +141,7 @@ fn clean_opaque(raw: &str) -> Result<Cow<'_, str>, Reject> {
         true => folded.bytes().any(|byte| byte.is_ascii_control()),
         false => folded.chars().any(char::is_control),
     };
-    if has_control || folded.len() > 1024 {
+    if has_control || folded.len() > OPAQUE_BYTES_MAX {
         return Err(Reject::Invalid);
     }
     Ok(folded)
@@ -165,7 +234,66 @@ impl ScalarUDFImpl for NormOf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Values that are nearly clean, and what stands beside them.
+    fn value() -> impl Strategy<Value = String> {
+        let digits = prop_oneof![
+            "1[3-9][0-9]{9}",
+            "1[0-9]8{9}",
+            "[0-9]{10,12}",
+            "[1-9][0-9]{5}(19|20)[0-9]{2}(0[1-9]|1[0-3])[0-3][0-9]{4}[0-9X]",
+            "1{18}|1{11}|0{15}",
+        ];
+        let email = prop_oneof![
+            "[a-z0-9._+-]{0,6}@[a-z0-9.-]{0,8}",
+            "(test|null|n/a|noreply|u7|-|na)@(qq.com|test.com|example.com|a.test|a1.2b|1.22|.c.om|a-.com|a.-b.cc)",
+        ];
+        let opaque = prop_oneof![
+            "[a-zA-Z0-9_-]{0,10}",
+            "null|N/A|-none-|\\\\n|0|a1|(aa)+|f{8}-f{4}",
+            "[ -~\t\u{7f}é１]{0,5}"
+        ];
+        (prop_oneof![digits, email, opaque], "[ \u{200b}]{0,1}")
+            .prop_map(|(value, after)| value + &after)
+    }
+
+    proptest! {
+        /// What is taken as it is written is what a close look makes of it. Numbers get their right check digit now and then.
+        #[test]
+        fn what_looks_clean_is(value in value(), check in prop::option::of(0usize..11)) {
+            let value = match check {
+                Some(at) if value.len() == 18 && value.is_ascii() => format!("{}{}", &value[..17], &"0123456789X"[at..=at]),
+                _ => value,
+            };
+            for id_type in ["phone", "email", "id_card", "imei", "device", "open_id"] {
+                let cleaning = Cleaning::of(id_type);
+                prop_assert_eq!(cleaning.clean(&value), cleaning.look_closely(&value), "{} {}", id_type, value);
+            }
+        }
+    }
+
+    #[test]
+    fn most_values_are_not_looked_at_closely() {
+        for (id_type, value) in [
+            ("phone", "13800138001"),
+            ("email", "li.lei7+shop@mail.qq.com"),
+            ("id_card", "11010519491231002X"),
+            ("device", "d1-0a"),
+            ("open_id", "oAb12_-x"),
+        ] {
+            let is_clean = match Cleaning::of(id_type) {
+                Cleaning::Phone => is_clean_phone(value),
+                Cleaning::Email => is_clean_email(value),
+                Cleaning::IdCard => is_clean_id_card(value),
+                Cleaning::Device => is_clean_opaque(value, false),
+                _ => is_clean_opaque(value, true),
+            };
+            assert!(is_clean, "{id_type}");
+        }
+    }
 
     #[test]
     fn devices_fold_case_and_open_ids_do_not() {

@@ -52,11 +52,12 @@ impl ScalarUDFImpl for NormPhone {
     }
 }
 
-pub(crate) fn clean_phone(raw: &str) -> Result<Cow<'_, str>, Reject> {
-    let is_digits = raw.bytes().all(|byte| byte.is_ascii_digit());
-    if is_digits && is_cn_mobile(raw) && !has_equal_tail(raw) {
-        return Ok(Cow::Borrowed(raw));
-    }
+/// Whether a number is kept as it is written.
+pub(super) fn is_clean_phone(raw: &str) -> bool {
+    is_cn_mobile(raw) && raw.bytes().all(|byte| byte.is_ascii_digit()) && !has_equal_tail(raw)
+}
+
+pub(super) fn clean_phone(raw: &str) -> Result<Cow<'_, str>, Reject> {
     let folded = fold(raw);
     if is_null_word(&folded) {
         return Err(Reject::Null);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::ops::Range;
 
+use arrow::array::{Int64Array, StringArray};
 use siphasher::sip::SipHasher13;
 
 use super::slots::Slots;
@@ -17,6 +19,9 @@ pub trait Keys {
 
     /// A keyed hash of a record's key.
     fn hash(&self, number: u32) -> u64;
+
+    /// Whether two of the hashes may be the same, or would be but for their first bits.
+    fn may_have_twins(&self) -> bool;
 }
 
 /// Records in the order in which they were first seen, each once.
@@ -38,6 +43,8 @@ pub struct Records {
     table: Table,
     /// The place of the record that was found last.
     last: u32,
+    /// Whether two hashes are the same, or would be but for their first bits.
+    has_twins: bool,
 }
 
 /// So many records after the one found last are looked at before the table is asked.
@@ -62,6 +69,7 @@ impl Records {
             hashes: Vec::new(),
             table: Table::default(),
             last: 0,
+            has_twins: false,
         }
     }
 
@@ -73,6 +81,9 @@ impl Records {
     /// Makes room for so many, so that coming to that number moves none of those before.
     pub fn reserve(&mut self, records: u32) {
         let more = (records as usize).saturating_sub(self.ends.len());
+        // Numbers become longer as they are counted up. What is not written takes no memory.
+        let each = self.text.len().checked_div(self.ends.len()).map_or(0, |each| each * 5 / 4 + 2);
+        self.text.reserve_exact(each * more);
         self.source_of.reserve_exact(more);
         self.ends.reserve_exact(more);
         self.hashes.reserve_exact(more);
@@ -132,13 +143,29 @@ impl Records {
     /// The number of a record as [`Self::number`], when `near` was found just before: rows that come in the order in which the
     /// records came are found without a look into the table, each of which is a miss of every cache.
     pub fn number_near(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
-        let found = self.at_or_after(near.saturating_sub(self.base), source, record_id);
+        let mut near = self.near(near.saturating_sub(self.base));
+        let found = near.find(|at| self.key_at(*at) == (source, record_id));
         found.map(|at| self.base + at).or_else(|| self.number(source, record_id))
     }
 
-    fn at_or_after(&self, near: u32, source: &str, record_id: &str) -> Option<u32> {
-        let mut few = near..near.saturating_add(NEAR + 1).min(self.ends.len() as u32);
-        few.find(|at| self.key_at(*at) == (source, record_id))
+    /// The places of one and of those after it.
+    fn near(&self, at: u32) -> Range<u32> {
+        at..at.saturating_add(NEAR + 1).min(self.ends.len() as u32)
+    }
+
+    /// Sources and ids of some records, none of them below the base, as columns.
+    pub fn columns(&self, some: Range<u32>) -> [StringArray; 2] {
+        let keys = (some.start - self.base..some.end - self.base).map(|at| self.key_at(at));
+        [
+            StringArray::from_iter_values(keys.clone().map(|(source, _)| source)),
+            StringArray::from_iter_values(keys.map(|(_, record_id)| record_id)),
+        ]
+    }
+
+    /// Their hashes, as a table has them.
+    pub fn signed_hashes(&self, some: Range<u32>) -> Int64Array {
+        let places = (some.start - self.base) as usize..(some.end - self.base) as usize;
+        self.hashes[places].iter().map(|hash| hash.cast_signed()).collect()
     }
 
     fn key_at(&self, at: u32) -> RecordKey<'_> {
@@ -158,15 +185,24 @@ impl Records {
     /// As [`Self::add`], when the key was hashed.
     pub fn add_hashed(&mut self, hash: u64, source: &str, record_id: &str) -> u32 {
         // Identifiers of one record mostly come together; or those of one type do, records in the same order again.
-        if let Some(at) = self.at_or_after(self.last, source, record_id) {
+        let mut near = self.near(self.last);
+        let is_here =
+            |at: u32| self.hashes[at as usize] == hash && self.key_at(at) == (source, record_id);
+        if let Some(at) = near.find(|at| is_here(*at)) {
             self.last = at;
             return self.base + at;
         }
-        let known = self.with_hash(hash).find(|number| self.key(*number) == (source, record_id));
+        let mut has_twin = false;
+        let known = self.table.alike(hash).find(|at| {
+            let other = self.hashes[*at as usize];
+            has_twin |= is_twin(hash, other);
+            other == hash && self.key_at(*at) == (source, record_id)
+        });
         if let Some(known) = known {
-            self.last = known - self.base;
-            return known;
+            self.last = known;
+            return self.base + known;
         }
+        self.has_twins |= has_twin;
         let new = self.ends.len() as u32;
         self.table.insert(hash, new, &self.hashes);
         self.last = new;
@@ -275,10 +311,27 @@ pub struct KeyHashing([u8; 16]);
 impl KeyHashing {
     /// A keyed hash of a record's key.
     pub fn hash(&self, source: &str, record_id: &str) -> u64 {
+        self.of_source(source).hash(record_id)
+    }
+
+    /// For keys of records of one source.
+    pub(super) fn of_source(&self, source: &str) -> SourceHashing {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         hasher.write(source.as_bytes());
         // No text holds this byte.
         hasher.write_u8(0xff);
+        SourceHashing(hasher)
+    }
+}
+
+/// Hashes keys of records of one source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SourceHashing(SipHasher13);
+
+impl SourceHashing {
+    /// A keyed hash of the key of a record.
+    pub(super) fn hash(&self, record_id: &str) -> u64 {
+        let mut hasher = self.0;
         hasher.write(record_id.as_bytes());
         hasher.finish()
     }
@@ -292,9 +345,14 @@ struct Table {
     len: usize,
 }
 
-/// The place among so many slots where a hash belongs: its first bits.
+/// Whether two hashes are the same, or would be but for their first bits.
+fn is_twin(a: u64, b: u64) -> bool {
+    (a ^ b) << 1 == 0
+}
+
+/// The place among so many slots where a hash belongs: its bits from the second on, so that twins meet.
 fn place(slots: &[u64], hash: u64) -> usize {
-    (hash >> (u64::BITS - slots.len().trailing_zeros())) as usize
+    ((hash << 1) >> (u64::BITS - slots.len().trailing_zeros())) as usize
 }
 
 /// Puts a hash into a free slot: its other half, and a place.
@@ -377,6 +435,11 @@ impl Keys for Records {
             }
         }
     }
+
+    fn may_have_twins(&self) -> bool {
+        // Of those that are elsewhere it is not known.
+        self.has_twins || self.base > 0
+    }
 }
 
 /// What keys are kept in: sources, whose each record is, ids, and where they end.
@@ -390,7 +453,29 @@ fn key_of((sources, source_of, text, ends): Texts<'_>, at: u32) -> RecordKey<'_>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Two hashes that are the same but for the first bit are seen, wherever they come, and no others are taken for such.
+        #[test]
+        fn twins_are_seen(hashes in prop::collection::vec((0u64..40, 0u32..64, any::<bool>()), 0..40)) {
+            let mut records = Records::new([3; 16]);
+            let hashes: Vec<u64> = hashes.iter().map(|(n, shift, bit)| {
+                n.rotate_right(*shift) ^ (u64::from(*bit) << 63)
+            }).collect();
+            for (at, hash) in hashes.iter().enumerate() {
+                // Each is new, and those of one record come again.
+                let id = at.to_string();
+                prop_assert_eq!(records.add_hashed(*hash, "a", &id), at as u32);
+                prop_assert_eq!(records.add_hashed(*hash, "a", &id), at as u32);
+            }
+            let mut seen: Vec<u64> = hashes.iter().map(|hash| hash << 1).collect();
+            seen.sort_unstable();
+            prop_assert_eq!(records.may_have_twins(), seen.windows(2).any(|pair| pair[0] == pair[1]));
+        }
+    }
 
     #[test]
     fn records_that_are_elsewhere_are_told() {
