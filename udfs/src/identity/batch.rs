@@ -1,13 +1,14 @@
 //! Rows of a graph's source, many at once: cleaned and hashed, and whose they are.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use arrow::array::{Array, StringViewArray, TimestampMicrosecondArray};
 
 use super::collect::{Cleaner, Finding, Hashing};
 use super::graph::Value;
 use super::norm_id::Reject;
-use super::records::{KeyHashing, Records, SourceHashing};
+use super::records::{KeyHashing, Records};
+use super::sip::Hash64;
 
 /// Columns of rows of a source.
 #[derive(Debug)]
@@ -42,20 +43,18 @@ impl<'a> Columns<'a> {
     /// which only is known whose it is. Rows without a source or a record are left out.
     #[inline]
     pub fn each(&self, mut take: impl FnMut(usize, Option<Written<'a>>) -> bool) {
-        let scope =
-            |row: usize| Some(self.scopes?).filter(|of| of.is_valid(row)).map(|of| of.value(row));
-        for row in (0..self.sources.len()).filter(|row| self.has_key(*row)) {
+        for row in self.with_keys() {
             let goes_on = match &self.identifiers {
                 Identifiers::Long(types, values) => {
                     let value = if values.is_valid(row) { values.value(row) } else { "" };
                     let id_type = types.is_valid(row).then(|| types.value(row));
-                    take(row, id_type.map(|id_type| (id_type, value, scope(row))))
+                    take(row, id_type.map(|id_type| (id_type, value, self.scope(row))))
                 }
                 Identifiers::Wide(columns) => {
                     let mut columns = columns.iter().filter(|(_, values)| values.is_valid(row));
                     take(row, None)
                         && columns.all(|(id_type, values)| {
-                            take(row, Some((*id_type, values.value(row), scope(row))))
+                            take(row, Some((*id_type, values.value(row), self.scope(row))))
                         })
                 }
             };
@@ -63,6 +62,17 @@ impl<'a> Columns<'a> {
                 return;
             }
         }
+    }
+
+    /// The scope of a row's values; an empty one is none.
+    fn scope(&self, row: usize) -> Option<&'a str> {
+        let scope = self.scopes.filter(|scopes| scopes.is_valid(row))?.value(row);
+        Some(scope).filter(|scope| !scope.is_empty())
+    }
+
+    /// Rows that have a source and a record.
+    fn with_keys(&self) -> impl Iterator<Item = usize> {
+        (0..self.sources.len()).filter(|row| self.has_key(*row))
     }
 
     fn has_key(&self, row: usize) -> bool {
@@ -80,41 +90,50 @@ impl<'a> Columns<'a> {
 /// Bytes of the longest text that is in its view.
 const SHORT: usize = 12;
 
-/// Whether two texts are the same. Short ones are in their views.
+/// A text that is short enough to be in its view.
+#[inline]
+fn short(texts: &StringViewArray, row: usize) -> Option<u128> {
+    Some(texts.views()[row]).filter(|view| *view as u32 as usize <= SHORT)
+}
+
+/// Whether two texts are the same.
+#[inline]
 fn are_same(texts: &StringViewArray, a: usize, b: usize) -> bool {
-    let (first, second) = (texts.views()[a], texts.views()[b]);
-    match first as u32 as usize <= SHORT {
-        true => first == second,
-        false => texts.value(a) == texts.value(b),
+    match (short(texts, a), short(texts, b)) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => texts.value(a) == texts.value(b),
+        _ => false,
     }
 }
 
-/// The numbers of types that were met, by what is quicker to compare than their names.
-#[derive(Default)]
-struct TypesMet(Vec<(u128, u16)>);
+/// What belongs to names that were met, such as types: each is found with one look or a few, whichever comes next.
+struct Met<T>([Option<(u128, T)>; PLACES]);
 
-impl TypesMet {
-    /// Of the type of a cell in this row.
-    fn number(
-        &mut self,
-        of: &Identifiers<'_>,
-        row: usize,
-        name: &str,
-        cleaner: &mut Cleaner,
-    ) -> u16 {
-        let sign = match of {
-            Identifiers::Long(..) if name.len() > SHORT => return cleaner.id_type(name),
-            // A short text is in its view.
-            Identifiers::Long(types, _) => types.views()[row],
-            // A column's name is always the same one.
-            Identifiers::Wide(_) => name.as_ptr().addr() as u128,
-        };
-        if let Some((_, number)) = self.0.iter().find(|(known, _)| *known == sign) {
-            return *number;
+const PLACES: usize = if cfg!(test) { 2 } else { 64 };
+
+/// Places that are looked at.
+const TRIED: usize = if cfg!(test) { 1 } else { 4 };
+
+impl<T: Copy> Met<T> {
+    fn none() -> Self {
+        Self([None; PLACES])
+    }
+
+    /// What belongs to the name in a row; `make` tells it of one that was not met.
+    #[inline]
+    fn of(&mut self, names: &StringViewArray, row: usize, make: impl FnOnce(&str) -> T) -> T {
+        let Some(view) = short(names, row) else { return make(names.value(row)) };
+        let bits = (view ^ (view >> u64::BITS)) as u64;
+        let first = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2());
+        let first = first as usize;
+        let mut places = (first..first + TRIED).map(|place| place % PLACES);
+        let is_it = |met: &Option<(u128, T)>| met.as_ref().is_none_or(|(known, _)| *known == view);
+        let at = places.find(|place| is_it(&self.0[*place])).unwrap_or(first);
+        match &mut self.0[at] {
+            Some((known, of)) if *known == view => *of,
+            // One that is met again is made again.
+            place => place.insert((view, make(names.value(row)))).1,
         }
-        let number = cleaner.id_type(name);
-        self.0.push((sign, number));
-        number
     }
 }
 
@@ -132,36 +151,24 @@ pub(super) struct Cell {
 /// Values of the last cells, which are not hashed yet: those of one type are hashed one after the other, for what they take is alike.
 #[derive(Default)]
 struct Values<'a> {
-    /// With their scopes.
-    waiting: Vec<(&'a str, Option<&'a str>)>,
+    texts: Vec<&'a str>,
+    /// Their scopes, where any has one.
+    scopes: Vec<Option<&'a str>>,
     /// Their places in the order of types, and where those of the next type begin.
     order: Vec<u32>,
     next: Vec<u32>,
+    /// Places of those of a type that are hashed as they are written.
+    plain: Vec<u32>,
 }
 
-impl<'a> Values<'a> {
+impl Values<'_> {
     /// So many wait, and are in the cache still when it is their turn.
     const MOST: usize = if cfg!(test) { 5 } else { 2048 };
 
-    /// Adds the value of the last cell.
-    #[inline]
-    fn wait(
-        &mut self,
-        value: &'a str,
-        scope: Option<&'a str>,
-        cells: &mut [Cell],
-        cleaner: &Cleaner,
-    ) {
-        self.waiting.push((value, scope));
-        if self.waiting.len() == Self::MOST {
-            self.hash(cells, cleaner);
-        }
-    }
-
     /// Hashes all that wait.
     fn hash(&mut self, cells: &mut [Cell], cleaner: &Cleaner) {
-        let Self { waiting, order, next } = self;
-        let from = cells.len() - waiting.len();
+        let Self { texts, order, next, .. } = self;
+        let from = cells.len() - texts.len();
         let cells = &mut cells[from..];
         next.clear();
         next.resize(cells.iter().map(|cell| usize::from(cell.id_type) + 1).max().unwrap_or(0), 0);
@@ -177,41 +184,37 @@ impl<'a> Values<'a> {
             *place += 1;
         }
         let mut from = 0;
-        for (id_type, to) in (0..).zip(&*next) {
-            let of_type = &order[from as usize..*to as usize];
-            Self::hash_of(cleaner.hashing(id_type), of_type, waiting, cells);
-            from = *to;
+        for id_type in 0..self.next.len() {
+            let to = self.next[id_type] as usize;
+            self.hash_of(cleaner.hashing(id_type as u16), from..to, cells);
+            from = to;
         }
-        waiting.clear();
+        self.texts.clear();
+        self.scopes.clear();
     }
 
-    /// Hashes those of one type, two at a time.
-    fn hash_of(
-        hashing: &Hashing,
-        some: &[u32],
-        values: &[(&str, Option<&str>)],
-        cells: &mut [Cell],
-    ) {
-        let mut waiting: Option<(usize, Cow<'_, str>)> = None;
-        for at in some.iter().map(|at| *at as usize) {
-            let (value, scope) = values[at];
-            let cleaned = match hashing.clean(value) {
-                Ok(cleaned) => cleaned,
-                Err(reject) => {
-                    cells[at].reject = Some(reject);
-                    continue;
-                }
-            };
-            if scope.is_some() {
-                cells[at].value = hashing.hash(&cleaned, scope);
-            } else if let Some((before, other)) = waiting.take() {
-                [cells[before].value, cells[at].value] = hashing.hash_all([&other, &cleaned]);
-            } else {
-                waiting = Some((at, cleaned));
+    /// Hashes those of one type, most of them two at a time.
+    fn hash_of(&mut self, hashing: &Hashing, some: Range<usize>, cells: &mut [Cell]) {
+        let Self { texts, scopes, order, plain, .. } = self;
+        plain.clear();
+        for at in &order[some] {
+            let (place, text) = (*at as usize, texts[*at as usize]);
+            let scope = scopes.get(place).copied().flatten();
+            if scope.is_none() && hashing.is_clean(text) {
+                plain.push(*at);
+                continue;
+            }
+            match hashing.clean(text) {
+                Ok(cleaned) => cells[place].value = hashing.hash(&cleaned, scope),
+                Err(reject) => cells[place].reject = Some(reject),
             }
         }
-        if let Some((at, cleaned)) = waiting {
-            cells[at].value = hashing.hash(&cleaned, None);
+        let (pairs, last) = plain.as_chunks();
+        for [a, b] in pairs.iter().map(|pair| pair.map(|at| at as usize)) {
+            [cells[a].value, cells[b].value] = hashing.hash_all([texts[a], texts[b]]);
+        }
+        for at in last.iter().map(|at| *at as usize) {
+            [cells[at].value] = hashing.hash_all([texts[at]]);
         }
     }
 }
@@ -235,44 +238,45 @@ pub struct Cleaned {
 impl Cleaned {
     /// Of rows.
     pub fn of(columns: &Columns<'_>, mut cleaner: Cleaner, hashing: KeyHashing) -> Self {
-        let Columns { sources, record_ids, seen_at, .. } = columns;
-        let mut cleaned = Self {
-            cells: Vec::with_capacity(sources.len()),
+        let cleaned = Self {
+            cells: Vec::with_capacity(columns.sources.len()),
             without_key: columns.without_key(),
             ..Self::default()
         };
-        let mut last = None;
-        let mut of_source: Option<(usize, SourceHashing)> = None;
-        let mut types = TypesMet::default();
-        let mut values = Values::default();
-        columns.each(|row, written| {
-            let is_same = last.is_some_and(|last| {
-                last == row || are_same(record_ids, last, row) && are_same(sources, last, row)
-            });
-            last = Some(row);
-            if !is_same {
-                let of_source = match of_source {
-                    Some((last, known)) if are_same(sources, last, row) => known,
-                    _ => of_source.insert((row, hashing.of_source(sources.value(row)))).1,
-                };
-                cleaned.firsts.push(row as u32);
-                cleaned.hashes.push(of_source.hash(record_ids.value(row)));
+        let mut rows = Rows {
+            columns,
+            cleaned,
+            hashing,
+            last: None,
+            of_source: Met::none(),
+            values: Values::default(),
+        };
+        match &columns.identifiers {
+            Identifiers::Long(types, values) => {
+                let mut met = Met::none();
+                for row in columns.with_keys() {
+                    rows.begin(row);
+                    if types.is_valid(row) {
+                        let id_type = met.of(types, row, |name| cleaner.id_type(name));
+                        let value = if values.is_valid(row) { values.value(row) } else { "" };
+                        rows.add(row, id_type, value, &cleaner);
+                    }
+                }
             }
-            if let Some((id_type, value, scope)) = written {
-                let id_type = types.number(&columns.identifiers, row, id_type, &mut cleaner);
-                let of = cleaned.firsts.len() as u32 - 1;
-                cleaned.cells.push(Cell { value: [0; 2], of, id_type, reject: None });
-                values.wait(value, scope, &mut cleaned.cells, &cleaner);
-                let time = |times: &TimestampMicrosecondArray| {
-                    times.is_valid(row).then(|| times.value(row))
-                };
-                cleaned.times.extend(seen_at.map(time));
+            Identifiers::Wide(of_types) => {
+                let mut numbers: Vec<Option<u16>> = vec![None; of_types.len()];
+                for row in columns.with_keys() {
+                    rows.begin(row);
+                    for ((id_type, values), number) in of_types.iter().zip(&mut numbers) {
+                        if values.is_valid(row) {
+                            let number = number.get_or_insert_with(|| cleaner.id_type(id_type));
+                            rows.add(row, *number, values.value(row), &cleaner);
+                        }
+                    }
+                }
             }
-            true
-        });
-        values.hash(&mut cleaned.cells, &cleaner);
-        cleaned.types = cleaner.type_names().map(str::to_owned).collect();
-        cleaned
+        }
+        rows.end(&cleaner)
     }
 
     /// Names of types, by the numbers that they have here.
@@ -293,14 +297,67 @@ impl Cleaned {
         const LOOKED_AHEAD: usize = 64;
         let Columns { sources, record_ids, .. } = columns;
         let Self { firsts: mut numbers, hashes, cells, times, .. } = self;
+        let mut met = Met::none();
         for (numbers, hashes) in numbers.chunks_mut(LOOKED_AHEAD).zip(hashes.chunks(LOOKED_AHEAD)) {
             records.look_ahead(hashes);
             for (number, hash) in numbers.iter_mut().zip(hashes) {
                 let row = *number as usize;
-                *number = records.add_hashed(*hash, sources.value(row), record_ids.value(row));
+                let source = met.of(sources, row, |source| records.source(source));
+                *number = records.add_hashed(*hash, source, record_ids.value(row));
             }
         }
         Batch { file, rows: sources.len(), records: numbers, cells, times, types }
+    }
+}
+
+/// Rows that are cleaned and hashed, one after the other.
+struct Rows<'a> {
+    columns: &'a Columns<'a>,
+    cleaned: Cleaned,
+    hashing: KeyHashing,
+    /// The one before.
+    last: Option<usize>,
+    /// What hashes keys of sources.
+    of_source: Met<Hash64>,
+    values: Values<'a>,
+}
+
+impl<'a> Rows<'a> {
+    /// Begins with a row.
+    #[inline]
+    fn begin(&mut self, row: usize) {
+        let Columns { sources, record_ids, .. } = self.columns;
+        let is_same = self
+            .last
+            .replace(row)
+            .is_some_and(|last| are_same(record_ids, last, row) && are_same(sources, last, row));
+        if is_same {
+            return;
+        }
+        let of_source = self.of_source.of(sources, row, |source| self.hashing.of_source(source));
+        self.cleaned.firsts.push(row as u32);
+        self.cleaned.hashes.push(of_source.hash(record_ids.value(row)));
+    }
+
+    /// Adds a value of the row that was begun.
+    #[inline]
+    fn add(&mut self, row: usize, id_type: u16, value: &'a str, cleaner: &Cleaner) {
+        let of = self.cleaned.firsts.len() as u32 - 1;
+        self.cleaned.cells.push(Cell { value: [0; 2], of, id_type, reject: None });
+        let time =
+            |times: &TimestampMicrosecondArray| times.is_valid(row).then(|| times.value(row));
+        self.cleaned.times.extend(self.columns.seen_at.map(time));
+        self.values.texts.push(value);
+        self.values.scopes.extend(self.columns.scopes.map(|_| self.columns.scope(row)));
+        if self.values.texts.len() == Values::MOST {
+            self.values.hash(&mut self.cleaned.cells, cleaner);
+        }
+    }
+
+    fn end(mut self, cleaner: &Cleaner) -> Cleaned {
+        self.values.hash(&mut self.cleaned.cells, cleaner);
+        self.cleaned.types = cleaner.type_names().map(str::to_owned).collect();
+        self.cleaned
     }
 }
 

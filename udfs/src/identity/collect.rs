@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::graph::{Graph, Kept, OF_NO_FILE, Resolution, Rules, TypeRule, Value, signed, unsigned};
 use super::norm_id::{Cleaning, Reject};
 use super::records::{RecordSet, Records};
-use super::sip::AfterPrefix;
+use super::sip::Hash128;
 
 /// What became of one value. It depends on the row and the warehouse's secret alone; what rules make of it is decided when it is
 /// taken up.
@@ -58,7 +58,7 @@ pub(super) struct Hashing {
     name: String,
     cleaning: Cleaning,
     /// Of values without a scope.
-    unscoped: AfterPrefix,
+    unscoped: Hash128,
     scoped: SipHasher13,
 }
 
@@ -71,7 +71,7 @@ impl Hashing {
         let prefix = [id_type.as_bytes(), &[0xff]].concat();
         let mut scoped = SipHasher13::new_with_key(&of_values);
         scoped.write(&prefix);
-        let unscoped = AfterPrefix::new(&of_values, &prefix);
+        let unscoped = Hash128::new(&of_values, &prefix);
         Self { name: id_type.to_owned(), cleaning: Cleaning::of(id_type), unscoped, scoped }
     }
 
@@ -83,6 +83,12 @@ impl Hashing {
     /// The one spelling of a value, or why it is no identifier.
     pub(super) fn clean<'a>(&self, value: &'a str) -> Result<Cow<'a, str>, Reject> {
         self.cleaning.clean(value)
+    }
+
+    /// Whether a value is written in its one spelling, as far as a quick look tells.
+    #[inline]
+    pub(super) fn is_clean(&self, value: &str) -> bool {
+        self.cleaning.is_clean(value)
     }
 
     /// The hash of a value that has been cleaned, within its scope; an empty scope is none.

@@ -54,16 +54,29 @@ impl ScalarUDFImpl for NormEmail {
 /// Whether an address is kept as it is written, for all that its bytes tell: its name has a digit, so that it is no word that stands for
 /// none.
 pub(super) fn is_clean_email(raw: &str) -> bool {
+    const DIGIT: u8 = 1;
+    const OTHER: u8 = 2;
+    static KINDS: [u8; 256] = {
+        let (mut kinds, mut byte) = ([OTHER; 256], 0);
+        while byte < kinds.len() {
+            kinds[byte] = match byte as u8 {
+                b'0'..=b'9' => DIGIT,
+                b'a'..=b'z' | b'.' | b'_' | b'+' | b'-' => 0,
+                _ => OTHER,
+            };
+            byte += 1;
+        }
+        kinds
+    };
+    let (mut at, mut kinds) = (0, 0);
     let bytes = raw.as_bytes();
-    let Some(at) = bytes.iter().position(|byte| *byte == b'@') else { return false };
-    let (name, domain) = (&bytes[..at], &bytes[at + 1..]);
-    let is_plain =
-        |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'+' | b'-');
-    let has_digit = name.iter().any(u8::is_ascii_digit);
-    has_digit
-        && name.iter().all(is_plain)
+    while at < bytes.len() && bytes[at] != b'@' {
+        kinds |= KINDS[usize::from(bytes[at])];
+        at += 1;
+    }
+    kinds == DIGIT
         && bytes.len() <= BYTES_MAX
-        && is_clean_domain(domain)
+        && bytes.get(at + 1..).is_some_and(is_clean_domain)
         && !is_reserved(&raw[at + 1..])
 }
 

@@ -1,12 +1,11 @@
 //! Records by number.
 
 use std::collections::HashMap;
-use std::hash::Hasher;
 use std::ops::Range;
 
 use arrow::array::{Int64Array, StringArray};
-use siphasher::sip::SipHasher13;
 
+use super::sip::Hash64;
 use super::slots::Slots;
 
 /// A record's key: its source, and its id within it.
@@ -179,15 +178,28 @@ impl Records {
 
     /// The number of a record, a new one when it was not seen before.
     pub fn add(&mut self, source: &str, record_id: &str) -> u32 {
-        self.add_hashed(self.hash_of(source, record_id), source, record_id)
+        let hash = self.hash_of(source, record_id);
+        let source = self.source(source);
+        self.add_hashed(hash, source, record_id)
     }
 
-    /// As [`Self::add`], when the key was hashed.
-    pub fn add_hashed(&mut self, hash: u64, source: &str, record_id: &str) -> u32 {
+    /// The number of a source, a new one when none of its records was seen before.
+    pub(super) fn source(&mut self, name: &str) -> u32 {
+        let known = self.sources.iter().position(|known| known == name);
+        let at = known.unwrap_or_else(|| {
+            self.sources.push(name.to_owned());
+            self.sources.len() - 1
+        });
+        at as u32
+    }
+
+    /// As [`Self::add`], when the key was hashed and its source has a number.
+    pub(super) fn add_hashed(&mut self, hash: u64, source: u32, record_id: &str) -> u32 {
         // Identifiers of one record mostly come together; or those of one type do, records in the same order again.
         let mut near = self.near(self.last);
-        let is_here =
-            |at: u32| self.hashes[at as usize] == hash && self.key_at(at) == (source, record_id);
+        let is_key =
+            |at: u32| self.source_of[at as usize] == source && self.key_at(at).1 == record_id;
+        let is_here = |at: u32| self.hashes[at as usize] == hash && is_key(at);
         if let Some(at) = near.find(|at| is_here(*at)) {
             self.last = at;
             return self.base + at;
@@ -196,7 +208,7 @@ impl Records {
         let known = self.table.alike(hash).find(|at| {
             let other = self.hashes[*at as usize];
             has_twin |= is_twin(hash, other);
-            other == hash && self.key_at(*at) == (source, record_id)
+            other == hash && is_key(*at)
         });
         if let Some(known) = known {
             self.last = known;
@@ -206,14 +218,7 @@ impl Records {
         let new = self.ends.len() as u32;
         self.table.insert(hash, new, &self.hashes);
         self.last = new;
-        let of = match self.sources.iter().position(|known| known == source) {
-            Some(at) => at,
-            None => {
-                self.sources.push(source.to_owned());
-                self.sources.len() - 1
-            }
-        };
-        self.source_of.push(of as u32);
+        self.source_of.push(source);
         self.text.push_str(record_id);
         self.ends.push(self.text.len());
         self.hashes.push(hash);
@@ -314,26 +319,10 @@ impl KeyHashing {
         self.of_source(source).hash(record_id)
     }
 
-    /// For keys of records of one source.
-    pub(super) fn of_source(&self, source: &str) -> SourceHashing {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        hasher.write(source.as_bytes());
+    /// Hashes keys of records of one source by their ids.
+    pub(super) fn of_source(&self, source: &str) -> Hash64 {
         // No text holds this byte.
-        hasher.write_u8(0xff);
-        SourceHashing(hasher)
-    }
-}
-
-/// Hashes keys of records of one source.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SourceHashing(SipHasher13);
-
-impl SourceHashing {
-    /// A keyed hash of the key of a record.
-    pub(super) fn hash(&self, record_id: &str) -> u64 {
-        let mut hasher = self.0;
-        hasher.write(record_id.as_bytes());
-        hasher.finish()
+        Hash64::new(&self.0, &[source.as_bytes(), &[0xff]].concat())
     }
 }
 
@@ -468,8 +457,9 @@ mod tests {
             for (at, hash) in hashes.iter().enumerate() {
                 // Each is new, and those of one record come again.
                 let id = at.to_string();
-                prop_assert_eq!(records.add_hashed(*hash, "a", &id), at as u32);
-                prop_assert_eq!(records.add_hashed(*hash, "a", &id), at as u32);
+                let source = records.source("a");
+                prop_assert_eq!(records.add_hashed(*hash, source, &id), at as u32);
+                prop_assert_eq!(records.add_hashed(*hash, source, &id), at as u32);
             }
             let mut seen: Vec<u64> = hashes.iter().map(|hash| hash << 1).collect();
             seen.sort_unstable();

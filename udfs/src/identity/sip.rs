@@ -1,12 +1,19 @@
-//! SipHash-1-3 of 128 bits, of two texts at a time. A hash is a chain of steps of which each waits for the one before; two chains side by
-//! side take hardly longer than one.
+//! SipHash-1-3, of 64 bits and of 128, of texts that follow a prefix, and of two texts at a time: a hash is a chain of steps of which each
+//! waits for the one before, and two chains side by side take hardly longer than one.
 //!
 //! Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012, and the 128 bits of their reference implementation. The hashes
 //! are those of the crate `siphasher`, which the tests compare.
 
-/// Hashes texts that follow a prefix under a key.
+/// Hashes texts that follow a prefix under a key, in 128 bits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AfterPrefix {
+pub(super) struct Hash128(AfterPrefix);
+
+/// As [`Hash128`], in 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hash64(AfterPrefix);
+
+#[derive(Debug, Clone, Copy)]
+struct AfterPrefix {
     state: State,
     /// The last bytes of the prefix, which are no whole word, and how many.
     tail: u64,
@@ -27,7 +34,7 @@ impl State {
         let [low, high] = [words[0], words[1]].map(u64::from_le_bytes);
         Self([
             low ^ 0x736f_6d65_7073_6575,
-            high ^ 0x646f_7261_6e64_6f6d ^ 0xee,
+            high ^ 0x646f_7261_6e64_6f6d,
             low ^ 0x6c79_6765_6e65_7261,
             high ^ 0x7465_6462_7974_6573,
         ])
@@ -114,28 +121,22 @@ impl Words<'_> {
 }
 
 impl AfterPrefix {
-    /// Of texts after `prefix`.
-    pub(super) fn new(key: &[u8; 16], prefix: &[u8]) -> Self {
-        let mut state = State::new(key);
+    /// With the state that the key gives.
+    fn new(mut state: State, prefix: &[u8]) -> Self {
         let (words, rest) = prefix.as_chunks::<WORD>();
         words.iter().for_each(|word| state.absorb(u64::from_le_bytes(*word)));
         let tail = Words { text: rest, before: 0 }.load(0);
         Self { state, tail, tail_bytes: rest.len(), bytes: prefix.len() }
     }
 
-    /// The hashes of so many texts. They are computed side by side where they have as many words.
-    #[inline]
-    pub(super) fn hash<const N: usize>(&self, texts: [&str; N]) -> [[u64; 2]; N] {
-        let words = texts.map(|text| Words { text: text.as_bytes(), before: self.tail_bytes });
-        let first = words.first().map_or(0, |text| text.whole());
-        match words.iter().all(|text| text.whole() == first) {
-            true => self.side_by_side(words, first),
-            false => words.map(|text| self.side_by_side([text], text.whole())[0]),
-        }
+    #[inline(always)]
+    fn words<'a>(&self, text: &'a str) -> Words<'a> {
+        Words { text: text.as_bytes(), before: self.tail_bytes }
     }
 
+    /// The states once texts of so many whole words were absorbed.
     #[inline(always)]
-    fn side_by_side<const N: usize>(&self, texts: [Words<'_>; N], whole: usize) -> [[u64; 2]; N] {
+    fn absorbed<const N: usize>(&self, texts: [Words<'_>; N], whole: usize) -> [State; N] {
         let mut states = [self.state; N];
         let mut rests = texts.map(|text| self.tail | text.first());
         if whole > 0 {
@@ -152,19 +153,62 @@ impl AfterPrefix {
         for ((state, text), rest) in states.iter_mut().zip(texts).zip(rests) {
             let bytes = (self.bytes + text.text.len()) as u64;
             state.absorb((bytes << 56) | rest);
-            state.0[2] ^= 0xee;
         }
+        states
+    }
+}
+
+/// Rounds at the end.
+const LAST_ROUNDS: usize = 3;
+
+impl Hash128 {
+    /// Of texts after `prefix`.
+    pub(super) fn new(key: &[u8; 16], prefix: &[u8]) -> Self {
+        let mut state = State::new(key);
+        state.0[1] ^= 0xee;
+        Self(AfterPrefix::new(state, prefix))
+    }
+
+    /// The hashes of so many texts. They are computed side by side where they have as many words.
+    #[inline]
+    pub(super) fn hash<const N: usize>(&self, texts: [&str; N]) -> [[u64; 2]; N] {
+        let words = texts.map(|text| self.0.words(text));
+        let first = words.first().map_or(0, |text| text.whole());
+        match words.iter().all(|text| text.whole() == first) {
+            true => self.side_by_side(words, first),
+            false => words.map(|text| self.side_by_side([text], text.whole())[0]),
+        }
+    }
+
+    #[inline(always)]
+    fn side_by_side<const N: usize>(&self, texts: [Words<'_>; N], whole: usize) -> [[u64; 2]; N] {
+        let mut states = self.0.absorbed(texts, whole);
         let mut hashes = [[0; 2]; N];
-        for half in 0..2 {
-            for _ in 0..3 {
+        for (half, (word, sign)) in [(2, 0xee), (1, 0xdd)].into_iter().enumerate() {
+            states.iter_mut().for_each(|state| state.0[word] ^= sign);
+            for _ in 0..LAST_ROUNDS {
                 states.iter_mut().for_each(State::round);
             }
-            for (hash, state) in hashes.iter_mut().zip(&mut states) {
-                hash[half] = state.folded();
-                state.0[1] ^= 0xdd;
-            }
+            hashes.iter_mut().zip(&states).for_each(|(hash, state)| hash[half] = state.folded());
         }
         hashes
+    }
+}
+
+impl Hash64 {
+    /// Of texts after `prefix`.
+    pub(super) fn new(key: &[u8; 16], prefix: &[u8]) -> Self {
+        Self(AfterPrefix::new(State::new(key), prefix))
+    }
+
+    /// The hash of a text.
+    #[inline]
+    pub(super) fn hash(&self, text: &str) -> u64 {
+        let words = self.0.words(text);
+        let [mut state] = self.0.absorbed([words], words.whole());
+        state.0[2] ^= 0xff;
+        (0..LAST_ROUNDS).for_each(|_| state.round());
+        state.folded()
     }
 }
 
@@ -173,6 +217,7 @@ mod tests {
     use std::hash::Hasher;
 
     use proptest::prelude::*;
+    use siphasher::sip;
     use siphasher::sip128::{Hasher128, SipHasher13};
 
     use super::*;
@@ -192,11 +237,15 @@ mod tests {
                 let hash = hasher.finish128();
                 [hash.h1, hash.h2]
             };
-            let after = AfterPrefix::new(&key, &prefix);
+            let after = Hash128::new(&key, &prefix);
             prop_assert_eq!(after.hash([a.as_str()]), [slow(&a)]);
             prop_assert_eq!(after.hash([a.as_str(), b.as_str()]), [slow(&a), slow(&b)]);
             let same = "x".repeat(b.len());
             prop_assert_eq!(after.hash([b.as_str(), same.as_str()]), [slow(&b), slow(&same)]);
+            let mut hasher = sip::SipHasher13::new_with_key(&key);
+            hasher.write(&prefix);
+            hasher.write(a.as_bytes());
+            prop_assert_eq!(Hash64::new(&key, &prefix).hash(&a), hasher.finish());
         }
     }
 }
