@@ -97,8 +97,11 @@ async fn look_up(planning: &Planning, graph: &str, hash: i64) -> Result<Option<i
         .filter(|(id_type, _)| !apart.contains(id_type))
         .filter_map(|(_, record)| record)
         .collect();
-    let map = rows("map", &records, &["record", "one_id", "source", "record_id"]).await?;
     let erased = planning.pinned().erased();
+    if erased.is_empty() {
+        return only_one(&rows("map", &records, &["record", "one_id"]).await?);
+    }
+    let map = rows("map", &records, &["record", "one_id", "source", "record_id"]).await?;
     let seen = map.iter().map(|batch| {
         let keeps = erased.keeps(batch.column(2), batch.column(3))?;
         Ok(filter_record_batch(batch, &keeps)?)
