@@ -106,8 +106,15 @@ fn are_same(texts: &StringViewArray, a: usize, b: usize) -> bool {
     }
 }
 
-/// What belongs to names that were met, such as types: each is found with one look or a few, whichever comes next.
-struct Met<T>([Option<(u128, T)>; PLACES]);
+/// What belongs to names of a column that were met, such as types: each is found with one look or a few, whichever comes next.
+struct Met<T> {
+    short: [Option<(u128, T)>; PLACES],
+    /// Rows of long names.
+    long: Vec<(usize, T)>,
+}
+
+/// So many long names are known.
+const LONG: usize = if cfg!(test) { 1 } else { 16 };
 
 const PLACES: usize = if cfg!(test) { 2 } else { 64 };
 
@@ -116,20 +123,27 @@ const TRIED: usize = if cfg!(test) { 1 } else { 4 };
 
 impl<T: Copy> Met<T> {
     fn none() -> Self {
-        Self([None; PLACES])
+        Self { short: [None; PLACES], long: Vec::new() }
     }
 
     /// What belongs to the name in a row; `make` tells it of one that was not met.
     #[inline]
     fn of(&mut self, names: &StringViewArray, row: usize, make: impl FnOnce(&str) -> T) -> T {
-        let Some(view) = short(names, row) else { return make(names.value(row)) };
+        let Some(view) = short(names, row) else {
+            let known = self.long.iter().find(|(known, _)| are_same(names, *known, row));
+            return known.map(|(_, of)| *of).unwrap_or_else(|| {
+                let of = make(names.value(row));
+                self.long.extend(Some((row, of)).filter(|_| self.long.len() < LONG));
+                of
+            });
+        };
         let bits = (view ^ (view >> u64::BITS)) as u64;
         let first = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2());
         let first = first as usize;
         let mut places = (first..first + TRIED).map(|place| place % PLACES);
         let is_it = |met: &Option<(u128, T)>| met.as_ref().is_none_or(|(known, _)| *known == view);
-        let at = places.find(|place| is_it(&self.0[*place])).unwrap_or(first);
-        match &mut self.0[at] {
+        let at = places.find(|place| is_it(&self.short[*place])).unwrap_or(first);
+        match &mut self.short[at] {
             Some((known, of)) if *known == view => *of,
             // One that is met again is made again.
             place => place.insert((view, make(names.value(row)))).1,
@@ -557,9 +571,9 @@ mod tests {
         fn what_columns_say_is_what_rows_say(
             rows in prop::collection::vec(
                 (
-                    prop::option::weighted(0.9, prop::sample::select(&["a", "b"][..])),
+                    prop::option::weighted(0.9, prop::sample::select(&["a", "b", "flagship_store", "flagship_shops"][..])),
                     prop::option::weighted(0.9, prop::sample::select(&["1", "2", "12"][..])),
-                    one_of(&["phone", "email", "13800138001", "+86 13800138001", "n/a"]),
+                    one_of(&["phone", "email", "13800138001", "+86 13800138001", "n/a", "wechat_open_id", "wechat_union_id"]),
                     one_of(&["13800138002", "li7@qq.com", "Li@qq.com", "", "x"]),
                     one_of(&["", "s"]),
                 )
